@@ -1,0 +1,193 @@
+"""What the four ActiveLR optimizers share: the step in outline, the gain state and the end of an epoch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from activelr_service.optim.gain import update_gain
+from activelr_service.optim.stats import gain_histogram, gain_stats
+
+FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts")
+
+Closure = Callable[[], Any]
+Reduce = Callable[[Tensor], Tensor | None]
+State = dict[str, Tensor]
+
+
+class ActiveOptimizer(torch.optim.Optimizer, ABC):
+    r"""An optimizer with a gain per parameter on its learning rate.
+
+    Every step moves :math:`\theta_i \leftarrow \theta_i - lr \cdot gain_i \cdot d_i`, where :math:`d` is the direction
+    of the base optimizer (the one thing a subclass supplies), and adds the gradient that ``step()`` sees to
+    ``grad_sum``. :meth:`end_epoch` turns the sums into gains (:func:`~activelr_service.optim.gain.update_gain`).
+
+    State per parameter: what the base optimizer keeps, under torch's names, and ``gain``, ``grad_sum`` and, from the end
+    of the first epoch on, ``prev_grad_sum``: float32 in the shape of the parameter, whatever its dtype. Gradients are
+    read, never changed; ``step()`` contains no collective and no host synchronisation.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], steps_per_epoch: int | None) -> None:
+        check_options(defaults)
+        if steps_per_epoch is not None and steps_per_epoch < 1:
+            raise ValueError(f"steps_per_epoch must be at least 1 or None, got {steps_per_epoch}")
+        self.steps_per_epoch = steps_per_epoch
+        super().__init__(params, {**defaults, "steps_since_epoch_end": 0})
+
+    @abstractmethod
+    def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
+        """The base optimizer's own state for one parameter at its first step."""
+
+    @abstractmethod
+    def _direction(self, grads: list[Tensor], states: list[State], group: dict[str, Any]) -> list[Tensor]:
+        """One fresh tensor per gradient, which the caller may overwrite: the base optimizer's step at learning rate 1."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        check_options(self.param_groups[-1])
+        for param in self.param_groups[-1]["params"]:
+            if param.is_complex():
+                raise ValueError(
+                    f"{type(self).__name__} does not support complex parameters (shape {tuple(param.shape)}); "
+                    "optimize torch.view_as_real(parameter) instead"
+                )
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+        """Take one optimizer step and add its gradients to the sums; returns what ``closure`` returned."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [param for param in group["params"] if param.grad is not None]
+            if params:
+                self._step_group(params, group)
+            group["steps_since_epoch_end"] += 1
+        if self.steps_per_epoch is not None and self.param_groups[0]["steps_since_epoch_end"] >= self.steps_per_epoch:
+            self.end_epoch()
+        return loss
+
+    def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        grads = [self._dense_grad(param) for param in params]
+        states = [self._state_of(param, group) for param in params]
+        torch._foreach_add_([state["grad_sum"] for state in states], grads)
+        if group["maximize"]:
+            grads = list(torch._foreach_neg(grads))
+        if group["weight_decay"] != 0:
+            grads = _decay_weights(params, grads, group)
+        updates = self._direction(grads, states, group)
+        torch._foreach_mul_(updates, [state["gain"] for state in states])
+        torch._foreach_add_(params, updates, alpha=-float(group["lr"]))
+
+    def _dense_grad(self, param: Tensor) -> Tensor:
+        assert param.grad is not None
+        if param.grad.layout != torch.strided:
+            raise RuntimeError(
+                f"{type(self).__name__} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
+                "create the embedding with sparse=False"
+            )
+        return param.grad
+
+    def _state_of(self, param: Tensor, group: dict[str, Any]) -> State:
+        state = self.state[param]
+        if "gain" not in state:
+            state.update(self._init_direction(param, group))
+            state["gain"] = torch.ones_like(param, dtype=torch.float32)
+            state["grad_sum"] = torch.zeros_like(param, dtype=torch.float32)
+        return state
+
+    @torch.no_grad()
+    def end_epoch(self, reduce: Reduce | None = None) -> None:
+        """End an epoch: reduce the gradient sums, move the gains, start new sums. The gains act from the next step on.
+
+        The first call only stores the sums: there is nothing yet to compare them with. ``reduce`` gets all sums as one
+        flat float32 tensor, in the order of ``param_groups``, and makes it the mean over ranks, in place or as its
+        result. Every rank must call it with parameters of the same shapes.
+        """
+        entries = [
+            (self._state_of(param, group), group)
+            for group in self.param_groups
+            for param in group["params"]
+            if (param.requires_grad if reduce else "gain" in self.state[param])
+        ]
+        if reduce and entries:
+            _reduce_flat([state["grad_sum"] for state, _ in entries], reduce)
+        for state, group in entries:
+            _end_epoch_of(state, group)
+        for group in self.param_groups:
+            group["steps_since_epoch_end"] = 0
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but gains and sums stay float32, where torch would cast them to the dtype of the parameter."""
+        super().load_state_dict(state_dict)
+        saved_ids = (index for group in state_dict["param_groups"] for index in group["params"])
+        params = (param for group in self.param_groups for param in group["params"])
+        for index, param in zip(saved_ids, params, strict=True):
+            saved = state_dict["state"].get(index, {})
+            for key in saved.keys() & set(FLOAT32_STATE):
+                self.state[param][key] = saved[key].detach().to(param.device, torch.float32, copy=True)
+
+    def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
+        """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronisation a call."""
+        return gain_stats(self, named_parameters)
+
+    def gain_histogram(self, edges: list[float]) -> list[int]:
+        """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronisation a call."""
+        return gain_histogram(self, edges)
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Raise ``ValueError`` naming the first option of a parameter group that is out of range."""
+    for name in ("lr", "eps", "weight_decay", "momentum", "gain_increment"):
+        if name in options and not options[name] >= 0:
+            raise ValueError(f"{name} must be at least 0, got {options[name]}")
+    if not 0 < options["gain_decay"] <= 1:
+        raise ValueError(f"gain_decay must be above 0 and at most 1, got {options['gain_decay']}")
+    for beta in options.get("betas", ()):
+        if not 0 <= beta < 1:
+            raise ValueError(f"betas must lie in [0, 1), got {options['betas']}")
+
+
+def count_step(states: list[State]) -> list[float]:
+    """Advance each parameter's ``step`` (a float32 scalar on the CPU, as in torch) and return the new counts."""
+    steps = [state["step"] for state in states]
+    torch._foreach_add_(steps, 1.0)
+    return [step.item() for step in steps]
+
+
+def _decay_weights(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+    """Decoupled: shrink the weights, whatever their gain. Coupled (L2): return gradients with the penalty's added."""
+    if group["decoupled_weight_decay"]:
+        torch._foreach_mul_(params, 1 - float(group["lr"]) * group["weight_decay"])
+        return grads
+    return list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+
+
+def _reduce_flat(sums: list[Tensor], reduce: Reduce) -> None:
+    """One collective for all sums: flatten, reduce, copy back."""
+    flat = torch.cat([grad_sum.reshape(-1) for grad_sum in sums])
+    reduced = reduce(flat)
+    flat = reduced if isinstance(reduced, Tensor) else flat
+    for grad_sum, part in zip(sums, flat.split([grad_sum.numel() for grad_sum in sums]), strict=True):
+        grad_sum.copy_(part.view_as(grad_sum))
+
+
+def _end_epoch_of(state: State, group: dict[str, Any]) -> None:
+    if "prev_grad_sum" not in state:
+        state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
+    else:
+        update = update_gain(
+            state["gain"],
+            state["grad_sum"],
+            state["prev_grad_sum"],
+            gain_increment=group["gain_increment"],
+            gain_decay=group["gain_decay"],
+            hold_on_zero=group["hold_on_zero"],
+        )
+        state["gain"].copy_(update.gain)
+        state["gain_counts"] = torch.stack([update.grew, update.non_finite]).float()
+    state["grad_sum"], state["prev_grad_sum"] = state["prev_grad_sum"], state["grad_sum"]
+    state["grad_sum"].zero_()

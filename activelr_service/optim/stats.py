@@ -1,0 +1,70 @@
+"""What the gains of an optimizer look like: numbers for a log and counts for a histogram."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MAX_SORTED = 2**20
+
+
+def gain_stats(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]] | None = None
+) -> dict[str, Any]:
+    """Mean, min, max and quantiles of the gains, the share that grew and the number left alone as non-finite.
+
+    Keys: ``mean``, ``min``, ``max``, ``q05`` .. ``q95``, ``share_grew`` (of the last epoch end, 0..1) and
+    ``non_finite`` (elements whose gradient sum was not finite at the last epoch end). With ``named_parameters``
+    (as from ``model.named_parameters()``) there is also ``per_tensor``: a dict from name to the same keys. Quantiles are
+    read from at most 2**20 evenly spaced gains. An optimizer that has not stepped yet gives an empty dict.
+    One host synchronisation a call, whatever the number of tensors.
+    """
+    states = {id(param): state for param, state in optimizer.state.items() if "gain" in state}
+    if not states:
+        return {}
+    rows = [_summary(list(states.values()))]
+    names = []
+    for name, param in named_parameters or ():
+        if id(param) in states:
+            names.append(name)
+            rows.append(_summary([states[id(param)]]))
+    table = [_named(row) for row in torch.stack(rows).tolist()]
+    if named_parameters is None:
+        return table[0]
+    return {**table[0], "per_tensor": dict(zip(names, table[1:], strict=True))}
+
+
+def gain_histogram(optimizer: torch.optim.Optimizer, edges: list[float]) -> list[int]:
+    """How many gains fall between successive ``edges`` (increasing); the outer two bins take in what lies beyond."""
+    gains = [state["gain"] for state in optimizer.state.values() if "gain" in state]
+    if not gains:
+        return [0] * (len(edges) - 1)
+    inner = torch.tensor(edges[1:-1], dtype=torch.float32, device=gains[0].device)
+    counts = sum(
+        torch.bincount(torch.bucketize(gain.reshape(-1), inner), minlength=len(edges) - 1).cpu() for gain in gains
+    )
+    assert isinstance(counts, Tensor)
+    return counts.tolist()
+
+
+def _summary(states: list[dict[str, Tensor]]) -> Tensor:
+    """One row of statistics, float64, on the device."""
+    gains = [state["gain"].reshape(-1) for state in states]
+    count = sum(gain.numel() for gain in gains)
+    total = torch.stack([gain.sum(dtype=torch.float64) for gain in gains]).sum()
+    smallest = torch.stack([gain.min() for gain in gains]).min()
+    largest = torch.stack([gain.max() for gain in gains]).max()
+    counts = [state["gain_counts"] for state in states if "gain_counts" in state]
+    grew, non_finite = torch.stack(counts).double().sum(0) if counts else total.new_zeros(2)
+    stride = -(-count // MAX_SORTED)
+    ordered = torch.cat([gain[::stride] for gain in gains]).sort().values
+    picks = torch.tensor([round(q * (len(ordered) - 1)) for q in QUANTILES], device=ordered.device)
+    head = torch.stack([total / count, smallest.double(), largest.double(), grew / count, non_finite])
+    return torch.cat([head, ordered[picks].double()])
+
+
+def _named(row: list[float]) -> dict[str, float]:
+    names = ("mean", "min", "max", "share_grew", "non_finite", *(f"q{round(100 * q):02d}" for q in QUANTILES))
+    return dict(zip(names, row, strict=True))
