@@ -1,0 +1,155 @@
+"""The training job: one YAML document. What is left out is derived when the job runs, and logged."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from activelr_service.config.base import StrictConfig
+from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class TorchvisionModelConfig(StrictConfig):
+    """A torchvision classifier by name, from random weights."""
+
+    type: Literal["torchvision"] = "torchvision"
+    name: str = Field(description="A name of torchvision.models.list_models(), such as resnet18.")
+    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
+    args: dict[str, Any] = Field({}, description="Further keyword arguments of the torchvision constructor.")
+
+
+class CausalLMModelConfig(StrictConfig):
+    """A transformers causal language model from its config, with random weights."""
+
+    type: Literal["causal_lm"] = "causal_lm"
+    name: str = Field(description="A transformers model_type, such as gpt2.")
+    config: dict[str, Any] = Field({}, description="Fields of the transformers config that differ from its defaults.")
+
+
+class MLPModelConfig(StrictConfig):
+    """A multilayer perceptron with ReLU on flattened inputs."""
+
+    type: Literal["mlp"] = "mlp"
+    hidden: list[PositiveInt] = Field([64, 64], description="Widths of the hidden layers.")
+    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
+
+
+class PythonModelConfig(StrictConfig):
+    """Your own model: a callable in the pip entry point group ``activelr.models``, returning a torch.nn.Module."""
+
+    type: Literal["python"] = "python"
+    name: str = Field(description="Name of the entry point.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
+
+
+ModelConfig = Annotated[
+    TorchvisionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig, Field(discriminator="type")
+]
+
+
+class DigitsDataConfig(StrictConfig):
+    """The 1,797 handwritten digits that ship with scikit-learn: 1,437 to train on, 360 held out. No download."""
+
+    type: Literal["digits"] = "digits"
+    image_size: int = Field(
+        32, ge=8, le=256, description="Side of the square RGB images, in pixels; the originals have 8."
+    )
+
+
+class ImageFolderDataConfig(StrictConfig):
+    """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split."""
+
+    type: Literal["imagefolder"] = "imagefolder"
+    root: str = Field(description="The folder.")
+    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no val folder.")
+
+
+class NpzDataConfig(StrictConfig):
+    """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is to be held out.
+
+    Integer ``y``: classification; float ``y``: regression; no ``y`` and integer ``x`` of token ids: language modelling.
+    """
+
+    type: Literal["npz"] = "npz"
+    path: str = Field(description="The file.")
+    val_fraction: Fraction = Field(0.2, description="Held-out share where there is no x_val.")
+
+
+class PythonDataConfig(StrictConfig):
+    """Your own data: a callable in the pip entry point group ``activelr.data``, returning (train, val) datasets."""
+
+    type: Literal["python"] = "python"
+    name: str = Field(description="Name of the entry point.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
+
+
+DataConfig = Annotated[
+    DigitsDataConfig | ImageFolderDataConfig | NpzDataConfig | PythonDataConfig, Field(discriminator="type")
+]
+
+
+class WorkersConfig(StrictConfig):
+    """Ray Train workers. One worker on one machine runs in the calling process, without a cluster."""
+
+    num_workers: int | None = Field(None, ge=1, le=4096, description="Derived: one per GPU, else two on the CPU.")
+    use_gpu: bool | None = Field(None, description="Derived: whether the cluster has GPUs.")
+    max_failures: int = Field(3, ge=0, description="How many times lost workers are replaced before the run fails.")
+    num_loader_workers: int = Field(0, ge=0, le=64, description="Loader processes per worker.")
+
+
+class TrackingConfig(StrictConfig):
+    """Where the run is tracked in MLflow."""
+
+    uri: str | None = Field(None, description="Derived: $MLFLOW_TRACKING_URI, else SQLite under output_dir.")
+    experiment: str = Field("activelr", min_length=1, max_length=200, description="MLflow experiment.")
+
+    @field_validator("uri")
+    @classmethod
+    def no_credentials_in_the_uri(cls, uri: str | None) -> str | None:
+        if uri is not None and "@" in urlsplit(uri).netloc:
+            raise ValueError("must not hold credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return uri
+
+
+class TrainJob(StrictConfig):
+    """A training job. Required: kind, name, model, data, epochs."""
+
+    kind: Literal["train"]
+    name: Name = Field(description="Letters, digits, '.', '_' and '-'; it becomes a folder under output_dir.")
+    model: ModelConfig
+    data: DataConfig
+    epochs: int = Field(ge=1, le=100_000, description="Passes over the training data.")
+    task: Literal["classification", "regression", "language_modeling"] | None = Field(
+        None, description="Derived from the data; given, it must suit them."
+    )
+    optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)
+    global_batch_size: int | None = Field(
+        None,
+        ge=1,
+        le=2**20,
+        description="Rows per optimizer step, over all workers. Leave it out: the default is derived.",
+    )
+    grad_accum_steps: int = Field(
+        1, ge=1, le=4096, description="Micro-batches per optimizer step, within the global batch."
+    )
+    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; None does not clip.")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the model under autocast.")
+    compile: bool = Field(False, description="Compile the model with torch.compile.")
+    seed: int = Field(0, ge=0, lt=2**31, description="All randomness derives from it.")
+    workers: WorkersConfig = Field(default_factory=WorkersConfig)
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    output_dir: str = Field(
+        "outputs",
+        min_length=1,
+        description="Relative to $ACTIVELR_HOME, else to the current folder. Runs go to DIR/NAME/NUMBER.",
+    )
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def optimizer_without_a_type_is_the_default_one(cls, value: Any) -> Any:
+        return {"type": "active_adamw", **value} if isinstance(value, dict) else value

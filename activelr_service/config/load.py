@@ -1,0 +1,178 @@
+"""From a YAML file and ``a.b=c`` overrides to a validated job, and back to YAML."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from activelr_service.config.base import JobError, Location, Problem, dotted
+from activelr_service.config.job import TrainJob
+from activelr_service.config.yaml_file import parse_yaml, read_yaml
+
+
+class JobSource(NamedTuple):
+    """Where the values of a job were written: file and lines, and the options that set some of them."""
+
+    name: str
+    lines: dict[Location, int]
+    overridden: dict[Location, str]
+
+    def place(self, location: Location) -> str:
+        """``job.yaml:4`` for the value at ``location``, or for the innermost mapping around it that was written."""
+        for end in range(len(location), -1, -1):
+            if location[:end] in self.overridden:
+                return self.overridden[location[:end]]
+            if location[:end] in self.lines:
+                return f"{self.name}:{self.lines[location[:end]]}"
+        return self.name
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Give the :class:`JobError` raised inside the places in this source."""
+        try:
+            yield
+        except JobError as error:
+            raise JobError(error.problems, [self.place(problem.location) for problem in error.problems]) from None
+
+
+def load_job(path: str | Path, overrides: Sequence[str] = ()) -> TrainJob:
+    """Read and validate a job. ``overrides`` are ``a.b=value`` texts, the value read as YAML.
+
+    Raises :class:`JobError` with one line for each problem: file, line, path, value and remedy.
+    """
+    return read_job(path, overrides)[0]
+
+
+def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob, JobSource]:
+    """As :func:`load_job`, with the source, for errors that are found later."""
+    document = read_yaml(Path(path))
+    source = JobSource(str(path), document.lines, {})
+    with source.locating():
+        if not isinstance(document.data, dict):
+            raise JobError([Problem((), "a job is one mapping of keys to values")])
+        for override in overrides:
+            _apply_override(document.data, override, source)
+        return parse_job(document.data), source
+
+
+def parse_job(data: dict[str, Any]) -> TrainJob:
+    """Validate plain data as a job."""
+    try:
+        return TrainJob.model_validate(data)
+    except ValidationError as error:
+        raise JobError([_problem(detail, data) for detail in error.errors(include_url=False)]) from None
+
+
+def dump_job(job: TrainJob) -> str:
+    """The job as YAML that :func:`load_job` reads back to an equal job, without the keys that are None."""
+    data = job.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> None:
+    option = f"--set {override}"
+    path, equals, text = override.partition("=")
+    keys = tuple(path.strip().split("."))
+    if not equals or not all(keys):
+        raise JobError([Problem((), f"{option}: write it as a.b=value")])
+    value = parse_yaml(text, option).data
+    target: Any = data
+    for depth, key in enumerate(keys[:-1]):
+        target = target.setdefault(key, {})
+        if not isinstance(target, dict):
+            raise JobError([Problem(keys[: depth + 1], f"is a single value; {option} cannot go inside it")])
+    target[keys[-1]] = value
+    source.overridden[keys] = option
+
+
+def _problem(detail: Any, data: dict[str, Any]) -> Problem:
+    """One pydantic error in this project's words."""
+    location = _written_location(detail["loc"], data)
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(detail["loc"][:-1])
+        return Problem(location, f"unknown key; {_suggest(str(location[-1]), allowed)}")
+    if kind == "missing":
+        return Problem(location, "is required")
+    if kind == "union_tag_not_found":
+        allowed = [tag.strip("' ") for tag in _tags(detail["loc"])]
+        return Problem((*location, "type"), f"is required: one of {', '.join(allowed)}")
+    if kind == "union_tag_invalid":
+        allowed = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+        return Problem((*location, "type"), f"unknown type {context['tag']!r}; {_suggest(context['tag'], allowed)}")
+    if kind == "value_error":
+        return Problem(location, str(context["error"]))  # a validator of ours: it decides whether to repeat the value
+    message = detail["msg"].replace("Input should be", "must be")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = "must be a mapping of keys to values"
+    if location == ("name",) and kind == "string_pattern_mismatch":
+        message = (
+            "must be a plain name of at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit"
+        )
+    return Problem(location, f"{message}, got {detail['input']!r}"[:500])
+
+
+def _written_location(location: Location, data: Any) -> Location:
+    """Pydantic's location without the union tags it puts in, which are not in the document."""
+    written: list[str | int] = []
+    for position, part in enumerate(location):
+        is_inner = 0 < position < len(location) - 1
+        is_tag = is_inner and isinstance(data, dict) and part not in data and data.get("type", part) == part
+        if is_tag:
+            continue
+        written.append(part)
+        data = data.get(part) if isinstance(data, dict) else None
+    return tuple(written)
+
+
+def _allowed_keys(location: Location) -> list[str]:
+    models: list[type[BaseModel]] = [TrainJob]
+    for part in location:
+        inner = [m for model in models if part in model.model_fields for m in _models_in(model.model_fields[str(part)])]
+        models = inner or [model for model in models if _tag(model) == part]
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _tags(location: Location) -> list[str]:
+    """The types that the union at ``location`` knows."""
+    field = TrainJob.model_fields[str(location[-1])]
+    return [tag for model in _models_in(field) if (tag := _tag(model))]
+
+
+def _models_in(field: Any) -> list[type[BaseModel]]:
+    pending, models = [field.annotation], []
+    while pending:
+        annotation = pending.pop(0)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            models.append(annotation)
+        pending.extend(get_args(annotation))
+    return models
+
+
+def _tag(model: type[BaseModel]) -> str | None:
+    return model.model_fields["type"].default if "type" in model.model_fields else None
+
+
+def _suggest(word: str, allowed: list[str]) -> str:
+    close = get_close_matches(word, allowed, n=1)
+    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
+
+
+def diff_jobs(old: TrainJob, new: TrainJob) -> list[str]:
+    """The paths at which two jobs differ, as ``epochs: 20 -> 30``."""
+    before, after = _flatten(old.model_dump()), _flatten(new.model_dump())
+    return [
+        f"{dotted(location)}: {before.get(location)!r} -> {after.get(location)!r}"
+        for location in sorted(before.keys() | after.keys(), key=str)
+        if before.get(location) != after.get(location)
+    ]
+
+
+def _flatten(value: Any, location: Location = ()) -> dict[Location, Any]:
+    if isinstance(value, dict) and value:
+        return {key: leaf for name, item in value.items() for key, leaf in _flatten(item, (*location, name)).items()}
+    return {location: value}

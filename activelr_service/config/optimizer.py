@@ -1,0 +1,61 @@
+"""Optimizer configs: a union discriminated by ``type``. Every default is the optimizer's own unless it says otherwise."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict
+
+from activelr_service.config.base import StrictConfig
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], Strict(False)]  # a YAML list is welcome
+
+
+class ActiveOptimizerConfig(StrictConfig):
+    """What all ActiveLR optimizers take."""
+
+    lr: float | None = Field(None, gt=0, description="Initial learning rate. Leave it out: the default is derived.")
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    gain_increment: float = Field(0.1, ge=0, description="Added to a gain whose gradient sum kept its sign.")
+    gain_decay: float = Field(0.9, gt=0, le=1, description="Multiplies a gain whose gradient sum changed its sign.")
+    hold_on_zero: bool = Field(
+        False, description="Hold a gain whose gradient sum is exactly zero, instead of decaying it."
+    )
+
+
+class ActiveSGDConfig(ActiveOptimizerConfig):
+    """SGD with momentum."""
+
+    type: Literal["active_sgd"] = "active_sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
+    nesterov: bool = Field(False, description="Nesterov momentum.")
+
+
+class ActiveAdamWConfig(ActiveOptimizerConfig):
+    """AdamW."""
+
+    type: Literal["active_adamw"] = "active_adamw"
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+    amsgrad: bool = Field(False, description="Use the maximum of the second moments.")
+
+
+class ActiveRAdamConfig(ActiveOptimizerConfig):
+    """RAdam."""
+
+    type: Literal["active_radam"] = "active_radam"
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+
+
+class ActiveBeliefConfig(ActiveOptimizerConfig):
+    """AdaBelief."""
+
+    type: Literal["active_belief"] = "active_belief"
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first moment and of the variance around it.")
+    eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
+
+
+OptimizerConfig = Annotated[
+    ActiveSGDConfig | ActiveAdamWConfig | ActiveRAdamConfig | ActiveBeliefConfig, Field(discriminator="type")
+]

@@ -1,0 +1,27 @@
+"""Datasets by ``type``. A new one is a config class, a file here with ``inspect`` and ``build``, and a line in the table.
+
+``inspect`` says what the data are without torch, so that a job is checked at once; ``build`` makes the datasets.
+"""
+
+from types import ModuleType
+from typing import Any
+
+from activelr_service.data import digits, entry_point, imagefolder, npz
+from activelr_service.data.info import DataInfo
+
+_BY_TYPE: dict[str, ModuleType] = {
+    "digits": digits,
+    "imagefolder": imagefolder,
+    "npz": npz,
+    "python": entry_point,
+}
+
+
+def inspect_data(config: Any) -> DataInfo:
+    """What the data are; raises :class:`~activelr_service.config.JobError` if they cannot be used."""
+    return _BY_TYPE[config.type].inspect(config)
+
+
+def build_data(config: Any) -> tuple[Any, Any]:
+    """(train, val) map-style datasets whose rows are ``(input, target)`` or ``(tokens,)``."""
+    return _BY_TYPE[config.type].build(config)

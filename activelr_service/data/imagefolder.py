@@ -1,0 +1,86 @@
+"""Images in one folder per class, decoded by torchvision as they are needed."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from activelr_service.config import JobError
+from activelr_service.config.job import ImageFolderDataConfig
+from activelr_service.data.info import DataInfo, split_sizes
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
+
+
+def inspect(config: ImageFolderDataConfig) -> DataInfo:
+    root = Path(config.root)
+    if not root.is_dir():
+        raise JobError.at("data.root", f"no such folder: {config.root}")
+    train = _count_images(root / "train" if _is_split(root) else root)
+    if _is_split(root):
+        val = _count_images(root / "val")
+        if train.keys() != val.keys():
+            odd = ", ".join(sorted(train.keys() ^ val.keys()))
+            raise JobError.at("data.root", f"train and val under {root} have different class folders: {odd}")
+        sizes = sum(train.values()), sum(val.values())
+    else:
+        sizes = split_sizes(sum(train.values()), config.val_fraction)
+    shape = (3, config.image_size, config.image_size)
+    return DataInfo(("classification",), *sizes, shape, num_classes=len(train), classes=tuple(sorted(train)))
+
+
+def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
+    """(train, val) datasets of normalised float32 images: random crops and flips to train on, centre crops to validate."""
+    import torch
+    from torch.utils.data import Subset
+    from torchvision.datasets import ImageFolder
+
+    root, crop, centre = Path(config.root), *_transforms(config.image_size)
+    if _is_split(root):
+        return (
+            ImageFolder(str(root / "train"), crop, loader=_load_image),
+            ImageFolder(str(root / "val"), centre, loader=_load_image),
+        )
+    train, val = (ImageFolder(str(root), transform, loader=_load_image) for transform in (crop, centre))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
+    num_train, _ = split_sizes(len(train), config.val_fraction)
+    return Subset(train, order[:num_train]), Subset(val, order[num_train:])
+
+
+def _is_split(root: Path) -> bool:
+    return (root / "train").is_dir() and (root / "val").is_dir()
+
+
+def _count_images(folder: Path) -> dict[str, int]:
+    """Images per class folder; raises :class:`JobError` where there is none."""
+    counts = {}
+    for entry in os.scandir(folder):
+        if entry.is_dir():
+            files = (name for _, _, names in os.walk(entry.path, followlinks=True) for name in names)
+            counts[entry.name] = sum(name.lower().endswith(EXTENSIONS) for name in files)
+    if len(counts) < 2:
+        raise JobError.at("data.root", f"{folder} has {len(counts)} class folders; at least 2 are needed")
+    empty = sorted(name for name, count in counts.items() if count == 0)
+    if empty:
+        raise JobError.at("data.root", f"class folders without an image under {folder}: {', '.join(empty)}")
+    return counts
+
+
+def _load_image(path: str) -> Any:
+    from PIL import Image
+
+    try:
+        with open(path, "rb") as file:
+            return Image.open(file).convert("RGB")
+    except Exception as error:
+        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
+
+
+def _transforms(size: int) -> tuple[Any, Any]:
+    import torch
+    from torchvision.transforms import v2
+
+    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    crop = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *finish])
+    centre = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
+    return crop, centre

@@ -1,0 +1,31 @@
+"""What a job needs to know of its data before anything is loaded."""
+
+from typing import NamedTuple
+
+
+class DataInfo(NamedTuple):
+    """Shape and size of a dataset.
+
+    ``tasks``: what it can be used for, the default first. ``input_shape``: of one row. ``num_classes`` is set for
+    classification, ``num_outputs`` for regression (values per row), ``vocab_size`` for token ids (largest id + 1).
+    """
+
+    tasks: tuple[str, ...]
+    num_train: int
+    num_val: int
+    input_shape: tuple[int, ...]
+    num_classes: int | None = None
+    num_outputs: int | None = None
+    vocab_size: int | None = None
+    classes: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """One line for a log."""
+        size = f"{self.num_train:,} training and {self.num_val:,} held-out rows of shape {self.input_shape}"
+        return f"{size}, {self.num_classes} classes" if self.num_classes else size
+
+
+def split_sizes(num_rows: int, val_fraction: float) -> tuple[int, int]:
+    """(train, val) row counts of a random split, at least one row each where there are two."""
+    num_val = min(max(1, round(num_rows * val_fraction)), num_rows - 1)
+    return num_rows - num_val, num_val

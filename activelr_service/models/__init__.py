@@ -1,0 +1,92 @@
+"""Models by ``type``. A new one is a config class and a function here; users add theirs by pip entry points.
+
+Importing this module imports no torch: :func:`check_model` is part of checking a job.
+"""
+
+from difflib import get_close_matches
+from typing import Any
+
+from activelr_service.config import JobError, TrainJob
+from activelr_service.config.job import (
+    CausalLMModelConfig,
+    MLPModelConfig,
+    ModelConfig,
+    PythonModelConfig,
+    TorchvisionModelConfig,
+)
+from activelr_service.data.info import DataInfo
+from activelr_service.entry_points import MODELS, load_entry_point
+from activelr_service.models.torchvision_names import TORCHVISION_NAMES
+
+
+def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
+    """Raise :class:`JobError` if the model cannot suit the data and the task; no torch needed."""
+    model = job.model
+    if isinstance(model, TorchvisionModelConfig) and model.name not in TORCHVISION_NAMES:
+        close = get_close_matches(model.name, TORCHVISION_NAMES, n=1)
+        hint = f'did you mean "{close[0]}"?' if close else "see torchvision.models.list_models()"
+        raise JobError.at("model.name", f"torchvision has no classifier {model.name!r}; {hint}")
+    given = getattr(model, "num_classes", None)
+    if given is not None and task == "classification" and given != info.num_classes:
+        text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
+        raise JobError.at("model.num_classes", text)
+    is_lm = isinstance(model, CausalLMModelConfig)
+    if not isinstance(model, PythonModelConfig) and is_lm != (task == "language_modeling"):
+        raise JobError.at("model.type", f"{model.type!r} does not suit the task {task!r} of these data")
+    vocab_size = model.config.get("vocab_size") if isinstance(model, CausalLMModelConfig) else None
+    if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
+        text = f"the data hold token ids up to {info.vocab_size - 1}, got vocab_size {vocab_size}"
+        raise JobError.at("model.config.vocab_size", text)
+
+
+def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
+    """The torch module of a checked config, with random weights from torch's current random state."""
+    num_outputs = info.num_classes if task == "classification" else info.num_outputs
+    if isinstance(config, TorchvisionModelConfig):
+        return _build_torchvision(config, info, num_outputs)
+    if isinstance(config, CausalLMModelConfig):
+        return _build_causal_lm(config, info)
+    if isinstance(config, MLPModelConfig):
+        return _build_mlp(config, info, num_outputs)
+    factory = load_entry_point(MODELS, config.name, "model.name")
+    try:
+        return factory(**config.args)
+    except TypeError as error:
+        raise JobError.at("model.args", f"{config.name}: {error}") from error
+
+
+def _build_torchvision(config: TorchvisionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
+    from torchvision.models import get_model
+
+    args = dict(config.args)
+    if config.name.startswith("vit_"):
+        args.setdefault("image_size", info.input_shape[-1])
+    if config.name in ("googlenet", "inception_v3"):
+        args = {"aux_logits": False, "init_weights": True, **args}
+    try:
+        return get_model(config.name, weights=None, num_classes=num_outputs, **args)
+    except (TypeError, ValueError) as error:
+        raise JobError.at("model.args", f"{config.name}: {error}") from error
+
+
+def _build_causal_lm(config: CausalLMModelConfig, info: DataInfo) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = {"vocab_size": info.vocab_size, **config.config}
+    try:
+        return AutoModelForCausalLM.from_config(AutoConfig.for_model(config.name, **fields))
+    except (TypeError, ValueError, KeyError) as error:
+        raise JobError.at("model.name", f"transformers cannot build {config.name!r}: {str(error)[:300]}") from error
+
+
+def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
+    from math import prod
+
+    from torch import nn
+
+    assert num_outputs is not None
+    widths = [prod(info.input_shape), *config.hidden]
+    layers: list[Any] = [nn.Flatten()]
+    for width_in, width_out in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(width_in, width_out), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
