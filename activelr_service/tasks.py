@@ -16,7 +16,7 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Task:
-    """``step(model, batch)`` gives the mean loss of a batch, and 0-dim sums with the ``count`` they are over.
+    """``step(model, batch)`` gives the mean loss of a batch, and the 0-dim sums that ``sums`` names, ``count`` of them all.
 
     ``score`` names the metric that tells the best epoch and ``higher_is_better`` how. ``finish`` turns summed sums into
     the metrics of an epoch.
@@ -24,6 +24,7 @@ class Task:
 
     step: Callable[[nn.Module, Any], tuple[Tensor, Sums]]
     finish: Callable[[dict[str, float]], dict[str, float]]
+    sums: tuple[str, ...]
     score: str
     higher_is_better: bool
 
@@ -70,7 +71,7 @@ def _perplexity(sums: dict[str, float]) -> dict[str, float]:
 
 
 TASKS = {
-    "classification": Task(_classify, _accuracy, "accuracy", higher_is_better=True),
-    "regression": Task(_regress, _mean_loss, "loss", higher_is_better=False),
-    "language_modeling": Task(_model_language, _perplexity, "perplexity", higher_is_better=False),
+    "classification": Task(_classify, _accuracy, ("loss", "count", "correct"), "accuracy", higher_is_better=True),
+    "regression": Task(_regress, _mean_loss, ("loss", "count"), "loss", higher_is_better=False),
+    "language_modeling": Task(_model_language, _perplexity, ("loss", "count"), "perplexity", higher_is_better=False),
 }

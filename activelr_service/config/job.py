@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
 from activelr_service.config.base import StrictConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
@@ -49,6 +49,8 @@ class PythonModelConfig(StrictConfig):
 ModelConfig = Annotated[
     TorchvisionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig, Field(discriminator="type")
 ]
+
+MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 
 class DigitsDataConfig(StrictConfig):
@@ -97,6 +99,9 @@ class WorkersConfig(StrictConfig):
     """Ray Train workers. One worker on one machine runs in the calling process, without a cluster."""
 
     num_workers: int | None = Field(None, ge=1, le=4096, description="Derived: one per GPU, else two on the CPU.")
+    cpus_per_worker: int | None = Field(
+        None, ge=1, description="CPUs and threads of each. Derived: an equal share of this machine, or 1 on a cluster."
+    )
     use_gpu: bool | None = Field(None, description="Derived: whether the cluster has GPUs.")
     max_failures: int = Field(3, ge=0, description="How many times lost workers are replaced before the run fails.")
     num_loader_workers: int = Field(0, ge=0, le=64, description="Loader processes per worker.")
@@ -153,3 +158,9 @@ class TrainJob(StrictConfig):
     @classmethod
     def optimizer_without_a_type_is_the_default_one(cls, value: Any) -> Any:
         return {"type": "active_adamw", **value} if isinstance(value, dict) else value
+
+    def micro_batch_size(self) -> int:
+        """Rows per worker and forward pass of a resolved job."""
+        assert self.global_batch_size is not None
+        assert self.workers.num_workers is not None
+        return self.global_batch_size // (self.workers.num_workers * self.grad_accum_steps)

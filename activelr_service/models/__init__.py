@@ -4,6 +4,8 @@ Importing this module imports no torch: :func:`check_model` is part of checking 
 """
 
 from difflib import get_close_matches
+from itertools import pairwise
+from math import prod
 from typing import Any
 
 from activelr_service.config import JobError, TrainJob
@@ -80,13 +82,11 @@ def _build_causal_lm(config: CausalLMModelConfig, info: DataInfo) -> Any:
 
 
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
-    from math import prod
-
     from torch import nn
 
     assert num_outputs is not None
     widths = [prod(info.input_shape), *config.hidden]
     layers: list[Any] = [nn.Flatten()]
-    for width_in, width_out in zip(widths, widths[1:], strict=False):
+    for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))

@@ -1,0 +1,189 @@
+"""From a job to a finished run: check it, find or make its run, train it, keep what came out."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from activelr_service.config import TrainJob
+from activelr_service.data import inspect_data
+from activelr_service.data.info import DataInfo
+from activelr_service.driver.finish import deliver, keep_results
+from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
+from activelr_service.driver.resolve import Choice, infer_task, resolve_job
+from activelr_service.models import check_model
+from activelr_service.record import Record, progress_line, read_journal, seconds_left
+from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
+from activelr_service.tracking.follower import Follower
+from activelr_service.tracking.tracker import Tracker, TrackingError
+
+EXIT_CODES = {"job": 2, "training": 3, "checkpoint": 4, "workers": 5, "tracking": 6}
+
+Say = Callable[[str], None]
+
+
+class RunFailedError(RuntimeError):
+    """A run that was started and did not end well; ``exit_code`` is one of :data:`EXIT_CODES`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.exit_code = EXIT_CODES[kind]
+
+
+def check_job(job: TrainJob) -> tuple[DataInfo, str]:
+    """What a job's data are, and its task; raises :class:`JobError` for what does not fit. Imports no torch."""
+    info = inspect_data(job.data)
+    task = infer_task(job, info)
+    check_model(job, info, task)
+    return info, task
+
+
+def train(job: TrainJob) -> Run:
+    """Train a job to its end: continue its unfinished run if there is one, else begin a new run.
+
+    Raises :class:`JobError` or :class:`TrackingError` before anything starts, :class:`RunFailedError` after.
+    """
+    info, _ = check_job(job)
+    with hold(output_root(job.output_dir), job.name) as folder:
+        run = unfinished_run(folder, job)
+        if run is not None:
+            return _continue(run, info)
+        resolved, choices = resolve_job(job, info, find_resources())
+        from activelr_service.training.build import check_forward
+
+        check_forward(resolved, info)
+        tracker = _create_run_in_mlflow(resolved, folder)
+        run = create_run(folder, job, resolved)
+        run.update(mlflow_run_id=tracker.run_id, tracked=False)
+        say = _log_to(run)
+        say(f"run {run.label}: {info.describe()}")
+        for choice in choices:
+            say(f"  {choice}")
+        _log_start(tracker, run, resolved, choices)
+        return _see_through(run, resolved, info, tracker, say)
+
+
+def resume(run: Run) -> Run:
+    """Bring a run to its end: its training, or what of it MLflow has not got yet. A finished one is left alone."""
+    with hold(run.folder.parent.parent, run.folder.parent.name):
+        state = run.state()
+        if state["status"] == "finished":
+            if not state["tracked"]:
+                deliver(run, Tracker.reopen(_uri(run), state["mlflow_run_id"]))
+                _log_to(run)(f"run {run.label}: MLflow now has all of it")
+            return run
+        return _continue(run, check_job(run.job())[0])
+
+
+def _continue(run: Run, info: DataInfo) -> Run:
+    say = _log_to(run)
+    epochs = len(read_journal(run.journal))
+    say(f"run {run.label}: continued after epoch {epochs} of {run.job().epochs}")
+    return _see_through(run, run.job(), info, Tracker.reopen(_uri(run), run.state()["mlflow_run_id"]), say)
+
+
+def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say: Say) -> Run:
+    """Train, with the journal followed for the log and for MLflow; then keep the results, whatever the end was."""
+    start_attempt(run)
+    known = len(read_journal(run.journal))
+    followers = [
+        Follower(run.journal, _progress(run, job, say), last_epoch=known),
+        Follower(run.journal, tracker.log_record),
+    ]
+    for follower in followers:
+        follower.start()
+    status, failure = "interrupted", None
+    try:
+        train_on_ray(run, job, info)
+        failure = _failure(run)
+        status = "finished" if failure is None else "failed"
+    except WorkersLostError as error:
+        failure = RunFailedError(
+            f"run {run.label} lost its workers more than {job.workers.max_failures} times: {error}", "workers"
+        )
+    finally:  # also on Ctrl-C and SIGTERM, which end as SystemExit or KeyboardInterrupt
+        run.update(status=status, reason=str(failure) if failure else None)
+        for follower in followers:
+            follower.finish()
+        if status == "finished":
+            keep_results(run, job, info)
+        _deliver(run, tracker, say)
+    if failure is not None:
+        raise failure
+    _say_where(run, say)
+    return run
+
+
+def _failure(run: Run) -> RunFailedError | None:
+    if not run.failure.exists():
+        return None
+    failure = json.loads(run.failure.read_text())
+    kind = {"JobError": "job", "CheckpointError": "checkpoint"}.get(failure["type"], "training")
+    shown = failure["message"] if kind != "training" else f"{failure['type']}: {failure['message']}"
+    return RunFailedError(f"run {run.label} failed on rank {failure['rank']}: {shown} (details: {run.failure})", kind)
+
+
+def _deliver(run: Run, tracker: Tracker, say: Say) -> None:
+    try:
+        deliver(run, tracker)
+    except TrackingError as error:
+        say(f"{error}; what it has not got is kept, and `activelr resume {run.label}` delivers it")
+
+
+def _create_run_in_mlflow(job: TrainJob, folder: Path) -> Tracker:
+    assert job.tracking.uri is not None
+    artifacts = None
+    if job.tracking.uri.startswith("sqlite:"):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        artifacts = folder.parent / "mlartifacts"
+    return Tracker.create(job.tracking.uri, job.tracking.experiment, job.name, artifacts)
+
+
+def _log_start(tracker: Tracker, run: Run, job: TrainJob, choices: list[Choice]) -> None:
+    derived = {"derived": {"micro_batch_size": job.micro_batch_size()}}
+    tracker.log_params({**job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"}), **derived})
+    tracker.set_tags(
+        {"activelr.run": run.folder, **{f"activelr.why.{choice.path}": choice.reason for choice in choices}}
+    )
+
+
+def _progress(run: Run, job: TrainJob, say: Say) -> Callable[[Record], None]:
+    history = read_journal(run.journal)
+
+    def show(record: Record) -> None:
+        history.append(record)
+        say(progress_line(record, job, seconds_left(history, job.epochs)))
+
+    return show
+
+
+def _say_where(run: Run, say: Say) -> None:
+    state = run.state()
+    say(f"run {run.label} finished: {state['score_name']} {state['score']:.4f} at epoch {state['best_epoch']}")
+    say(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if "model_uri" in state else ""))
+    say(f"  figures  {run.figures}")
+    say(f"  MLflow   {_where_to_look(run)}")
+
+
+def _where_to_look(run: Run) -> str:
+    uri, run_id = _uri(run), run.state()["mlflow_run_id"]
+    if uri.startswith("sqlite:"):
+        return f"activelr ui --output-dir {run.folder.parent.parent}  (run {run_id})"
+    return f"{uri}  (run {run_id})"
+
+
+def _uri(run: Run) -> str:
+    uri = run.job().tracking.uri
+    assert uri is not None
+    return uri
+
+
+def _log_to(run: Run) -> Say:
+    """Says a line on stdout and writes it, with the time, to the run's log."""
+
+    def say(line: str) -> None:
+        print(line, flush=True)
+        with run.log.open("a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+    return say

@@ -1,0 +1,145 @@
+"""From the job as written to the job as it runs: every value that was left out, derived, with the reason."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from activelr_service.config import JobError, TrainJob
+from activelr_service.config.job import WorkersConfig
+from activelr_service.data.info import DataInfo
+from activelr_service.runs import output_root
+
+DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "active_belief": 1e-3}
+LARGEST_DEFAULT_BATCH = 128
+STEPS_WANTED_PER_EPOCH = 20
+
+
+class Resources(NamedTuple):
+    """What there is to run on: whole CPUs and GPUs, over all nodes, and whether it is shared with other jobs."""
+
+    num_cpus: int
+    num_gpus: int
+    is_shared: bool = False
+
+
+class Choice(NamedTuple):
+    """A value of the resolved job, and where it comes from."""
+
+    path: str
+    value: object
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path} = {self.value}  ({self.reason})"
+
+
+def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[TrainJob, list[Choice]]:
+    """The job with every derived value filled in, itself a valid job, and what was chosen and why.
+
+    Raises :class:`JobError` where what was asked for does not fit the data or the resources.
+    """
+    choices: list[Choice] = []
+    task = _resolve_task(job, info, choices)
+    workers = _resolve_workers(job, resources, choices)
+    assert workers.num_workers is not None
+    batch_size = _resolve_batch_size(job, info, workers.num_workers, choices)
+    lr = job.optimizer.lr
+    if lr is None:
+        lr = DEFAULT_LR[job.optimizer.type]
+        choices.append(Choice("optimizer.lr", lr, f"default of {job.optimizer.type}; the gains move it from there"))
+    else:
+        choices.append(Choice("optimizer.lr", lr, "overridden by the job"))
+    resolved = job.model_copy(
+        update={
+            "task": task,
+            "data": job.data.model_copy(update=_absolute_paths(job)),
+            "optimizer": job.optimizer.model_copy(update={"lr": lr}),
+            "global_batch_size": batch_size,
+            "workers": workers,
+            "tracking": job.tracking.model_copy(update={"uri": _resolve_tracking(job, choices)}),
+            "output_dir": str(output_root(job.output_dir)),
+        }
+    )
+    return resolved, choices
+
+
+def infer_task(job: TrainJob, info: DataInfo) -> str:
+    """The task of the job: the one given, if the data can be used for it, else the data's first."""
+    if job.task is not None and job.task not in info.tasks:
+        raise JobError.at("task", f"these data are for {' or '.join(info.tasks)}, got {job.task!r}")
+    return job.task or info.tasks[0]
+
+
+def _resolve_task(job: TrainJob, info: DataInfo, choices: list[Choice]) -> str:
+    task = infer_task(job, info)
+    choices.append(Choice("task", task, "inferred from the data" if job.task is None else "as written"))
+    return task
+
+
+def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice]) -> WorkersConfig:
+    use_gpu = job.workers.use_gpu
+    if use_gpu is None:
+        use_gpu = resources.num_gpus > 0
+    if use_gpu and resources.num_gpus == 0:
+        raise JobError.at("workers.use_gpu", "a GPU is asked for and there is none; leave it out or set it to false")
+    available = resources.num_gpus if use_gpu else resources.num_cpus
+    unit = "GPU" if use_gpu else "CPU"
+    wanted = job.workers.num_workers
+    if wanted is not None and wanted > available:
+        text = f"{wanted} workers need {wanted} {unit}s and there are {available}; use at most {available}"
+        raise JobError.at("workers.num_workers", text)
+    num_workers = wanted or (available if use_gpu else min(2, available))
+    reason = "as written" if wanted else f"{available} {unit}s: " + ("one each" if use_gpu else "at most two processes")
+    choices.append(Choice("workers.num_workers", num_workers, reason))
+    share = 1 if resources.is_shared or use_gpu else max(1, resources.num_cpus // num_workers)
+    cpus = job.workers.cpus_per_worker or share
+    return job.workers.model_copy(update={"num_workers": num_workers, "use_gpu": use_gpu, "cpus_per_worker": cpus})
+
+
+def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
+    uri = job.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    if uri is None:
+        uri = f"sqlite:///{output_root(job.output_dir) / 'mlflow.db'}"
+        choices.append(Choice("tracking.uri", uri, "no server given: embedded"))
+    return uri
+
+
+def _resolve_batch_size(job: TrainJob, info: DataInfo, num_workers: int, choices: list[Choice]) -> int:
+    if info.num_train < num_workers:
+        text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
+        raise JobError.at("data", f"{text}; set workers.num_workers to at most {max(1, info.num_train)}")
+    unit = num_workers * job.grad_accum_steps
+    size = job.global_batch_size
+    if size is None:
+        size = _default_batch_size(info.num_train, unit)
+        reason = (
+            f"a power of two of at most {LARGEST_DEFAULT_BATCH} that leaves {STEPS_WANTED_PER_EPOCH} steps an epoch"
+        )
+        choices.append(
+            Choice("global_batch_size", size, f"{reason}, in multiples of {unit}" if size % unit == 0 else reason)
+        )
+    elif size % unit:
+        near = f"{max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
+        text = (
+            f"{size} is not a multiple of {num_workers} workers x {job.grad_accum_steps} accumulation steps; use {near}"
+        )
+        raise JobError.at("global_batch_size", text)
+    else:
+        choices.append(Choice("global_batch_size", size, "overridden by the job"))
+    if size > info.num_train // num_workers * num_workers:
+        text = f"one batch of {size} does not fit into {info.num_train} training rows on {num_workers} workers"
+        raise JobError.at("global_batch_size" if job.global_batch_size else "data", text)
+    return size
+
+
+def _default_batch_size(num_train: int, unit: int) -> int:
+    size = 1
+    while size * 2 <= min(LARGEST_DEFAULT_BATCH, num_train // STEPS_WANTED_PER_EPOCH):
+        size *= 2
+    return max(1, round(size / unit)) * unit
+
+
+def _absolute_paths(job: TrainJob) -> dict[str, str]:
+    """Workers run in folders of their own, so that relative paths would mean something else there."""
+    fields = {name: getattr(job.data, name, None) for name in ("root", "path")}
+    return {name: str(Path(value).expanduser().resolve()) for name, value in fields.items() if value}

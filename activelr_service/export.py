@@ -1,0 +1,47 @@
+"""A trained model as files that need no pickle: ``model.safetensors`` and ``recipe.json``, how to build the module again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from activelr_service.config.job import MODEL_CONFIG
+from activelr_service.data.info import DataInfo
+from activelr_service.models import build_model
+
+WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
+
+
+def write_recipe(folder: Path, model: Any, info: DataInfo, task: str) -> None:
+    """Write how to build the model: its config, what it was built for, and the classes it tells apart."""
+    recipe = {"model": model.model_dump(mode="json"), "task": task, "data": info._asdict()}
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
+
+
+def load_model(source: str | Path) -> Any:
+    """The trained torch module, in eval mode on the CPU, with ``task`` and ``classes`` as attributes.
+
+    ``source`` is a run folder's ``model``, or an MLflow URI such as ``models:/digits/1`` (at $MLFLOW_TRACKING_URI).
+    Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model.
+    """
+    from safetensors.torch import load_model as load_weights
+
+    folder = find_model(source)
+    recipe = json.loads((folder / RECIPE).read_text())
+    info = DataInfo(**recipe["data"])
+    module = build_model(MODEL_CONFIG.validate_python(recipe["model"]), info, recipe["task"])
+    load_weights(module, str(folder / WEIGHTS))
+    module.task, module.classes = recipe["task"], info.classes
+    return module.eval()
+
+
+def find_model(source: str | Path) -> Path:
+    """The local folder of an exported model, downloaded first if ``source`` is an MLflow URI."""
+    folder = Path(source)
+    if ":/" in str(source):
+        from activelr_service.tracking.tracker import download_model
+
+        folder = download_model(str(source))
+    found = sorted(folder.rglob(RECIPE))
+    if not found:
+        raise FileNotFoundError(f"no exported model in {source}: there is no {RECIPE}")
+    return found[0].parent

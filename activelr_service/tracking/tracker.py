@@ -1,0 +1,169 @@
+"""One MLflow run, through a client that never waits long for a server that is gone."""
+
+import getpass
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from activelr_service import __version__
+from activelr_service.record import Record
+
+REQUEST_TIMEOUT_S = 5
+STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be reached or refused."""
+
+
+class Tracker:
+    """The MLflow run of one training. Every method raises :class:`TrackingError`, within seconds, if MLflow fails."""
+
+    def __init__(self, client: Any, uri: str, run_id: str) -> None:
+        self._client = client
+        self.uri = uri
+        self.run_id = run_id
+
+    @classmethod
+    def create(cls, uri: str, experiment: str, name: str, artifacts: Path | None = None) -> "Tracker":
+        """A new run called ``name``. ``artifacts``: where an experiment made now keeps files; None lets a server decide."""
+        client = connect(uri)
+        tags = {
+            "mlflow.runName": name,
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "activelr train",
+            "mlflow.source.type": "JOB",
+            "activelr.version": __version__,
+        }
+        with _tracking_errors(uri):
+            run = client.create_run(_experiment_id(client, experiment, artifacts), tags=tags)
+        return cls(client, uri, run.info.run_id)
+
+    @classmethod
+    def reopen(cls, uri: str, run_id: str) -> "Tracker":
+        """A run that was made before, running again."""
+        client = connect(uri)
+        with _tracking_errors(uri):
+            client.update_run(run_id, status="RUNNING")
+        return cls(client, uri, run_id)
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """Nested dicts become dotted names. Values that are there already stay as they are."""
+        from mlflow.entities import Param
+
+        with _tracking_errors(self.uri):
+            known = self._client.get_run(self.run_id).data.params
+            new = {key: value for key, value in _flatten(params).items() if key not in known}
+            self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in new.items()])
+
+    def log_record(self, record: Record) -> None:
+        """The metrics of one epoch, in one request; logging it again changes nothing."""
+        from mlflow.entities import Metric
+
+        metrics = {**record.metrics, "global_step": float(record.global_step)}
+        entities = [Metric(name, value, record.timestamp_ms, record.epoch) for name, value in metrics.items()]
+        with _tracking_errors(self.uri):
+            self._client.log_batch(self.run_id, metrics=entities)
+
+    def log_artifacts(self, folder: Path, files: list[Path]) -> None:
+        """Files into the run, under their paths relative to ``folder``."""
+        with _tracking_errors(self.uri):
+            for file in files:
+                parent = file.relative_to(folder).parent
+                self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
+
+    def log_model(self, folder: Path, name: str) -> str:
+        """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
+
+        The MLflow model loads through :mod:`activelr_service.tracking.pyfunc`, from safetensors: no pickle.
+        """
+        import mlflow.pyfunc
+        from mlflow.models import Model
+
+        with _tracking_errors(self.uri):
+            mlflow.set_tracking_uri(self.uri)
+            info = Model.log(
+                artifact_path=None,
+                name="model",
+                flavor=mlflow.pyfunc,
+                run_id=self.run_id,
+                registered_model_name=name,
+                loader_module="activelr_service.tracking.pyfunc",
+                data_path=str(folder),
+                pip_requirements=[f"activelr-service=={__version__}"],
+            )
+            return f"models:/{name}/{info.registered_model_version}"
+
+    def set_tags(self, tags: dict[str, Any]) -> None:
+        with _tracking_errors(self.uri):
+            for key, value in tags.items():
+                self._client.set_tag(self.run_id, key, str(value)[:5000])
+
+    def finish(self, status: str) -> None:
+        """``status`` as in a run's state: finished, failed or interrupted."""
+        with _tracking_errors(self.uri):
+            self._client.set_terminated(self.run_id, STATUSES[status])
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client for ``uri``, which answers; raises :class:`TrackingError` within 15 seconds if it does not."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with _tracking_errors(uri):
+        client = MlflowClient(tracking_uri=uri)
+        client.search_experiments(max_results=1)
+        return client
+
+
+def download_model(uri: str) -> Path:
+    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder."""
+    import mlflow.artifacts
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+
+
+class _tracking_errors:  # noqa: N801 - reads as a statement
+    """Turns whatever MLflow raises into :class:`TrackingError` with one line that names the server."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, TrackingError):
+            text = " ".join(str(error).split())[:300]
+            raise TrackingError(f"MLflow at {self.uri}: {text}") from error
+
+
+def _experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return client.create_experiment(name, artifact_location=artifacts.as_uri() if artifacts else None)
+        except Exception:  # another job made it in between: MLflow has no create-if-missing
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise TrackingError(f"the experiment {name!r} is deleted; restore it in MLflow or set tracking.experiment")
+    return found.experiment_id
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif value is not None:
+            flat[prefix + key] = (value if isinstance(value, str) else json.dumps(value))[:5000]
+    return flat

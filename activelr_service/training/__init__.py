@@ -1,0 +1,1 @@
+"""Training: a plain torch loop, its checkpoints and run folder, and the Ray Train glue around it."""

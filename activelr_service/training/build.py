@@ -1,0 +1,128 @@
+"""From a resolved job to the objects that train it: model, optimizer, loaders."""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, DistributedSampler, Subset
+
+from activelr_service import optim
+from activelr_service.config import JobError, TrainJob
+from activelr_service.config.optimizer import OptimizerConfig
+from activelr_service.data import build_data
+from activelr_service.data.info import DataInfo
+from activelr_service.models import build_model
+from activelr_service.tasks import TASKS, Task
+from activelr_service.training import distributed
+
+OPTIMIZERS = {
+    "active_sgd": optim.ActiveSGD,
+    "active_adamw": optim.ActiveAdamW,
+    "active_radam": optim.ActiveRAdam,
+    "active_belief": optim.ActiveBelief,
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Everything one rank needs to train. ``model`` is the bare module, ``replica`` what the training step runs."""
+
+    job: TrainJob
+    task: Task
+    device: torch.device
+    model: nn.Module
+    replica: nn.Module
+    optimizer: optim.ActiveOptimizer
+    train_loader: DataLoader
+    val_loader: DataLoader
+    steps_per_epoch: int
+
+
+def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
+    """Build everything for this rank of a resolved job; the same random weights on every rank."""
+    assert job.task is not None
+    seed_everything(job.seed)
+    model = build_model(job.model, info, job.task).to(device)
+    optimizer = build_optimizer(job.optimizer, model)
+    train_loader, val_loader = build_loaders(job, device)
+    return Training(
+        job=job,
+        task=TASKS[job.task],
+        device=device,
+        model=model,
+        replica=_replicate(model, job, device),
+        optimizer=optimizer,
+        train_loader=train_loader,
+        val_loader=val_loader,
+        steps_per_epoch=len(train_loader) // job.grad_accum_steps,
+    )
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.ActiveOptimizer:
+    """The optimizer of a resolved config over the parameters that require gradients."""
+    options = config.model_dump(exclude={"type"})
+    return OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
+
+
+def build_loaders(job: TrainJob, device: torch.device) -> tuple[DataLoader, DataLoader]:
+    """(train, val) loaders of this rank.
+
+    Training rows are dealt so that step k sees the same rows whatever the number of workers; an incomplete last batch is
+    left out, and another shuffle brings its rows in the next epoch. Validation rows are shared without padding, so that
+    none counts twice.
+    """
+    train, val = build_data(job.data)
+    rank, world_size = distributed.rank(), distributed.world_size()
+    sampler: DistributedSampler = DistributedSampler(
+        train, world_size, rank, shuffle=True, seed=job.seed, drop_last=True
+    )
+    common: dict[str, Any] = {
+        "batch_size": job.micro_batch_size(),
+        "num_workers": job.workers.num_loader_workers,
+        "pin_memory": device.type == "cuda",
+    }
+    generator = torch.Generator()
+    train_loader = DataLoader(train, sampler=sampler, drop_last=True, generator=generator, **common)
+    return train_loader, DataLoader(Subset(val, range(rank, len(val), world_size)), **common)
+
+
+def seed_everything(*keys: int) -> None:
+    """Seed Python, NumPy and torch from the keys, such as (seed, epoch, rank): an epoch needs no saved random state."""
+    state = np.random.SeedSequence(keys).generate_state(2, np.uint32)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[0]))
+    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def check_forward(job: TrainJob, info: DataInfo) -> None:
+    """Run the model's forward pass on the meta device: shapes only, no memory. Raises :class:`JobError` if it fails.
+
+    Users' own models are only built when the training starts, since they may not support the meta device.
+    """
+    if job.model.type == "python":
+        return
+    assert job.task is not None
+    dtype = torch.int64 if job.task == "language_modeling" else torch.float32
+    try:
+        with torch.device("meta"), torch.no_grad():
+            model = build_model(job.model, info, job.task)
+            inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
+            model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
+    except JobError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise JobError.at("model", f"does not take rows of shape {info.input_shape}: {reason}") from error
+
+
+def _replicate(model: nn.Module, job: TrainJob, device: torch.device) -> nn.Module:
+    if job.compile:
+        model.compile()  # in place: names in the state dict stay as they are
+    if distributed.world_size() == 1:
+        return model
+    device_ids = [device.index] if device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)

@@ -1,0 +1,195 @@
+"""Checkpoints at the end of an epoch: committed whole or not at all, verified before they are read.
+
+A checkpoint is a folder ``epoch-NNNNNN`` with ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and, last,
+``manifest.json`` with the SHA-256 of the others; it appears under its name by one rename. Nothing is pickled.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, load_model, save_file, save_model
+from torch import Tensor, nn
+
+from activelr_service import __version__
+from activelr_service.optim import ActiveOptimizer
+from activelr_service.record import Record, append_journal, best_epoch, write_journal
+from activelr_service.training import distributed
+from activelr_service.training.build import Training
+
+MANIFEST = "manifest.json"
+LATEST_KEPT = 2
+
+
+class CheckpointError(RuntimeError):
+    """There are checkpoints, and none can be trusted."""
+
+
+class CheckpointStore:
+    """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder."""
+
+    def __init__(self, folder: Path, journal: Path) -> None:
+        self.folder = folder
+        self.journal = journal
+
+    def commit(self, training: Training, history: list[Record]) -> None:
+        """Write the checkpoint of the last record's epoch; when any rank returns, it is on disk."""
+        if distributed.rank() == 0:
+            epoch = history[-1].epoch
+            self._write(training, history)
+            append_journal(self.journal, history[-1])
+            best = best_epoch(history, training.task.score, training.task.higher_is_better)
+            self._prune({best, *range(epoch - LATEST_KEPT + 1, epoch + 1)})
+        distributed.barrier()
+
+    def restore(self, training: Training) -> list[Record]:
+        """Load the latest checkpoint that verifies into ``training``; returns its history, empty if there is none.
+
+        One that does not verify is set aside as ``*.corrupt``; if none is left, :class:`CheckpointError` says why.
+        """
+        found = self.find_valid() if distributed.rank() == 0 else 0
+        epoch = distributed.broadcast_int(found, training.device)
+        if epoch < 0:
+            raise CheckpointError(
+                f"no valid checkpoint in {self.folder}; see the *.corrupt folders, or start a new run"
+            )
+        history = [] if epoch == 0 else load_checkpoint(self.path(epoch), training.model, training.optimizer)
+        if distributed.rank() == 0:
+            write_journal(self.journal, history)
+        distributed.barrier()
+        return history
+
+    def find_valid(self) -> int:
+        """The latest epoch whose checkpoint verifies; 0 if there is no checkpoint, -1 if there are only corrupt ones."""
+        epochs = sorted(self.epochs(), reverse=True)
+        for epoch in epochs:
+            problem = verify(self.path(epoch))
+            if problem is None:
+                return epoch
+            print(f"checkpoint {self.path(epoch)} is set aside: {problem}", flush=True)
+            os.replace(self.path(epoch), f"{self.path(epoch)}.corrupt")
+        return -1 if epochs or list(self.folder.glob("*.corrupt")) else 0
+
+    def epochs(self) -> list[int]:
+        folders = self.folder.glob("epoch-" + "[0-9]" * 6)
+        return [int(folder.name.removeprefix("epoch-")) for folder in folders]
+
+    def path(self, epoch: int) -> Path:
+        return self.folder / f"epoch-{epoch:06d}"
+
+    def _write(self, training: Training, history: list[Record]) -> None:
+        final = self.path(history[-1].epoch)
+        temporary = self.folder / f".{final.name}.{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        save_checkpoint(temporary, training.model, training.optimizer, history)
+        shutil.rmtree(final, ignore_errors=True)  # only there if another attempt left it and it was not restored from
+        os.rename(temporary, final)
+        _sync(self.folder)
+
+    def _prune(self, keep: set[int]) -> None:
+        for epoch in self.epochs():
+            if epoch not in keep:
+                shutil.rmtree(self.path(epoch))
+        for leftover in self.folder.glob(".epoch-*"):
+            shutil.rmtree(leftover)
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: ActiveOptimizer, history: list[Record]) -> None:
+    """Write the four files into ``folder``, which exists and is empty."""
+    save_model(model, str(folder / "model.safetensors"))
+    tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
+    save_file(tensors, str(folder / "optimizer.safetensors"))
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    state = {"param_groups": groups, "history": [record.to_json() for record in history]}
+    (folder / "state.json").write_text(json.dumps(state))
+    for path in folder.iterdir():
+        _sync(path)
+    manifest = {
+        "epoch": history[-1].epoch,
+        "world_size": distributed.world_size(),
+        "versions": {"activelr_service": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "files": {path.name: _describe(path) for path in sorted(folder.iterdir())},
+    }
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: ActiveOptimizer | None = None) -> list[Record]:
+    """Load a verified checkpoint in place; returns its history."""
+    device = next(model.parameters()).device
+    load_model(model, str(folder / "model.safetensors"), device=str(device))
+    state = json.loads((folder / "state.json").read_text())
+    if optimizer is not None:
+        _load_optimizer(optimizer, model, load_file(str(folder / "optimizer.safetensors")), state["param_groups"])
+    return [Record(**record) for record in state["history"]]
+
+
+def verify(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None. Hashes are checked before anything is parsed."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text())["files"]
+        for name, described in files.items():
+            if _describe(folder / name) != described:
+                return f"{name}: size or SHA-256 differs from the manifest"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} or a file it names cannot be read: {error}"
+    return None
+
+
+def named_state(model: nn.Module, optimizer: ActiveOptimizer) -> dict[str, Tensor]:
+    """Every weight, buffer and optimizer tensor by name, in an order that is the same on every rank."""
+    named = {f"optimizer.{name}": tensor for name, tensor in _optimizer_state(model, optimizer)}
+    return {**{f"model.{name}": tensor for name, tensor in model.state_dict().items()}, **named}
+
+
+def _optimizer_state(model: nn.Module, optimizer: ActiveOptimizer) -> Iterator[tuple[str, Tensor]]:
+    for name, param in model.named_parameters():
+        for key, value in sorted(optimizer.state.get(param, {}).items()):
+            yield f"{name}/{key}", value
+
+
+def _saved_state(model: nn.Module, optimizer: ActiveOptimizer) -> Iterator[tuple[str, Tensor]]:
+    """Without the running sums, which are all zero at the end of an epoch."""
+    return (item for item in _optimizer_state(model, optimizer) if not item[0].endswith("/grad_sum"))
+
+
+def _load_optimizer(
+    optimizer: ActiveOptimizer, model: nn.Module, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    by_name: dict[str, dict[str, Tensor]] = {}
+    for path, value in tensors.items():
+        name, _, key = path.rpartition("/")
+        by_name.setdefault(name, {})[key] = value
+    names = {id(param): name for name, param in model.named_parameters()}
+    params = [param for group in optimizer.param_groups for param in group["params"]]
+    saved_states = {
+        index: by_name[names[id(param)]] for index, param in enumerate(params) if names[id(param)] in by_name
+    }
+    states = {index: {**state, "grad_sum": torch.zeros_like(state["gain"])} for index, state in saved_states.items()}
+    indices = iter(range(len(params)))
+    counted = [
+        {**saved, "params": [next(indices) for _ in group["params"]]}
+        for saved, group in zip(groups, optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({"state": states, "param_groups": counted})
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,174 @@
+"""The training loop, in plain torch.
+
+An epoch: take its steps, end it for the optimizer (all-reduce the gradient sums, move the gains), check that all
+replicas agree, evaluate, commit a checkpoint, report.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from activelr_service.record import Record, finite_metrics, gain_edges
+from activelr_service.training import distributed
+from activelr_service.training.build import Training, seed_everything
+from activelr_service.training.checkpoint import CheckpointStore, named_state
+
+OnEpoch = Callable[[Record], None]
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite: the same will happen again, so the training is not retried."""
+
+
+def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
+    """Train from the last committed epoch to the end of the job; returns the records of all epochs."""
+    history = checkpoints.restore(training)
+    for epoch in range(len(history) + 1, training.job.epochs + 1):
+        seed_everything(training.job.seed, epoch, distributed.rank())
+        record = run_epoch(training, epoch)
+        history.append(record)
+        checkpoints.commit(training, history)
+        on_epoch(record)
+    return history
+
+
+def run_epoch(training: Training, epoch: int) -> Record:
+    """Train one epoch, end it, and measure it; returns its record, equal on every rank."""
+    start = time.monotonic()
+    sums = train_epoch(training, epoch)
+    train_seconds = time.monotonic() - start
+    reduce_seconds = end_epoch(training, epoch)
+    metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
+    metrics |= {f"val/{name}": value for name, value in evaluate(training).items()}
+    gains = training.optimizer.gain_stats()
+    metrics |= {f"optim/gain_{name}": gains[name] for name in gains if name not in ("share_grew", "non_finite")}
+    metrics |= {
+        "optim/share_grew": gains["share_grew"],
+        "optim/non_finite": gains["non_finite"],
+        "optim/grad_norm": sums["grad_norm"] / sums["steps"],
+        "perf/samples_per_sec": sums["samples"] / train_seconds,
+        "perf/epoch_seconds": time.monotonic() - start,
+        "perf/epoch_end_reduce_seconds": reduce_seconds,
+    }
+    return Record(
+        epoch=epoch,
+        global_step=epoch * training.steps_per_epoch,
+        timestamp_ms=round(time.time() * 1000),
+        metrics=finite_metrics(metrics),
+        gain_histogram=training.optimizer.gain_histogram(gain_edges()),
+    )
+
+
+def train_epoch(training: Training, epoch: int) -> dict[str, float]:
+    """The optimizer steps of one epoch; returns sums over all ranks. No host synchronisation inside."""
+    training.train_loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+    assert training.train_loader.generator is not None
+    training.train_loader.generator.manual_seed(training.job.seed + epoch)
+    training.replica.train()
+    totals = Totals((*training.task.sums, "grad_norm"), training.device)
+    batches = iter(training.train_loader)
+    for step in range(training.steps_per_epoch):
+        norm = train_step(training, batches, totals, step)
+        totals.add({"grad_norm": norm / distributed.world_size()})
+    steps = training.steps_per_epoch
+    sums = totals.over_ranks(steps)
+    if "first_bad_step" in sums:
+        raise NonFiniteLossError(
+            f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
+            "data for extreme values, or set clip_grad_norm or a smaller optimizer.lr"
+        )
+    return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
+
+
+def train_step(training: Training, batches: Any, totals: "Totals", step: int) -> Tensor:
+    """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
+    accum_steps = training.job.grad_accum_steps
+    for micro_step in range(accum_steps):
+        batch = to_device(next(batches), training.device)
+        with reduce_gradients(training.replica, micro_step == accum_steps - 1), autocast(training):
+            loss, sums = training.task.step(training.replica, batch)
+        (loss / accum_steps).backward()
+        totals.add_loss(loss, sums, step)
+    norm = clip_gradients(training)
+    training.optimizer.step()
+    training.optimizer.zero_grad()
+    return norm
+
+
+def end_epoch(training: Training, epoch: int) -> float:
+    """Move the gains on the mean of the ranks' gradient sums, then check that all ranks agree to the last bit.
+
+    Returns the seconds that the reduction and the rule took.
+    """
+    start = time.monotonic()
+    training.optimizer.end_epoch(reduce=distributed.mean_)
+    seconds = time.monotonic() - start
+    distributed.broadcast_buffers(training.model)
+    distributed.check_replicas(named_state(training.model, training.optimizer), epoch)
+    return seconds
+
+
+@torch.no_grad()
+def evaluate(training: Training) -> dict[str, float]:
+    """The metrics on the held-out rows: each row counted once, whatever the number of ranks."""
+    training.model.eval()
+    totals = Totals(training.task.sums, training.device)
+    for batch in training.val_loader:
+        with autocast(training):
+            _, sums = training.task.step(training.model, to_device(batch, training.device))
+        totals.add(sums)
+    return training.task.finish(totals.over_ranks(0))
+
+
+class Totals:
+    """Sums kept on the device until the end of an epoch, and the first step whose loss was not finite."""
+
+    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
+        self.sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
+        self.bad_step = torch.full((), -1.0, dtype=torch.float64, device=device)
+
+    def add(self, sums: dict[str, Tensor]) -> None:
+        for name, value in sums.items():
+            self.sums[name] += value
+
+    def add_loss(self, loss: Tensor, sums: dict[str, Tensor], step: int) -> None:
+        is_first = ~loss.detach().isfinite() & (self.bad_step < 0)
+        self.bad_step = torch.where(is_first, float(step), self.bad_step)
+        self.add(sums)
+
+    def over_ranks(self, num_steps: int) -> dict[str, float]:
+        """Summed over ranks, in two collectives; ``first_bad_step`` is there if a rank met one."""
+        values = distributed.sum_(torch.stack(list(self.sums.values())))
+        steps_after_bad = torch.where(self.bad_step >= 0, num_steps - self.bad_step, 0.0)
+        worst = distributed.max_(steps_after_bad).item()
+        sums = dict(zip(self.sums, values.tolist(), strict=True))
+        return {**sums, "first_bad_step": num_steps - worst} if worst > 0 else sums
+
+
+def clip_gradients(training: Training) -> Tensor:
+    """Clip to ``clip_grad_norm`` if the job says so; the norm before clipping, 0-dim, on the device."""
+    params = [param for param in training.model.parameters() if param.grad is not None]
+    norm = nn.utils.get_total_norm([param.grad for param in params if param.grad is not None])
+    if training.job.clip_grad_norm is not None:
+        nn.utils.clip_grads_with_norm_(params, training.job.clip_grad_norm, norm)
+    return norm
+
+
+def reduce_gradients(replica: nn.Module, is_last: bool) -> Any:
+    """Only the last micro-batch of a step sends gradients to the other ranks."""
+    return replica.no_sync() if isinstance(replica, DistributedDataParallel) and not is_last else nullcontext()
+
+
+def autocast(training: Training) -> Any:
+    if training.job.precision == "float32":
+        return nullcontext()
+    return torch.autocast(training.device.type, dtype=torch.bfloat16)
+
+
+def to_device(batch: Iterable[Tensor], device: torch.device) -> list[Tensor]:
+    return [tensor.to(device, non_blocking=True) for tensor in batch]
