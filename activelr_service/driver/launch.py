@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from activelr_service.config import TrainJob
-from activelr_service.data import inspect_data
 from activelr_service.data.info import DataInfo
+from activelr_service.driver.check import check_job
 from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
-from activelr_service.driver.resolve import Choice, infer_task, resolve_job
-from activelr_service.models import check_model
+from activelr_service.driver.resolve import Choice, resolve_job
 from activelr_service.record import Record, progress_line, read_journal, seconds_left
 from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
 from activelr_service.tracking.follower import Follower
@@ -28,14 +27,6 @@ class RunFailedError(RuntimeError):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.exit_code = EXIT_CODES[kind]
-
-
-def check_job(job: TrainJob) -> tuple[DataInfo, str]:
-    """What a job's data are, and its task; raises :class:`JobError` for what does not fit. Imports no torch."""
-    info = inspect_data(job.data)
-    task = infer_task(job, info)
-    check_model(job, info, task)
-    return info, task
 
 
 def train(job: TrainJob) -> Run:

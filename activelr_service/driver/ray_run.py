@@ -89,7 +89,8 @@ def _init_ray(num_cpus: int | None = None) -> None:
     if is_attached():
         ray.init(logging_level=logging.WARNING)
         return
-    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray turns token authentication on for it
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address="local", num_cpus=num_cpus, dashboard_host="127.0.0.1", logging_level=logging.WARNING)
 
 

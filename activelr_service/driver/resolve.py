@@ -1,12 +1,12 @@
 """From the job as written to the job as it runs: every value that was left out, derived, with the reason."""
 
 import os
-from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.config.job import WorkersConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.driver.check import infer_task, with_absolute_paths
 from activelr_service.runs import output_root
 
 DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "active_belief": 1e-3}
@@ -52,7 +52,7 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
     resolved = job.model_copy(
         update={
             "task": task,
-            "data": job.data.model_copy(update=_absolute_paths(job)),
+            "data": with_absolute_paths(job).data,
             "optimizer": job.optimizer.model_copy(update={"lr": lr}),
             "global_batch_size": batch_size,
             "workers": workers,
@@ -61,13 +61,6 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
         }
     )
     return resolved, choices
-
-
-def infer_task(job: TrainJob, info: DataInfo) -> str:
-    """The task of the job: the one given, if the data can be used for it, else the data's first."""
-    if job.task is not None and job.task not in info.tasks:
-        raise JobError.at("task", f"these data are for {' or '.join(info.tasks)}, got {job.task!r}")
-    return job.task or info.tasks[0]
 
 
 def _resolve_task(job: TrainJob, info: DataInfo, choices: list[Choice]) -> str:
@@ -85,7 +78,8 @@ def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice])
     available = resources.num_gpus if use_gpu else resources.num_cpus
     unit = "GPU" if use_gpu else "CPU"
     wanted = job.workers.num_workers
-    if wanted is not None and wanted > available:
+    may_share_cpus = not use_gpu and not resources.is_shared
+    if wanted is not None and wanted > available and not may_share_cpus:
         text = f"{wanted} workers need {wanted} {unit}s and there are {available}; use at most {available}"
         raise JobError.at("workers.num_workers", text)
     num_workers = wanted or (available if use_gpu else min(2, available))
@@ -105,29 +99,20 @@ def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
 
 
 def _resolve_batch_size(job: TrainJob, info: DataInfo, num_workers: int, choices: list[Choice]) -> int:
-    if info.num_train < num_workers:
-        text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
-        raise JobError.at("data", f"{text}; set workers.num_workers to at most {max(1, info.num_train)}")
     unit = num_workers * job.grad_accum_steps
     size = job.global_batch_size
     if size is None:
         size = _default_batch_size(info.num_train, unit)
-        reason = (
-            f"a power of two of at most {LARGEST_DEFAULT_BATCH} that leaves {STEPS_WANTED_PER_EPOCH} steps an epoch"
-        )
-        choices.append(
-            Choice("global_batch_size", size, f"{reason}, in multiples of {unit}" if size % unit == 0 else reason)
-        )
+        reason = f"at most {LARGEST_DEFAULT_BATCH}, and {STEPS_WANTED_PER_EPOCH} steps an epoch where there are rows for them"
+        choices.append(Choice("global_batch_size", size, reason))
     elif size % unit:
-        near = f"{max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
-        text = (
-            f"{size} is not a multiple of {num_workers} workers x {job.grad_accum_steps} accumulation steps; use {near}"
-        )
-        raise JobError.at("global_batch_size", text)
+        near = f"use {max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
+        parts = f"{num_workers} workers x {job.grad_accum_steps} accumulation steps"
+        raise JobError.at("global_batch_size", f"{size} is not a multiple of {parts}; {near}")
     else:
         choices.append(Choice("global_batch_size", size, "overridden by the job"))
-    if size > info.num_train // num_workers * num_workers:
-        text = f"one batch of {size} does not fit into {info.num_train} training rows on {num_workers} workers"
+    if size > info.num_train:
+        text = f"a batch of {size} does not fit into {info.num_train} training rows"
         raise JobError.at("global_batch_size" if job.global_batch_size else "data", text)
     return size
 
@@ -137,9 +122,3 @@ def _default_batch_size(num_train: int, unit: int) -> int:
     while size * 2 <= min(LARGEST_DEFAULT_BATCH, num_train // STEPS_WANTED_PER_EPOCH):
         size *= 2
     return max(1, round(size / unit)) * unit
-
-
-def _absolute_paths(job: TrainJob) -> dict[str, str]:
-    """Workers run in folders of their own, so that relative paths would mean something else there."""
-    fields = {name: getattr(job.data, name, None) for name in ("root", "path")}
-    return {name: str(Path(value).expanduser().resolve()) for name, value in fields.items() if value}

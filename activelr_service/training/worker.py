@@ -1,6 +1,7 @@
 """What a Ray Train worker runs: the plain loop of :mod:`~activelr_service.training.loop`, in Ray's words."""
 
 import json
+import logging
 import traceback
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
     if run.failure.exists():
         return
     try:
+        logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would print every report
         job = parse_job(config["job"])
         torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
         training = build_training(

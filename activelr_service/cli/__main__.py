@@ -1,0 +1,3 @@
+from activelr_service.cli import main
+
+main()

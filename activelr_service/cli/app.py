@@ -1,0 +1,247 @@
+"""The commands, in the order people meet them."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from activelr_service.cli import cluster_commands
+from activelr_service.config import JobError, TrainJob, read_job
+from activelr_service.runs import Run, find_run, list_runs, output_root
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Train deep networks without choosing a learning rate or a batch size.",
+)
+
+JobFile = Annotated[Path, typer.Argument(help="The YAML job.", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override a value of the job; repeatable.")
+]
+OutputDir = Annotated[str, typer.Option("--output-dir", help="Where the runs are.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="A Ray cluster's dashboard, http://HOST:8265."),
+]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="NAME, NAME/NUMBER or a run folder.", show_default=False)]
+Target = Annotated[str, typer.Argument(help="A run here, or with --address a submitted job.", show_default=False)]
+
+STARTER = """\
+# A training job. Everything that is not here is derived when it runs, and logged: no learning rate, no batch size.
+kind: train
+name: {name}
+model: {{type: torchvision, name: resnet18}}
+data: {{type: digits}}            # or {{type: imagefolder, root: PATH}}, {{type: npz, path: PATH}}
+epochs: 20
+# optimizer: {{type: active_adamw}}   # or active_sgd, active_radam, active_belief
+# workers: {{num_workers: 2}}
+# `activelr schema` lists every key.
+"""
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.yaml")) -> None:
+    """Write a job to start from.
+
+    Example: activelr init job.yaml
+    """
+    if path.exists():
+        raise JobError.at("", f"{path} exists; give another name")
+    path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
+    print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
+
+
+@app.command()
+def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
+    """Check a job and its data, without starting anything.
+
+    Example: activelr validate job.yaml --set epochs=5
+    """
+    from activelr_service.driver.check import check_job
+
+    checked, source = read_job(job, overrides)
+    with source.locating():
+        info, task = check_job(checked)
+    print(f"{job} is valid: {checked.name}, {task}, {checked.epochs} epochs; {info.describe()}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of a job, for editors.
+
+    Example: activelr schema > job.schema.json
+    """
+    print(json.dumps(TrainJob.model_json_schema(), indent=1))
+
+
+@app.command()
+def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
+    """Train a job to its end; submitted again, an unfinished one is continued.
+
+    Example: activelr train job.yaml --set epochs=5
+    """
+    from activelr_service.driver.launch import train as train_job
+
+    _exit_on_sigterm()
+    checked, source = read_job(job, overrides)
+    with source.locating():
+        train_job(checked)
+
+
+@app.command()
+def resume(run: RunName, output_dir: OutputDir = "outputs") -> None:
+    """Bring a run to its end: its training, or what of it MLflow has not got yet.
+
+    Example: activelr resume digits
+    """
+    found = _find(run, output_dir)
+    from activelr_service.driver.launch import resume as resume_run
+
+    _exit_on_sigterm()
+    resume_run(found)
+
+
+@app.command()
+def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides = []) -> None:  # noqa: B006
+    """Measure a trained model on its held-out data, or on other data of the same kind.
+
+    Example: activelr evaluate digits --set data.path=other.npz
+    """
+    found = _find(run, output_dir)
+    job, source = read_job(found.folder / "resolved.yaml", overrides)
+    from activelr_service.driver.evaluate import evaluate_run
+
+    with source.locating():
+        metrics = evaluate_run(found, job)
+    print(json.dumps(metrics, indent=1))
+
+
+@app.command("list")
+def list_(output_dir: OutputDir = "outputs", address: Address = None) -> None:
+    """List the runs here, or with --address the jobs of a cluster.
+
+    Example: activelr list
+    """
+    if address:
+        return cluster_commands.list_jobs(address)
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "status", "epochs", "score", "MLflow run", box=None)
+    for run in list_runs(output_root(output_dir)):
+        table.add_row(*_row(run))
+    return Console().print(table)
+
+
+@app.command()
+def status(target: Target, output_dir: OutputDir = "outputs", address: Address = None) -> None:
+    """Say how a run, or with --address a submitted job, is doing.
+
+    Example: activelr status digits
+    """
+    if address:
+        return cluster_commands.show_status(address, target)
+    run = _find(target, output_dir)
+    state = {**run.state(), "status": run.status(), "folder": str(run.folder)}
+    return print("\n".join(f"{key}: {value}" for key, value in state.items() if value is not None))
+
+
+@app.command()
+def logs(
+    target: Target,
+    output_dir: OutputDir = "outputs",
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Of a submitted job: until it ends.")] = False,
+) -> None:
+    """Print the log of a run, or with --address of a submitted job.
+
+    Example: activelr logs digits-1a2b3c4d --address http://127.0.0.1:8265 --follow
+    """
+    if address:
+        return cluster_commands.show_logs(address, target, follow)
+    return print(_find(target, output_dir).log.read_text(), end="")
+
+
+@app.command()
+def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = None) -> None:
+    """Stop a run, or with --address a submitted job; it can be resumed.
+
+    Example: activelr stop digits
+    """
+    if address:
+        return cluster_commands.stop_job(address, target)
+    import os
+
+    run = _find(target, output_dir)
+    if not run.is_active():
+        raise JobError.at("", f"{run.label} is not running; its status is {run.status()}")
+    os.kill(run.state()["pid"], signal.SIGTERM)
+    return print(
+        f"{run.label} is asked to stop; `activelr resume {run.label}` continues it from its last committed epoch"
+    )
+
+
+@app.command()
+def submit(
+    job: JobFile,
+    address: Annotated[
+        str, typer.Option("--address", envvar="RAY_API_SERVER_ADDRESS", help="The cluster's dashboard.")
+    ] = ("http://127.0.0.1:8265"),
+    overrides: Overrides = [],  # noqa: B006
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it ends.")] = False,
+    insecure: Annotated[bool, typer.Option(help="Allow plain http to another machine.")] = False,
+) -> None:
+    """Send a job to a Ray cluster.
+
+    Example: activelr submit job.yaml --address http://127.0.0.1:8265 --follow
+    """
+    checked, source = read_job(job, overrides)
+    with source.locating():
+        cluster_commands.submit_job(address, checked, follow=follow, insecure=insecure)
+
+
+@app.command()
+def ui(
+    output_dir: OutputDir = "outputs", port: Annotated[int, typer.Option(help="Port on this machine only.")] = 5000
+) -> None:
+    """Open the embedded MLflow store in MLflow's UI, on 127.0.0.1.
+
+    Example: activelr ui --port 5001
+    """
+    import os
+
+    root = output_root(output_dir)
+    if not (root / "mlflow.db").exists():
+        raise JobError.at("", f"no embedded MLflow store in {root}; runs tracked by a server are seen at that server")
+    print(f"MLflow UI of {root}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{root / 'mlflow.db'}",
+        "--default-artifact-root",
+        f"{root / 'mlartifacts'}",
+    ]
+    where = ["--no-serve-artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *store, *where])  # noqa: S606
+
+
+def _find(target: str, output_dir: str) -> Run:
+    return find_run(output_root(output_dir), target)
+
+
+def _row(run: Run) -> list[str]:
+    from activelr_service.record import read_journal
+
+    state = run.state()
+    epochs = f"{len(read_journal(run.journal))}/{run.job().epochs}"
+    score = f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
+    return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]
+
+
+def _exit_on_sigterm() -> None:
+    """So that a stopped run is noted as interrupted before the process ends."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -1,0 +1,34 @@
+"""Checks of a job that need no torch: its data are there, and model, data and task suit each other."""
+
+from pathlib import Path
+
+from activelr_service.config import JobError, TrainJob
+from activelr_service.data import inspect_data
+from activelr_service.data.info import DataInfo
+from activelr_service.models import check_model
+
+
+def check_job(job: TrainJob) -> tuple[DataInfo, str]:
+    """What a job's data are, and its task; raises :class:`JobError` for what does not fit."""
+    info = inspect_data(job.data)
+    task = infer_task(job, info)
+    check_model(job, info, task)
+    num_workers = job.workers.num_workers or 1
+    if info.num_train < num_workers:
+        text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
+        raise JobError.at("workers.num_workers", f"{text}; use at most {info.num_train}")
+    return info, task
+
+
+def infer_task(job: TrainJob, info: DataInfo) -> str:
+    """The task of the job: the one given, if the data can be used for it, else the data's first."""
+    if job.task is not None and job.task not in info.tasks:
+        raise JobError.at("task", f"these data are for {' or '.join(info.tasks)}, got {job.task!r}")
+    return job.task or info.tasks[0]
+
+
+def with_absolute_paths(job: TrainJob) -> TrainJob:
+    """The job with the paths of its data absolute: workers run in folders of their own."""
+    fields = {name: getattr(job.data, name, None) for name in ("root", "path")}
+    absolute = {name: str(Path(value).expanduser().resolve()) for name, value in fields.items() if value}
+    return job.model_copy(update={"data": job.data.model_copy(update=absolute)})

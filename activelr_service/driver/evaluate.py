@@ -1,0 +1,27 @@
+"""Measuring a trained model on data."""
+
+import torch
+from torch.utils.data import DataLoader
+
+from activelr_service.config import JobError, TrainJob
+from activelr_service.data import build_data
+from activelr_service.driver.check import check_job
+from activelr_service.export import load_model
+from activelr_service.runs import Run
+from activelr_service.tasks import TASKS
+
+
+@torch.no_grad()
+def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
+    """The metrics of the run's best model on the held-out rows of the job's data."""
+    check_job(job)
+    if not run.model.exists():
+        raise JobError.at("", f"{run.label} has no model yet: its status is {run.status()}")
+    assert job.task is not None
+    task, model = TASKS[job.task], load_model(run.model)
+    _, val = build_data(job.data)
+    totals = dict.fromkeys(task.sums, 0.0)
+    for batch in DataLoader(val, batch_size=job.micro_batch_size()):
+        _, sums = task.step(model, batch)
+        totals = {name: totals[name] + sums[name].item() for name in totals}
+    return {"rows": len(val), **task.finish(totals)}

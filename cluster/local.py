@@ -1,0 +1,157 @@
+"""A cluster on one machine: a Ray head and an MLflow server, on loopback, with Ray's token authentication.
+
+    python -m cluster.local up
+    python -m cluster.local down
+
+``down`` ends exactly the processes that ``up`` started. What they keep is in ``outputs/``.
+"""
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE = ROOT / "cluster" / ".state"
+BIN = Path(sys.executable).parent
+TOKEN = Path.home() / ".ray" / "auth_token"
+STARTUP_S = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("action", choices=["up", "down"])
+    parser.add_argument("--gcs-port", type=int, default=6379, help="Ray's own port")
+    parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray's dashboard and Jobs API")
+    parser.add_argument("--mlflow-port", type=int, default=5000, help="MLflow's UI and REST API")
+    args = parser.parse_args()
+    if args.action == "down":
+        return down()
+    return up(args.gcs_port, args.dashboard_port, args.mlflow_port)
+
+
+def up(gcs_port: int, dashboard_port: int, mlflow_port: int) -> None:
+    """Start both, wait until they answer, and say where they are."""
+    running = [path.stem for path in STATE.glob("*.json") if _recorded_process(path)]
+    if running:
+        sys.exit(f"already up: {', '.join(running)}; `make cluster-down` ends it")
+    for port in (gcs_port, dashboard_port, mlflow_port):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                sys.exit(
+                    f"port {port} of this machine is in use; end what uses it, or see `python -m cluster.local -h`"
+                )
+    STATE.mkdir(parents=True, exist_ok=True)
+    token = _ray_token()
+    environment = _environment(mlflow_port)
+    _start("mlflow", _mlflow_command(mlflow_port), environment)
+    _start("ray", _ray_command(gcs_port, dashboard_port), environment)
+    _wait(f"http://127.0.0.1:{mlflow_port}/health", "mlflow")
+    _wait(f"http://127.0.0.1:{dashboard_port}/api/version", "ray", token)
+    print(f"Ray     http://127.0.0.1:{dashboard_port}  (token in {TOKEN})")
+    print(f"MLflow  http://127.0.0.1:{mlflow_port}")
+    print(
+        f"submit  .venv/bin/activelr submit configs/quickstart.yaml --address http://127.0.0.1:{dashboard_port} --follow"
+    )
+
+
+def down() -> None:
+    """End what :func:`up` started, and nothing else."""
+    for path in sorted(STATE.glob("*.json")):
+        process = _recorded_process(path)
+        if process is not None:
+            family = [process, *process.children(recursive=True)]
+            process.terminate()
+            _, alive = psutil.wait_procs(family, timeout=20)
+            for survivor in alive:
+                survivor.kill()
+            psutil.wait_procs(alive, timeout=10)
+            print(f"{path.stem} ended")
+        path.unlink()
+
+
+def _environment(mlflow_port: int) -> dict[str, str]:
+    """What jobs on this cluster inherit: this Python, the tracking server, where runs go, time to end in good order."""
+    return {
+        **os.environ,
+        "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_JOB_STOP_WAIT_TIME_S": "30",
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "ACTIVELR_HOME": str(ROOT),
+    }
+
+
+def _ray_command(gcs_port: int, dashboard_port: int) -> list[str]:
+    ports = ["--port", str(gcs_port), "--dashboard-port", str(dashboard_port)]
+    hosts = ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
+    return [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", *hosts, *ports]
+
+
+def _mlflow_command(port: int) -> list[str]:
+    home = ROOT / "outputs" / "mlflow-server"
+    home.mkdir(parents=True, exist_ok=True)
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{home / 'mlflow.db'}",
+        "--artifacts-destination",
+        str(home / "artifacts"),
+    ]
+    return [str(BIN / "mlflow"), "server", *store, "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+
+
+def _ray_token() -> str:
+    """Ray's token of this user, made if there is none; readable by this user only."""
+    if not TOKEN.exists():
+        subprocess.run(  # noqa: S603
+            [BIN / "ray", "get-auth-token", "--generate"], check=True, stdout=subprocess.DEVNULL, umask=0o077
+        )
+    TOKEN.chmod(0o600)
+    return TOKEN.read_text().strip()
+
+
+def _start(name: str, command: list[str], environment: dict[str, str]) -> None:
+    with (STATE / f"{name}.log").open("w") as log:
+        process = subprocess.Popen(  # noqa: S603
+            command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    created = psutil.Process(process.pid).create_time()
+    (STATE / f"{name}.json").write_text(json.dumps({"pid": process.pid, "created": created}))
+
+
+def _recorded_process(path: Path) -> psutil.Process | None:
+    """The process that a state file is about, if it is still that process."""
+    recorded = json.loads(path.read_text())
+    try:
+        process = psutil.Process(recorded["pid"])
+        return process if abs(process.create_time() - recorded["created"]) < 1 else None
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _wait(url: str, name: str, token: str = "") -> None:
+    """Until ``url`` answers; ends everything, with the log's last lines, if it does not."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
+    deadline = time.monotonic() + STARTUP_S
+    while time.monotonic() < deadline and _recorded_process(STATE / f"{name}.json"):
+        try:
+            with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.5)
+    tail = (STATE / f"{name}.log").read_text().splitlines()[-15:]
+    down()
+    sys.exit("\n".join([f"{name} did not start; the end of its log:", *tail]))
+
+
+if __name__ == "__main__":
+    main()
