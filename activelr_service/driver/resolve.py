@@ -103,7 +103,7 @@ def _resolve_batch_size(job: TrainJob, info: DataInfo, num_workers: int, choices
     size = job.global_batch_size
     if size is None:
         size = _default_batch_size(info.num_train, unit)
-        reason = f"at most {LARGEST_DEFAULT_BATCH}, and {STEPS_WANTED_PER_EPOCH} steps an epoch where there are rows for them"
+        reason = f"at most {LARGEST_DEFAULT_BATCH}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"
         choices.append(Choice("global_batch_size", size, reason))
     elif size % unit:
         near = f"use {max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"

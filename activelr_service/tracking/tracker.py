@@ -84,6 +84,7 @@ class Tracker:
 
         with _tracking_errors(self.uri):
             mlflow.set_tracking_uri(self.uri)
+            mlflow.set_experiment(experiment_id=self._client.get_run(self.run_id).info.experiment_id)
             info = Model.log(
                 artifact_path=None,
                 name="model",
@@ -160,7 +161,7 @@ def _experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")

@@ -74,7 +74,7 @@ class CheckpointStore:
                 return epoch
             print(f"checkpoint {self.path(epoch)} is set aside: {problem}", flush=True)
             os.replace(self.path(epoch), f"{self.path(epoch)}.corrupt")
-        return -1 if epochs or list(self.folder.glob("*.corrupt")) else 0
+        return -1 if epochs or any(self.folder.glob("*.corrupt")) else 0
 
     def epochs(self) -> list[int]:
         folders = self.folder.glob("epoch-" + "[0-9]" * 6)
