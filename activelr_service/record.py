@@ -88,6 +88,11 @@ def read_journal(path: Path) -> list[Record]:
     return [Record(**json.loads(line)) for line in lines if line]
 
 
+def numbered(journal: Path) -> list[tuple[int, Record]]:
+    """The records of a journal with their epochs."""
+    return [(record.epoch, record) for record in read_journal(journal)]
+
+
 def _duration(seconds: float) -> str:
     minutes, secs = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -46,6 +46,11 @@ class Run:
         return self.folder / "run.log"
 
     @property
+    def notes(self) -> Path:
+        """Lines for the log from processes other than the driver."""
+        return self.folder / "notes.txt"
+
+    @property
     def model(self) -> Path:
         return self.folder / "model"
 
@@ -64,6 +69,16 @@ class Run:
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({**state, **changes}, indent=1))
         os.replace(temporary, path)
+
+    def note(self, line: str) -> None:
+        """Have the driver say a line."""
+        with self.notes.open("a") as file:
+            file.write(" ".join(line.split()) + "\n")
+
+    def read_notes(self) -> list[tuple[int, str]]:
+        """The notes so far, numbered from 1."""
+        lines = self.notes.read_text().split("\n")[:-1] if self.notes.exists() else []
+        return list(enumerate(lines, start=1))
 
     def job(self) -> TrainJob:
         """The resolved job."""

@@ -11,7 +11,7 @@ from activelr_service.driver.check import check_job
 from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
-from activelr_service.record import Record, progress_line, read_journal, seconds_left
+from activelr_service.record import Record, numbered, progress_line, read_journal, seconds_left
 from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.tracker import Tracker, TrackingError
@@ -67,19 +67,24 @@ def resume(run: Run) -> Run:
 
 
 def _continue(run: Run, info: DataInfo) -> Run:
+    from activelr_service.training.checkpoint import CheckpointStore
+
     say = _log_to(run)
-    epochs = len(read_journal(run.journal))
-    say(f"run {run.label}: continued after epoch {epochs} of {run.job().epochs}")
+    epoch = CheckpointStore(run.checkpoints, run.journal, say).find_valid()
+    if epoch < 0:
+        text = f"run {run.label} has no valid checkpoint left: see {run.checkpoints}/*.corrupt; delete {run.folder} to begin"
+        raise RunFailedError(text, "checkpoint")
+    say(f"run {run.label}: continued after epoch {epoch} of {run.job().epochs}")
     return _see_through(run, run.job(), info, Tracker.reopen(_uri(run), run.state()["mlflow_run_id"]), say)
 
 
 def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say: Say) -> Run:
     """Train, with the journal followed for the log and for MLflow; then keep the results, whatever the end was."""
     start_attempt(run)
-    known = len(read_journal(run.journal))
-    followers = [
-        Follower(run.journal, _progress(run, job, say), last_epoch=known),
-        Follower(run.journal, tracker.log_record),
+    followers: list[Follower] = [
+        Follower(lambda: numbered(run.journal), _progress(run, job, say), last=len(read_journal(run.journal))),
+        Follower(lambda: numbered(run.journal), tracker.log_record),
+        Follower(run.read_notes, say, last=len(run.read_notes())),
     ]
     for follower in followers:
         follower.start()

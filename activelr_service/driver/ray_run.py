@@ -45,7 +45,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from activelr_service.training.worker import train_loop_per_worker
+    from activelr_service.training.worker import NoteLostWorkers, root_cause, train_loop_per_worker
 
     workers = job.workers
     is_local = workers.num_workers == 1 and not is_attached()
@@ -54,7 +54,12 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
         _init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
     trainer = TorchTrainer(
         train_loop_per_worker,
-        train_loop_config={"run": str(run.folder), "job": job.model_dump(mode="json"), "info": info._asdict()},
+        train_loop_config={
+            "run": str(run.folder),
+            "job": job.model_dump(mode="json"),
+            "info": info._asdict(),
+            "in_driver": is_local,
+        },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=0 if is_local else workers.num_workers,
@@ -66,12 +71,14 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
             storage_path=str(run.folder / "ray"),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=None if is_local else [NoteLostWorkers(str(run.folder))],
         ),
     )
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise WorkersLostError(_why(error)) from error
+        failures = getattr(error, "worker_failures", None)
+        raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
 
 
 def _resources_per_worker(job: TrainJob) -> dict[str, float]:
@@ -87,17 +94,8 @@ def _init_ray(num_cpus: int | None = None) -> None:
         return
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", POLL_INTERVAL_S)
     if is_attached():
-        ray.init(logging_level=logging.WARNING)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
         return
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray turns token authentication on for it
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(address="local", num_cpus=num_cpus, dashboard_host="127.0.0.1", logging_level=logging.WARNING)
-
-
-def _why(error: Exception) -> str:
-    """The root cause first: a rank whose process died, before the ranks that lost their connection to it."""
-    failures = getattr(error, "worker_failures", {})
-    died = {rank: e for rank, e in failures.items() if "RayActorError" in repr(e) or "Health" in type(e).__name__}
-    for rank, cause in sorted((died or failures).items()):
-        return f"rank {rank}: {type(cause).__name__}: {str(cause).strip().splitlines()[-1][:300]}"
-    return str(error).strip().splitlines()[0][:300]
+    ray.init(address="local", num_cpus=num_cpus, log_to_driver=False, logging_level=logging.WARNING)

@@ -1,28 +1,29 @@
-"""Handing on the epochs of a running training, while it writes them to its journal.
+"""Handing on what a running training writes to its files: epochs to the log and to MLflow, notes to the log.
 
-The journal is the queue: it is on disk, it costs the training one line an epoch, and it outlives every process. A reader
+The file is the queue: it is on disk, it costs the training one line an epoch, and it outlives every process. A reader
 that cannot deliver waits and tries again; the training knows nothing of it.
 """
 
 import threading
 from collections.abc import Callable
-from pathlib import Path
-
-from activelr_service.record import Record, read_journal
+from typing import Generic, TypeVar
 
 POLL_S = 0.3
 LONGEST_PAUSE_S = 30.0
 
+Item = TypeVar("Item")
 
-class Follower(threading.Thread):
-    """Calls ``deliver`` with every record of the journal after ``last_epoch``, in order. An exception means later."""
 
-    def __init__(self, journal: Path, deliver: Callable[[Record], None], last_epoch: int = 0) -> None:
-        super().__init__(daemon=True, name=f"follow {journal}")
-        self.journal = journal
+class Follower(threading.Thread, Generic[Item]):
+    """Calls ``deliver`` with every item that ``read`` numbers above ``last``, in order. An exception means later."""
+
+    def __init__(
+        self, read: Callable[[], list[tuple[int, Item]]], deliver: Callable[[Item], None], last: int = 0
+    ) -> None:
+        super().__init__(daemon=True)
+        self.read = read
         self.deliver = deliver
-        self.last_epoch = last_epoch
-        self.problem: Exception | None = None
+        self.last = last
         self._finish = threading.Event()
 
     def run(self) -> None:
@@ -31,20 +32,18 @@ class Follower(threading.Thread):
             pause = POLL_S if self.catch_up() else min(2 * pause, LONGEST_PAUSE_S)
 
     def catch_up(self) -> bool:
-        """Deliver what is there; False, with the reason in ``problem``, if something could not be delivered."""
+        """Deliver what is there; False if something could not be delivered, which is then still to come."""
         try:
-            for record in read_journal(self.journal):
-                if record.epoch > self.last_epoch:
-                    self.deliver(record)
-                    self.last_epoch = record.epoch
-        except Exception as error:
-            self.problem = error
+            for number, item in self.read():
+                if number > self.last:
+                    self.deliver(item)
+                    self.last = number
+        except Exception:
             return False
-        self.problem = None
         return True
 
     def finish(self) -> bool:
-        """Stop following and deliver the rest; False if something is left, which stays in the journal."""
+        """Stop following and deliver the rest; False if something is left."""
         self._finish.set()
         self.join()
         return self.catch_up()

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ class CheckpointError(RuntimeError):
 class CheckpointStore:
     """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder."""
 
-    def __init__(self, folder: Path, journal: Path) -> None:
+    def __init__(self, folder: Path, journal: Path, say: Callable[[str], None]) -> None:
         self.folder = folder
         self.journal = journal
+        self.say = say
 
     def commit(self, training: Training, history: list[Record]) -> None:
         """Write the checkpoint of the last record's epoch; when any rank returns, it is on disk."""
@@ -72,7 +73,7 @@ class CheckpointStore:
             problem = verify(self.path(epoch))
             if problem is None:
                 return epoch
-            print(f"checkpoint {self.path(epoch)} is set aside: {problem}", flush=True)
+            self.say(f"checkpoint {self.path(epoch)} is set aside: {problem}")
             os.replace(self.path(epoch), f"{self.path(epoch)}.corrupt")
         return -1 if epochs or any(self.folder.glob("*.corrupt")) else 0
 

@@ -3,11 +3,14 @@
 import json
 import logging
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
+import ray.train.v2._internal.execution.context
 import torch
 import torch.distributed as dist
 
@@ -25,12 +28,18 @@ PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
     """Train the run at ``config['run']``. An error that would only repeat is written to the run and ends all workers
-    quietly; any other is raised, and Ray replaces the worker group."""
+    quietly; any other is raised, and Ray replaces the worker group. What a worker prints goes to the run's ``workers``
+    folder, unless it runs in the driver."""
     run = Run(Path(config["run"]))
     if run.failure.exists():
         return
+    with nullcontext() if config["in_driver"] else output_to(run.folder / "workers"):
+        train_run(run, config)
+
+
+def train_run(run: Run, config: dict[str, Any]) -> None:
     try:
-        logging.getLogger("ray.train").setLevel(logging.WARNING)  # it would print every report
+        quiet_ray_train()
         job = parse_job(config["job"])
         torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
         training = build_training(
@@ -38,7 +47,7 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
             info=DataInfo(**config["info"]),
             device=ray.train.torch.get_device(),  # [1] the device Ray gave this worker
         )
-        fit(training, CheckpointStore(run.checkpoints, run.journal), on_epoch=report)
+        fit(training, CheckpointStore(run.checkpoints, run.journal, run.note), on_epoch=report)
     except Exception as error:
         if run.failure.exists():
             return  # the collective broke because another rank has said why and left
@@ -47,6 +56,40 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
         write_failure(run, error)
         if dist.is_initialized():
             dist.destroy_process_group()  # the other ranks wait in a collective: this ends it
+
+
+@contextmanager
+def output_to(folder: Path) -> Iterator[None]:
+    """What this rank prints goes to ``folder/rank-N.log``."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"rank-{ray.train.get_context().get_world_rank()}.log"
+    with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        yield
+
+
+class NoteLostWorkers(ray.train.UserCallback):
+    """Tells the user, through the run's notes, that workers were lost. Runs in Ray Train's controller."""
+
+    def __init__(self, folder: str) -> None:
+        self.run = Run(Path(folder))
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        with suppress(OSError):  # an error in here would end the training
+            self.run.note(f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last committed epoch on")
+
+
+def root_cause(failures: dict[int, Exception]) -> str:
+    """A rank whose process died comes before the ranks that lost their connection to it."""
+    died = {rank: error for rank, error in failures.items() if not isinstance(error, RuntimeError)}
+    rank, error = sorted((died or failures).items())[0]
+    text = str(error).strip().splitlines() or [""]
+    return f"rank {rank}: {type(error).__name__}: {text[0][:200]}"
+
+
+def quiet_ray_train() -> None:
+    """Ray Train would print every report in full; the driver prints one readable line an epoch."""
+    for name in ("ray.train", ray.train.v2._internal.execution.context.__file__):  # Ray names that logger by its file
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def report(record: Record) -> None:
