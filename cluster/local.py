@@ -3,7 +3,7 @@
     python -m cluster.local up
     python -m cluster.local down
 
-``down`` ends exactly the processes that ``up`` started. What they keep is in ``outputs/``.
+``down`` ends exactly the processes that ``up`` started. What they keep is in ``HOME/outputs``.
 """
 
 import argparse
@@ -19,7 +19,6 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
-STATE = ROOT / "cluster" / ".state"
 BIN = Path(sys.executable).parent
 TOKEN = Path.home() / ".ray" / "auth_token"
 STARTUP_S = 120
@@ -28,18 +27,21 @@ STARTUP_S = 120
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("action", choices=["up", "down"])
+    parser.add_argument("--home", type=Path, default=ROOT, help="where runs, logs and MLflow's store go")
     parser.add_argument("--gcs-port", type=int, default=6379, help="Ray's own port")
     parser.add_argument("--dashboard-port", type=int, default=8265, help="Ray's dashboard and Jobs API")
     parser.add_argument("--mlflow-port", type=int, default=5000, help="MLflow's UI and REST API")
     args = parser.parse_args()
+    home = args.home.resolve()
     if args.action == "down":
-        return down()
-    return up(args.gcs_port, args.dashboard_port, args.mlflow_port)
+        return down(home)
+    return up(home, args.gcs_port, args.dashboard_port, args.mlflow_port)
 
 
-def up(gcs_port: int, dashboard_port: int, mlflow_port: int) -> None:
+def up(home: Path, gcs_port: int, dashboard_port: int, mlflow_port: int) -> None:
     """Start both, wait until they answer, and say where they are."""
-    running = [path.stem for path in STATE.glob("*.json") if _recorded_process(path)]
+    state = _state(home)
+    running = [path.stem for path in state.glob("*.json") if _recorded_process(path)]
     if running:
         sys.exit(f"already up: {', '.join(running)}; `make cluster-down` ends it")
     for port in (gcs_port, dashboard_port, mlflow_port):
@@ -48,13 +50,13 @@ def up(gcs_port: int, dashboard_port: int, mlflow_port: int) -> None:
                 sys.exit(
                     f"port {port} of this machine is in use; end what uses it, or see `python -m cluster.local -h`"
                 )
-    STATE.mkdir(parents=True, exist_ok=True)
+    state.mkdir(parents=True, exist_ok=True)
     token = _ray_token()
-    environment = _environment(mlflow_port)
-    _start("mlflow", _mlflow_command(mlflow_port), environment)
-    _start("ray", _ray_command(gcs_port, dashboard_port), environment)
-    _wait(f"http://127.0.0.1:{mlflow_port}/health", "mlflow")
-    _wait(f"http://127.0.0.1:{dashboard_port}/api/version", "ray", token)
+    environment = _environment(home, mlflow_port)
+    _start(state / "mlflow", _mlflow_command(home, mlflow_port), environment)
+    _start(state / "ray", _ray_command(gcs_port, dashboard_port), environment)
+    _wait(f"http://127.0.0.1:{mlflow_port}/health", state / "mlflow")
+    _wait(f"http://127.0.0.1:{dashboard_port}/api/version", state / "ray", token)
     print(f"Ray     http://127.0.0.1:{dashboard_port}  (token in {TOKEN})")
     print(f"MLflow  http://127.0.0.1:{mlflow_port}")
     print(
@@ -62,9 +64,9 @@ def up(gcs_port: int, dashboard_port: int, mlflow_port: int) -> None:
     )
 
 
-def down() -> None:
+def down(home: Path) -> None:
     """End what :func:`up` started, and nothing else."""
-    for path in sorted(STATE.glob("*.json")):
+    for path in sorted(_state(home).glob("*.json")):
         process = _recorded_process(path)
         if process is not None:
             family = [process, *process.children(recursive=True)]
@@ -77,7 +79,11 @@ def down() -> None:
         path.unlink()
 
 
-def _environment(mlflow_port: int) -> dict[str, str]:
+def _state(home: Path) -> Path:
+    return home / "outputs" / ".cluster"
+
+
+def _environment(home: Path, mlflow_port: int) -> dict[str, str]:
     """What jobs on this cluster inherit: this Python, the tracking server, where runs go, time to end in good order."""
     return {
         **os.environ,
@@ -87,7 +93,7 @@ def _environment(mlflow_port: int) -> dict[str, str]:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "ACTIVELR_HOME": str(ROOT),
+        "ACTIVELR_HOME": str(home),
     }
 
 
@@ -97,15 +103,9 @@ def _ray_command(gcs_port: int, dashboard_port: int) -> list[str]:
     return [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", *hosts, *ports]
 
 
-def _mlflow_command(port: int) -> list[str]:
-    home = ROOT / "outputs" / "mlflow-server"
-    home.mkdir(parents=True, exist_ok=True)
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{home / 'mlflow.db'}",
-        "--artifacts-destination",
-        str(home / "artifacts"),
-    ]
+def _mlflow_command(home: Path, port: int) -> list[str]:
+    database, artifacts = _state(home) / "mlflow.db", _state(home) / "artifacts"
+    store = ["--backend-store-uri", f"sqlite:///{database}", "--artifacts-destination", str(artifacts)]
     return [str(BIN / "mlflow"), "server", *store, "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
 
 
@@ -119,13 +119,13 @@ def _ray_token() -> str:
     return TOKEN.read_text().strip()
 
 
-def _start(name: str, command: list[str], environment: dict[str, str]) -> None:
-    with (STATE / f"{name}.log").open("w") as log:
+def _start(path: Path, command: list[str], environment: dict[str, str]) -> None:
+    with path.with_suffix(".log").open("w") as log:
         process = subprocess.Popen(  # noqa: S603
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
     created = psutil.Process(process.pid).create_time()
-    (STATE / f"{name}.json").write_text(json.dumps({"pid": process.pid, "created": created}))
+    path.with_suffix(".json").write_text(json.dumps({"pid": process.pid, "created": created}))
 
 
 def _recorded_process(path: Path) -> psutil.Process | None:
@@ -138,19 +138,19 @@ def _recorded_process(path: Path) -> psutil.Process | None:
         return None
 
 
-def _wait(url: str, name: str, token: str = "") -> None:
+def _wait(url: str, path: Path, token: str = "") -> None:
     """Until ``url`` answers; ends everything, with the log's last lines, if it does not."""
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})  # noqa: S310
     deadline = time.monotonic() + STARTUP_S
-    while time.monotonic() < deadline and _recorded_process(STATE / f"{name}.json"):
+    while time.monotonic() < deadline and _recorded_process(path.with_suffix(".json")):
         try:
             with urllib.request.urlopen(request, timeout=5):  # noqa: S310
                 return
         except OSError:
             time.sleep(0.5)
-    tail = (STATE / f"{name}.log").read_text().splitlines()[-15:]
-    down()
-    sys.exit("\n".join([f"{name} did not start; the end of its log:", *tail]))
+    tail = path.with_suffix(".log").read_text().splitlines()[-15:]
+    down(path.parent.parent.parent)
+    sys.exit("\n".join([f"{path.stem} did not start; the end of its log:", *tail]))
 
 
 if __name__ == "__main__":

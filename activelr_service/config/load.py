@@ -158,7 +158,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _suggest(word: str, allowed: list[str]) -> str:
-    close = get_close_matches(word, allowed, n=1)
+    close = get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
 
 

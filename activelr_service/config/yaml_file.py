@@ -77,8 +77,8 @@ def read_yaml(path: Path) -> YamlDocument:
 
 def parse_yaml(text: str, name: str) -> YamlDocument:
     """Parse the text of one YAML document; ``name`` stands in error messages."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Location, int] = {}
         if node is not None:
@@ -90,8 +90,6 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         raise JobError([Problem((), ", ".join(filter(None, [error.context, error.problem])))], [place]) from None
     except yaml.YAMLError as error:
         raise JobError([Problem((), " ".join(str(error).split()))], [name]) from None
-    finally:
-        loader.dispose()
 
 
 def _note_lines(node: yaml.Node, location: Location, lines: dict[Location, int]) -> None:

@@ -10,6 +10,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from activelr_service.record import Record, gain_edges
 
@@ -66,8 +67,9 @@ def _gain_histogram(history: list[Record], title: str) -> Any:
         axis.plot(epochs, values, style, color=VAL_COLOR, label=label)
     axis.set_yscale("log")
     axis.set_ylim(edges[max(used[0] - 2, 0)], edges[min(used[-1] + 3, len(edges) - 1)])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="gain", title=f"{title}: gains over epochs")
     axis.legend(frameon=False)

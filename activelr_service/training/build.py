@@ -45,6 +45,7 @@ class Training:
 def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
     """Build everything for this rank of a resolved job; the same random weights on every rank."""
     assert job.task is not None
+    assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task).to(device)
     optimizer = build_optimizer(job.optimizer, model)

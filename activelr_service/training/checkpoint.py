@@ -168,7 +168,7 @@ def _load_optimizer(
     by_name: dict[str, dict[str, Tensor]] = {}
     for path, value in tensors.items():
         name, _, key = path.rpartition("/")
-        by_name.setdefault(name, {})[key] = value
+        by_name.setdefault(name, {})[key] = value.clone()  # load_file only maps the file, which may go
     names = {id(param): name for name, param in model.named_parameters()}
     params = [param for group in optimizer.param_groups for param in group["params"]]
     saved_states = {

@@ -1,0 +1,56 @@
+"""Shared by all tests: small jobs, real parts, and no home directory but a temporary one for what is written."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activelr_service.config import TrainJob, parse_job
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "ACTIVELR_HOME"):
+    os.environ.pop(name, None)
+
+ROOT = Path(__file__).resolve().parent.parent
+ACTIVELR = [sys.executable, "-m", "activelr_service.cli"]
+
+
+def small_job(folder: Path, **changes) -> TrainJob:
+    """An MLP on the real digits: seconds an epoch even on one core."""
+    job = {
+        "kind": "train",
+        "name": "small",
+        "model": {"type": "mlp", "hidden": [32]},
+        "data": {"type": "digits", "image_size": 8},
+        "epochs": 3,
+        "output_dir": str(folder),
+    }
+    return parse_job({**job, **changes})
+
+
+def activelr(*args, timeout=300, **options) -> subprocess.CompletedProcess:
+    """Run the command as a user does."""
+    command = [*ACTIVELR, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def job_file(tmp_path):
+    """Writes the quickstart job with some text appended or replaced; returns its path."""
+    quickstart = (ROOT / "configs" / "quickstart.yaml").read_text()
+
+    def write(append="", replace=("", "")):
+        path = tmp_path / "job.yaml"
+        path.write_text(quickstart.replace(*replace) + append if replace[0] else quickstart + append)
+        return path
+
+    return write

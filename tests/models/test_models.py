@@ -1,0 +1,113 @@
+"""Models: built as their owners build them, and refused before anything starts where they do not fit."""
+
+import pytest
+import torch
+import torchvision
+
+from activelr_service.config import JobError, parse_job
+from activelr_service.data.info import DataInfo
+from activelr_service.driver.check import check_job
+from activelr_service.export import load_model, write_recipe
+from activelr_service.models import build_model, check_model
+from activelr_service.models.torchvision_names import TORCHVISION_NAMES
+from activelr_service.training.build import check_forward
+from tests.data.test_data import install_entry_points
+
+IMAGES = DataInfo(("classification",), 10, 10, (3, 32, 32), num_classes=10)
+TOKENS = DataInfo(("language_modeling",), 10, 10, (16,), vocab_size=50)
+GPT2 = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 32}}
+
+
+def job_with(model, **changes):
+    base = {"kind": "train", "name": "x", "epochs": 1, "data": {"type": "digits"}, "task": "classification"}
+    return parse_job({**base, "model": model, **changes})
+
+
+def test_the_known_names_are_those_of_the_installed_torchvision():
+    assert sorted(TORCHVISION_NAMES) == torchvision.models.list_models(module=torchvision.models)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "mobilenet_v3_small", "googlenet"])
+def test_torchvision_models_get_the_classes_of_the_data(name):
+    job = job_with({"type": "torchvision", "name": name})
+    check_forward(job, IMAGES)
+    with torch.device("meta"):
+        model = build_model(job.model, IMAGES, "classification")
+    reference = torchvision.models.get_model(name, weights=None)
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in reference.parameters())
+
+
+def test_a_causal_lm_is_built_from_its_config_alone():
+    job = job_with(GPT2, task="language_modeling")
+    check_forward(job, TOKENS)
+    model = build_model(job.model, TOKENS, "language_modeling")
+    assert model(input_ids=torch.zeros(1, 16, dtype=torch.long)).logits.shape == (1, 16, 50)
+
+
+@pytest.mark.parametrize(
+    ("model", "info", "task", "expected"),
+    [
+        (
+            {"type": "torchvision", "name": "resnet8"},
+            IMAGES,
+            "classification",
+            r'model\.name: .*did you mean "resnet18"',
+        ),
+        (GPT2, IMAGES, "classification", r"model\.type: 'causal_lm' does not suit the task 'classification'"),
+        ({"type": "mlp"}, TOKENS, "language_modeling", r"model\.type: 'mlp' does not suit"),
+        ({**GPT2, "config": {"vocab_size": 9}}, TOKENS, "language_modeling", r"token ids up to 49, got vocab_size 9"),
+    ],
+)
+def test_what_cannot_fit_is_refused_without_torch(model, info, task, expected):
+    with pytest.raises(JobError, match=expected):
+        check_model(job_with(model), info, task)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "expected"),
+    [
+        ({"type": "torchvision", "name": "resnet18"}, (1, 32, 32), r"model: does not take rows of shape \(1, 32, 32\)"),
+        (
+            {"type": "torchvision", "name": "resnet18", "args": {"depth": 3}},
+            (3, 32, 32),
+            r"model\.args: resnet18: .*depth",
+        ),
+        ({"type": "torchvision", "name": "alexnet"}, (3, 16, 16), "model: does not take rows"),
+    ],
+)
+def test_shapes_are_checked_before_anything_starts(model, shape, expected):
+    with pytest.raises(JobError, match=expected):
+        check_forward(job_with(model), IMAGES._replace(input_shape=shape))
+
+
+def test_an_unknown_transformers_type_is_refused():
+    with pytest.raises(JobError, match=r"model\.name: transformers cannot build 'gpt22'"):
+        check_forward(job_with({**GPT2, "name": "gpt22"}, task="language_modeling"), TOKENS)
+
+
+def test_users_models_come_by_entry_point(tmp_path, monkeypatch):
+    install_entry_points(tmp_path, monkeypatch)
+    job = job_with({"type": "python", "name": "net", "args": {"width": 3}}, data={"type": "python", "name": "squares"})
+    assert build_model(job.model, IMAGES, "classification").out_features == 3
+    with pytest.raises(JobError, match=r"model\.args: net: .*height"):
+        build_model(job.model.model_copy(update={"args": {"height": 3}}), IMAGES, "classification")
+
+
+def test_an_exported_model_is_built_again_with_the_same_outputs(tmp_path):
+    from safetensors.torch import save_model
+
+    job = job_with(GPT2)
+    model = build_model(job.model, TOKENS, "language_modeling").eval()  # its input and output embeddings are tied
+    save_model(model, str(tmp_path / "model.safetensors"))
+    write_recipe(tmp_path, job.model, TOKENS, "language_modeling")
+    tokens = torch.randint(0, 50, (2, 16))
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded(input_ids=tokens).logits, model(input_ids=tokens).logits)
+    assert loaded.task == "language_modeling"
+    with pytest.raises(FileNotFoundError, match="no exported model"):
+        load_model(tmp_path / "elsewhere")
+
+
+def test_the_quickstart_fits_its_data():
+    info, task = check_job(job_with({"type": "torchvision", "name": "resnet18"}, task=None))
+    assert (info.num_classes, task) == (10, "classification")

@@ -1,0 +1,66 @@
+"""Checkpoints: nothing damaged is ever read, and what is left is used or said to be missing."""
+
+import shutil
+
+import pytest
+
+from activelr_service.training.checkpoint import CheckpointError, verify
+from tests.conftest import small_job
+from tests.training.test_loop import assert_identical, final_tensors, resolved, store, train
+
+
+def truncate(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip_a_bit(folder):
+    path = folder / "optimizer.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def lose_a_file(folder):
+    (folder / "state.json").unlink()
+
+
+def lose_the_manifest(folder):
+    (folder / "manifest.json").unlink()
+
+
+def empty_the_manifest(folder):
+    (folder / "manifest.json").write_text("")
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, lose_a_file, lose_the_manifest, empty_the_manifest])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(tmp_path, damage, capsys):
+    job = resolved(small_job(tmp_path, epochs=3))
+    train(job, tmp_path)
+    expected = final_tensors(tmp_path, 3)
+    damage(tmp_path / "checkpoints" / "epoch-000003")
+    epochs_run = []
+    train(job, tmp_path, epochs_run)
+    assert [record.epoch for record in epochs_run] == [3]
+    assert_identical(final_tensors(tmp_path, 3), expected)
+    assert (tmp_path / "checkpoints" / "epoch-000003.corrupt").exists()
+    assert "epoch-000003 is set aside" in capsys.readouterr().out
+
+
+def test_without_a_valid_checkpoint_the_training_does_not_start_from_scratch_in_silence(tmp_path):
+    job = resolved(small_job(tmp_path, epochs=2))
+    train(job, tmp_path)
+    for epoch in (1, 2):
+        flip_a_bit(tmp_path / "checkpoints" / f"epoch-{epoch:06d}")
+    with pytest.raises(CheckpointError, match="no valid checkpoint in"):
+        train(job, tmp_path)
+
+
+def test_a_checkpoint_that_was_being_written_is_not_one(tmp_path):
+    job = resolved(small_job(tmp_path, epochs=2))
+    train(job, tmp_path)
+    shutil.copytree(tmp_path / "checkpoints" / "epoch-000002", tmp_path / "checkpoints" / ".epoch-000003.77")
+    assert store(tmp_path).find_valid() == 2
+    train(job.model_copy(update={"epochs": 3}), tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["epoch-000002", "epoch-000003"]
+    assert verify(tmp_path / "checkpoints" / "epoch-000003") is None
