@@ -27,7 +27,7 @@ def load_model(source: str | Path) -> Any:
 
     folder = find_model(source)
     recipe = json.loads((folder / RECIPE).read_text())
-    info = DataInfo(**recipe["data"])
+    info = DataInfo.from_json(recipe["data"])
     module = build_model(MODEL_CONFIG.validate_python(recipe["model"]), info, recipe["task"])
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = recipe["task"], info.classes

@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from activelr_service.config import JobError, TrainJob, diff_jobs, dump_job, load_job
+from activelr_service.config import CommandError, JobError, TrainJob, diff_jobs, dump_job, load_job
 
 ENDED = ("finished", "failed")
 
@@ -139,7 +139,7 @@ def find_run(root: Path, target: str) -> Run:
     run = newest_run(root / target)
     if run is None:
         known = ", ".join(sorted({run.folder.parent.name for run in list_runs(root)})) or "none"
-        raise JobError.at("", f"no run {target!r} under {root}; names there: {known}")
+        raise CommandError(f"no run {target!r} under {root}; names there: {known}")
     return run
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from activelr_service.cli import cluster_commands
-from activelr_service.config import JobError, TrainJob, read_job
+from activelr_service.config import CommandError, TrainJob, read_job
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
 app = typer.Typer(
@@ -51,7 +51,7 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     Example: activelr init job.yaml
     """
     if path.exists():
-        raise JobError.at("", f"{path} exists; give another name")
+        raise CommandError(f"{path} exists; give another name")
     path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
     print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
 
@@ -179,7 +179,7 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
 
     run = _find(target, output_dir)
     if not run.is_active():
-        raise JobError.at("", f"{run.label} is not running; its status is {run.status()}")
+        raise CommandError(f"{run.label} is not running; its status is {run.status()}")
     os.kill(run.state()["pid"], signal.SIGTERM)
     return print(
         f"{run.label} is asked to stop; `activelr resume {run.label}` continues it from its last committed epoch"
@@ -217,7 +217,7 @@ def ui(
 
     root = output_root(output_dir)
     if not (root / "mlflow.db").exists():
-        raise JobError.at("", f"no embedded MLflow store in {root}; runs tracked by a server are seen at that server")
+        raise CommandError(f"no embedded MLflow store in {root}; runs tracked by a server are seen at that server")
     print(f"MLflow UI of {root}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     store = [
         "--backend-store-uri",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from activelr_service.config import JobError, TrainJob, dump_job
+from activelr_service.config import CommandError, JobError, TrainJob, dump_job
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ENTRYPOINT = ["python", "-m", "activelr_service.cli", "train", "job.yaml"]
@@ -60,7 +60,7 @@ def show_logs(address: str, submission_id: str, follow: bool) -> None:
         asyncio.run(_tail(client, submission_id))
         status = client.get_job_status(submission_id)
     if status.value != "SUCCEEDED":
-        raise JobError.at("", f"{submission_id}: {status.value}")
+        raise CommandError(f"{submission_id}: {status.value}")
     return None
 
 
@@ -89,12 +89,12 @@ def connect(address: str) -> Iterator[Any]:
         yield JobSubmissionClient(address)
     except AuthenticationError as error:
         hint = "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
-        raise JobError.at("", f"the cluster at {address} refused this client's token or lack of one; {hint}") from error
+        raise CommandError(f"the cluster at {address} refused this client's token or lack of one; {hint}") from error
     except ConnectionError as error:
-        raise JobError.at("", f"no Ray cluster answers at {address}; `make cluster-up` starts one here") from error
+        raise CommandError(f"no Ray cluster answers at {address}; `make cluster-up` starts one here") from error
     except RuntimeError as error:
         text = str(error).strip().splitlines()
-        raise JobError.at("", f"the cluster at {address} says: {(text or ['nothing'])[-1][:300]}") from error
+        raise CommandError(f"the cluster at {address} says: {(text or ['nothing'])[-1][:300]}") from error
 
 
 async def _tail(client: Any, submission_id: str) -> None:

@@ -35,6 +35,12 @@ class JobError(ValueError):
         return cls([Problem(tuple(location.split(".")) if location else (), message)])
 
 
+class CommandError(RuntimeError):
+    """What was asked for cannot be done, for a reason outside the job's text."""
+
+    exit_code = 2
+
+
 def dotted(location: Location) -> str:
     """``('model', 'hidden', 0)`` as ``model.hidden[0]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)

@@ -1,6 +1,6 @@
 """What a job needs to know of its data before anything is loaded."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class DataInfo(NamedTuple):
@@ -18,6 +18,11 @@ class DataInfo(NamedTuple):
     num_outputs: int | None = None
     vocab_size: int | None = None
     classes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "DataInfo":
+        """From ``_asdict()``, also after a way through JSON, which makes lists of tuples."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
 
     def describe(self) -> str:
         """One line for a log."""

@@ -3,7 +3,7 @@
 import torch
 from torch.utils.data import DataLoader
 
-from activelr_service.config import JobError, TrainJob
+from activelr_service.config import CommandError, TrainJob
 from activelr_service.data import build_data
 from activelr_service.driver.check import check_job
 from activelr_service.export import load_model
@@ -16,7 +16,7 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """The metrics of the run's best model on the held-out rows of the job's data."""
     check_job(job)
     if not run.model.exists():
-        raise JobError.at("", f"{run.label} has no model yet: its status is {run.status()}")
+        raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
     assert job.task is not None
     task, model = TASKS[job.task], load_model(run.model)
     _, val = build_data(job.data)

@@ -155,7 +155,7 @@ def _progress(run: Run, job: TrainJob, say: Say) -> Callable[[Record], None]:
 
 def _say_where(run: Run, say: Say) -> None:
     state = run.state()
-    say(f"run {run.label} finished: {state['score_name']} {state['score']:.4f} at epoch {state['best_epoch']}")
+    say(f"run {run.label} finished: best {state['score_name']} {state['score']:.4f}, at epoch {state['best_epoch']}")
     say(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if "model_uri" in state else ""))
     say(f"  figures  {run.figures}")
     say(f"  MLflow   {_where_to_look(run)}")

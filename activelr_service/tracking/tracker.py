@@ -4,6 +4,7 @@ import getpass
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -80,22 +81,33 @@ class Tracker:
         The MLflow model loads through :mod:`activelr_service.tracking.pyfunc`, from safetensors: no pickle.
         """
         import mlflow.pyfunc
+        from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
-        with _tracking_errors(self.uri):
-            mlflow.set_tracking_uri(self.uri)
-            mlflow.set_experiment(experiment_id=self._client.get_run(self.run_id).info.experiment_id)
-            info = Model.log(
-                artifact_path=None,
-                name="model",
-                flavor=mlflow.pyfunc,
-                run_id=self.run_id,
-                registered_model_name=name,
+        with _tracking_errors(self.uri), tempfile.TemporaryDirectory() as temporary:
+            experiment_id = self._client.get_run(self.run_id).info.experiment_id
+            model = self._client.create_logged_model(
+                experiment_id, name=name.replace(".", "_"), source_run_id=self.run_id
+            )
+            mlflow.pyfunc.save_model(
+                path=f"{temporary}/model",
+                mlflow_model=Model(model_id=model.model_id, run_id=self.run_id),
                 loader_module="activelr_service.tracking.pyfunc",
                 data_path=str(folder),
                 pip_requirements=[f"activelr-service=={__version__}"],
             )
-            return f"models:/{name}/{info.registered_model_version}"
+            self._client.log_model_artifacts(model.model_id, f"{temporary}/model")
+            self._client.finalize_logged_model(model.model_id, "READY")
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
+            return f"models:/{name}/{self._register(name, model)}"
+
+    def _register(self, name: str, model: Any) -> str:
+        if not self._client.search_registered_models(f"name = '{name}'"):
+            self._client.create_registered_model(name)
+        version = self._client.create_model_version(
+            name, source=model.artifact_location, run_id=self.run_id, model_id=model.model_id
+        )
+        return str(version.version)
 
     def set_tags(self, tags: dict[str, Any]) -> None:
         with _tracking_errors(self.uri):

@@ -44,7 +44,7 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
         training = build_training(
             job=job,
-            info=DataInfo(**config["info"]),
+            info=DataInfo.from_json(config["info"]),
             device=ray.train.torch.get_device(),  # [1] the device Ray gave this worker
         )
         fit(training, CheckpointStore(run.checkpoints, run.journal, run.note), on_epoch=report)

@@ -1,0 +1,176 @@
+"""A job from its file to its end, with one worker in this process: what is kept, continued, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from activelr_service.config import JobError
+from activelr_service.driver.launch import RunFailedError, resume, train
+from activelr_service.export import load_model
+from activelr_service.record import read_journal
+from activelr_service.runs import Run, find_run, hold, list_runs
+from tests.conftest import ACTIVELR, activelr, small_job
+
+ONE = {"num_workers": 1}
+
+
+def mlflow_run(run):
+    client = MlflowClient(tracking_uri=run.job().tracking.uri)
+    return client, client.get_run(run.state()["mlflow_run_id"])
+
+
+def wait_for_epoch(folder, epoch, process):
+    deadline = time.monotonic() + 120
+    while len(read_journal(folder / "journal.jsonl")) < epoch:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_finished_run_has_its_model_figures_and_everything_in_mlflow(tmp_path, capsys):
+    run = train(small_job(tmp_path, workers=ONE))
+    client, tracked = mlflow_run(run)
+    history = read_journal(run.journal)
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params["model.type"] == "mlp"
+    assert tracked.data.params["global_batch_size"] == "64"
+    assert tracked.data.params["derived.micro_batch_size"] == "64"
+    for name in (
+        "train/loss",
+        "val/accuracy",
+        "optim/gain_mean",
+        "optim/gain_q95",
+        "optim/share_grew",
+        "optim/grad_norm",
+    ):
+        points = client.get_metric_history(tracked.info.run_id, name)
+        assert [(p.step, p.value) for p in points] == [(r.epoch, r.metrics[name]) for r in history]
+    artifacts = {
+        file.path
+        for folder in (None, "figures", "model")
+        for file in client.list_artifacts(tracked.info.run_id, folder)
+    }
+    assert {"resolved.yaml", "figures/learning_curves.png", "figures/gain_histogram.png"} <= artifacts
+    assert {"model/model.safetensors", "model/recipe.json"} <= artifacts
+    output = capsys.readouterr().out
+    assert "global_batch_size = 64  (at most 128" in output
+    assert "epoch 3/3  loss" in output
+    assert f"run small/001 finished: best val/accuracy {run.state()['score']:.4f}" in output
+
+
+def test_a_registered_model_loads_back_with_one_call_and_keeps_its_accuracy(tmp_path, monkeypatch):
+    import mlflow.pyfunc
+
+    from activelr_service.data import build_data
+
+    run = train(small_job(tmp_path, workers=ONE))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", run.job().tracking.uri)
+    module = load_model(run.state()["model_uri"])
+    images, labels = build_data(run.job().data)[1].tensors
+    accuracy = (module(images).argmax(1) == labels).float().mean().item()
+    assert accuracy == pytest.approx(run.state()["score"])
+    assert module.classes == tuple("0123456789")
+    outputs = mlflow.pyfunc.load_model(run.state()["model_uri"]).predict(images[:5].numpy())
+    np.testing.assert_allclose(outputs, module(images[:5]).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_finished_run_is_left_alone_and_a_new_one_begins(tmp_path):
+    first, second = (train(small_job(tmp_path, epochs=1, workers=ONE)) for _ in range(2))
+    assert (first.label, second.label) == ("small/001", "small/002")
+    assert [run.status() for run in list_runs(tmp_path)] == ["finished", "finished"]
+    assert first.state()["mlflow_run_id"] != second.state()["mlflow_run_id"]
+    assert find_run(tmp_path, "small") == second
+    assert resume(first) == first
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_bits(tmp_path, sent):
+    changes = {"epochs": 12, "model": {"type": "mlp", "hidden": [512, 512]}, "workers": ONE}
+    whole = train(small_job(tmp_path / "whole", **changes))
+    job = small_job(tmp_path / "parts", **changes)
+    (tmp_path / "job.yaml").write_text((whole.folder / "job.yaml").read_text().replace("/whole", "/parts"))
+    process = subprocess.Popen([*ACTIVELR, "train", str(tmp_path / "job.yaml")], stdout=subprocess.DEVNULL)
+    run = Run(tmp_path / "parts" / "small" / "001")
+    wait_for_epoch(run.folder, 2, process)
+    process.send_signal(sent)
+    process.wait(timeout=60)
+    run_id = run.state()["mlflow_run_id"]
+    assert run.status() == "interrupted"
+    if sent == signal.SIGTERM:
+        assert process.returncode == 143
+        assert mlflow_run(run)[1].info.status == "KILLED"
+    with pytest.raises(JobError, match=r"run small/001 is unfinished and its job differs \(seed: 0 -> 1\)"):
+        train(job.model_copy(update={"seed": 1}))
+    assert train(job) == run
+    assert run.state()["mlflow_run_id"] == run_id
+    assert run.state()["attempts"] == 2
+    client, tracked = mlflow_run(run)
+    assert tracked.info.status == "FINISHED"
+    assert len(client.get_metric_history(run_id, "train/loss")) == 12
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        path = f"checkpoints/epoch-000012/{name}"
+        assert (run.folder / path).read_bytes() == (whole.folder / path).read_bytes()
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_once_and_says_why(tmp_path):
+    job = small_job(tmp_path, workers=ONE, optimizer={"type": "active_sgd", "lr": 1e30})
+    with pytest.raises(RunFailedError, match="NonFiniteLossError: the loss was not finite at epoch 1, step") as caught:
+        train(job)
+    assert caught.value.exit_code == 3
+    run = find_run(tmp_path, "small")
+    assert run.status() == "failed"
+    assert json.loads(run.failure.read_text())["rank"] == 0
+    assert mlflow_run(run)[1].info.status == "FAILED"
+    assert train(small_job(tmp_path, workers=ONE)).label == "small/002", "a failed run does not stand in the way"
+
+
+def test_two_drivers_of_one_name_do_not_meet(tmp_path):
+    with hold(tmp_path, "small"), pytest.raises(JobError, match="'small' is being trained"):
+        train(small_job(tmp_path, workers=ONE))
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(JobError, match="output_dir"):
+        train(small_job(tmp_path / "file", workers=ONE))
+
+
+def test_a_run_without_a_valid_checkpoint_is_not_begun_again_in_silence(tmp_path):
+    run = train(small_job(tmp_path, workers=ONE))
+    run.update(status="interrupted")
+    for manifest in run.checkpoints.glob("*/manifest.json"):
+        manifest.write_text("{}")
+    with pytest.raises(RunFailedError, match="no valid checkpoint left") as caught:
+        resume(run)
+    assert caught.value.exit_code == 4
+
+
+def test_the_commands_list_status_evaluate_and_logs_speak_of_a_run(tmp_path):
+    run = train(small_job(tmp_path, workers=ONE))
+    options = ("--output-dir", tmp_path)
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "a training leaves the process as it was"
+    assert "small/001  finished  3/3" in activelr("list", *options).stdout
+    assert "status: finished" in activelr("status", "small", *options).stdout
+    assert "epoch 3/3" in activelr("logs", "small/1".replace("/1", "/001"), *options).stdout
+    measured = json.loads(activelr("evaluate", "small", *options).stdout)
+    assert (measured["rows"], measured["accuracy"]) == (360, pytest.approx(run.state()["score"]))
+    missing = activelr("status", "nothing", *options)
+    assert missing.returncode == 2
+    assert "no run 'nothing'" in missing.stderr
+    assert "names there: small" in missing.stderr
+
+
+def test_secrets_of_the_environment_are_written_nowhere(tmp_path):
+    environment = {**os.environ, "MLFLOW_TRACKING_PASSWORD": "canary-1234", "AWS_SECRET_ACCESS_KEY": "canary-1234"}
+    run = train(small_job(tmp_path, epochs=1, workers=ONE))
+    result = activelr("train", run.folder / "job.yaml", env=environment)
+    assert result.returncode == 0
+    assert "canary-1234" not in result.stdout + result.stderr
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"canary-1234" not in path.read_bytes(), path

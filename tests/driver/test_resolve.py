@@ -1,0 +1,119 @@
+"""What is derived, from what, and what cannot be."""
+
+import pytest
+
+from activelr_service.config import JobError, dump_job, load_job
+from activelr_service.data.info import DataInfo
+from activelr_service.driver.check import check_job, with_absolute_paths
+from activelr_service.driver.resolve import Resources, resolve_job
+from activelr_service.runs import output_root
+from tests.conftest import small_job
+
+DIGITS = DataInfo(("classification",), 1437, 360, (3, 8, 8), num_classes=10)
+
+
+def resolve(folder, info=DIGITS, resources=(2, 0), **changes):
+    return resolve_job(small_job(folder, **changes), info, Resources(*resources))
+
+
+@pytest.mark.parametrize(
+    ("num_train", "cpus", "expected"),
+    [
+        (1437, 1, 64),
+        (1437, 2, 64),
+        (50_000, 2, 128),
+        (1_281_167, 2, 128),
+        (100, 2, 4),
+        (10, 1, 1),
+        (2, 2, 2),
+        (1437, 3, 64),
+    ],
+)
+def test_the_batch_size_follows_the_number_of_rows(tmp_path, num_train, cpus, expected):
+    job, choices = resolve(tmp_path, DIGITS._replace(num_train=num_train), (cpus, 0))
+    assert job.global_batch_size == expected
+    assert any(choice.path == "global_batch_size" for choice in choices)
+
+
+@pytest.mark.parametrize(
+    ("resources", "num_workers", "use_gpu", "cpus_per_worker"),
+    [
+        ((1, 0), 1, False, 1),
+        ((2, 0), 2, False, 1),
+        ((16, 0), 2, False, 8),
+        ((16, 4), 4, True, 1),
+        ((8, 0, True), 2, False, 1),
+    ],
+)
+def test_the_workers_follow_the_machine(tmp_path, resources, num_workers, use_gpu, cpus_per_worker):
+    workers = resolve(tmp_path, resources=resources)[0].workers
+    assert (workers.num_workers, workers.use_gpu, workers.cpus_per_worker) == (num_workers, use_gpu, cpus_per_worker)
+
+
+def test_what_the_job_gives_is_kept_and_said_to_be_overridden(tmp_path):
+    job, choices = resolve(tmp_path, optimizer={"lr": 0.5}, global_batch_size=32)
+    assert (job.optimizer.lr, job.global_batch_size) == (0.5, 32)
+    reasons = {choice.path: choice.reason for choice in choices}
+    assert reasons["optimizer.lr"] == reasons["global_batch_size"] == "overridden by the job"
+
+
+def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
+    job, _ = resolve(tmp_path)
+    (tmp_path / "resolved.yaml").write_text(dump_job(job))
+    again = load_job(tmp_path / "resolved.yaml")
+    assert again == job
+    assert resolve_job(again, DIGITS, Resources(2, 0))[0] == job
+
+
+@pytest.mark.parametrize(
+    ("changes", "info", "resources", "expected"),
+    [
+        ({"workers": {"use_gpu": True}}, DIGITS, (2, 0), r"workers\.use_gpu: a GPU is asked for and there is none"),
+        (
+            {"workers": {"num_workers": 5}},
+            DIGITS,
+            (8, 4),
+            r"workers\.num_workers: 5 workers need 5 GPUs and there are 4",
+        ),
+        ({"workers": {"num_workers": 5}}, DIGITS, (4, 0, True), r"5 workers need 5 CPUs and there are 4"),
+        (
+            {"global_batch_size": 33},
+            DIGITS,
+            (2, 0),
+            "33 is not a multiple of 2 workers x 1 accumulation steps; use 32 or 34",
+        ),
+        ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training rows"),
+        ({"task": "regression"}, DIGITS, (2, 0), "task: these data are for classification, got 'regression'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_remedy(tmp_path, changes, info, resources, expected):
+    with pytest.raises(JobError, match=expected):
+        resolve(tmp_path, info, resources, **changes)
+
+
+def test_more_workers_than_rows_are_refused(tmp_path):
+    import numpy as np
+
+    np.savez(tmp_path / "tiny.npz", x=np.ones((4, 2)), y=np.arange(4) % 2)
+    data = {"type": "npz", "path": str(tmp_path / "tiny.npz"), "val_fraction": 0.5}
+    with pytest.raises(
+        JobError, match=r"workers\.num_workers: 2 training rows cannot be shared by 3 workers; use at most 2"
+    ):
+        check_job(small_job(tmp_path, data=data, workers={"num_workers": 3}))
+
+
+def test_relative_paths_mean_the_folder_the_job_was_started_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = with_absolute_paths(small_job("runs", data={"type": "npz", "path": "data.npz"}))
+    assert job.data.path == str(tmp_path / "data.npz")
+    assert output_root("runs") == tmp_path / "runs"
+    monkeypatch.setenv("ACTIVELR_HOME", str(tmp_path / "home"))
+    assert output_root("runs") == tmp_path / "home" / "runs"
+    assert output_root("/elsewhere") == output_root("/elsewhere").resolve()
+
+
+def test_a_tracking_server_comes_from_the_job_or_the_environment_or_is_embedded(tmp_path, monkeypatch):
+    assert resolve(tmp_path)[0].tracking.uri == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert resolve(tmp_path)[0].tracking.uri == "http://127.0.0.1:5000"
+    assert resolve(tmp_path, tracking={"uri": "http://127.0.0.1:6000"})[0].tracking.uri == "http://127.0.0.1:6000"

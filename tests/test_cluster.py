@@ -1,0 +1,214 @@
+"""The whole service on a real cluster, as the README starts it: Ray with token authentication, and an MLflow server."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from activelr_service.config import dump_job
+from activelr_service.data import inspect_data
+from activelr_service.driver.resolve import Resources, resolve_job
+from activelr_service.export import load_model
+from activelr_service.runs import Run
+from tests.conftest import ACTIVELR, ROOT, activelr, free_port, small_job
+from tests.ranks import run_ranks
+from tests.training.test_loop import assert_identical, final_tensors, train_on_rank
+
+LARGE = {"epochs": 12, "model": {"type": "mlp", "hidden": [1024, 1024]}}
+TWO = {"num_workers": 2}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """What `make cluster-up` starts, on free ports and in a folder of its own."""
+    home = tmp_path_factory.mktemp("cluster")
+    ports = {name: free_port() for name in ("gcs", "dashboard", "mlflow")}
+    options = [text for name, port in ports.items() for text in (f"--{name}-port", str(port))]
+    command = [sys.executable, "-m", "cluster.local"]
+    subprocess.run([*command, "up", "--home", home, *options], cwd=ROOT, check=True, timeout=240)
+    processes = [psutil.Process(json.loads(path.read_text())["pid"]) for path in home.glob("outputs/.cluster/*.json")]
+    family = [member for process in processes for member in (process, *process.children(recursive=True))]
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_ADDRESS": f"127.0.0.1:{ports['gcs']}",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
+        "ACTIVELR_HOME": str(home),
+    }
+    yield SimpleNamespace(
+        home=home,
+        address=f"http://127.0.0.1:{ports['dashboard']}",
+        mlflow=environment["MLFLOW_TRACKING_URI"],
+        environment=environment,
+    )
+    subprocess.run([*command, "down", "--home", home], cwd=ROOT, check=True, timeout=120)
+    assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+def mlflow_rest(cluster, call, **query):
+    request = urllib.request.Request(f"{cluster.mlflow}/api/2.0/mlflow/{call}", data=json.dumps(query).encode() or None)
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def runs_named(cluster, name):
+    found = mlflow_rest(cluster, "runs/search", experiment_ids=["1"], filter=f"attributes.run_name = '{name}'")
+    return found.get("runs", [])
+
+
+def driver(cluster, job, folder):
+    """A driver attached to the cluster, in a process of its own."""
+    path = folder / f"{job.name}.yaml"
+    path.write_text(dump_job(job))
+    log = (folder / f"{job.name}.log").open("a")
+    return subprocess.Popen([*ACTIVELR, "train", str(path)], env=cluster.environment, stdout=log, stderr=log)
+
+
+def wait_for_log(folder, job, text, process):
+    deadline = time.monotonic() + 240
+    while text not in (folder / f"{job.name}.log").read_text():
+        assert process.poll() is None, (folder / f"{job.name}.log").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def never_killed(tmp_path_factory):
+    """The final state of the large job on two ranks, from the plain loop: no Ray, no kill."""
+    folder = tmp_path_factory.mktemp("plain")
+    job = small_job(folder, workers={**TWO, "cpus_per_worker": 1}, **LARGE)
+    resolved, _ = resolve_job(job, inspect_data(job.data), Resources(2, 0))
+    run_ranks(train_on_rank, 2, folder, resolved, folder)
+    return final_tensors(folder, 12)
+
+
+def test_a_killed_worker_is_replaced_and_the_end_is_bit_for_bit_the_same(cluster, never_killed, tmp_path):
+    job = small_job(cluster.home / "outputs", name="worker-killed", workers=TWO, **LARGE)
+    process = driver(cluster, job, tmp_path)
+    wait_for_log(tmp_path, job, "epoch  2/12", process)
+    workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+    assert len(workers) == 2
+    workers[1].send_signal(signal.SIGKILL)
+    assert process.wait(timeout=240) == 0
+    run = Run(cluster.home / "outputs" / job.name / "001")
+    log = (tmp_path / f"{job.name}.log").read_text()
+    assert "workers lost (rank" in log
+    assert "from the last committed epoch on" in log
+    assert_identical(final_tensors(run.folder, 12), never_killed)
+    (tracked,) = runs_named(cluster, job.name)
+    assert tracked["info"]["status"] == "FINISHED"
+    history = mlflow_rest_history(cluster, tracked["info"]["run_id"], "val/loss")
+    assert history == list(range(1, 13))
+
+
+def mlflow_rest_history(cluster, run_id, metric):
+    url = f"{cluster.mlflow}/api/2.0/mlflow/metrics/get-history?run_id={run_id}&metric_key={metric}"
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return [point["step"] for point in json.load(answer)["metrics"]]
+
+
+def test_a_killed_driver_submitted_again_continues_the_same_run_to_the_same_bits(cluster, never_killed, tmp_path):
+    job = small_job(cluster.home / "outputs", name="driver-killed", workers=TWO, **LARGE)
+    process = driver(cluster, job, tmp_path)
+    wait_for_log(tmp_path, job, "epoch  2/12", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = driver(cluster, job, tmp_path)
+    assert again.wait(timeout=240) == 0
+    assert "continued after epoch" in (tmp_path / f"{job.name}.log").read_text()
+    run = Run(cluster.home / "outputs" / job.name / "001")
+    assert_identical(final_tensors(run.folder, 12), never_killed)
+    assert [path.name for path in run.folder.parent.glob("[0-9]*")] == ["001"]
+    (tracked,) = runs_named(cluster, job.name)
+    assert tracked["info"]["status"] == "FINISHED"
+
+
+def test_bad_data_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
+    import numpy as np
+
+    x = np.ones((64, 4), dtype=np.float32)
+    x[7] = np.nan
+    np.savez(tmp_path / "bad.npz", x=x, y=np.arange(64) % 2)
+    job = small_job(
+        cluster.home / "outputs",
+        name="bad-data",
+        workers=TWO,
+        model={"type": "mlp"},
+        data={"type": "npz", "path": str(tmp_path / "bad.npz")},
+    )
+    process = driver(cluster, job, tmp_path)
+    assert process.wait(timeout=240) == 3
+    log = (tmp_path / "bad-data.log").read_text()
+    assert "ValueError: the inputs x hold NaN or infinity" in log
+    assert "workers lost" not in log
+    assert "Traceback" not in log
+
+
+def test_the_job_of_the_readme_is_submitted_tracked_and_its_model_loads(cluster, tmp_path, monkeypatch):
+    readme = (ROOT / "README.md").read_text()
+    (line,) = re.findall(r"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*jobs\.train \S+$", readme, re.M)
+    line = line.replace("http://127.0.0.1:8265", cluster.address).replace(
+        ".venv/bin/", f"{os.path.dirname(sys.executable)}/"
+    )
+    small = ["model={type: mlp}", "data.image_size=8", "epochs=2", "name=submitted"]
+    line += "".join(f" --set '{override}'" for override in small)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    result = subprocess.run(
+        line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )  # noqa: S602
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "epoch 2/2" in result.stdout
+    (tracked,) = runs_named(cluster, "submitted")
+    params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
+    metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
+    assert tracked["info"]["status"] == "FINISHED"
+    assert params["workers.num_workers"] == "2"
+    assert {"train/loss", "val/accuracy", "optim/gain_mean", "perf/epoch_end_reduce_seconds"} <= metrics
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
+    assert load_model("models:/submitted/1").task == "classification"
+
+
+def test_submit_status_logs_stop_and_list_speak_to_the_cluster(cluster, tmp_path):
+    job = small_job(cluster.home / "outputs", name="sent", epochs=100_000, workers=TWO)
+    (tmp_path / "job.yaml").write_text(dump_job(job))
+    at = ("--address", cluster.address)
+    sent = activelr("submit", tmp_path / "job.yaml", *at)
+    assert sent.returncode == 0, sent.stderr
+    submission_id = re.search(r"submitted (sent-\w{8}) to", sent.stdout)[1]
+    assert f"activelr logs --follow {submission_id} --address {cluster.address}" in sent.stdout
+    run = Run(cluster.home / "outputs" / "sent" / "001")
+    deadline = time.monotonic() + 240
+    while not (run.journal.exists() and run.journal.read_text()):
+        assert time.monotonic() < deadline, activelr("logs", submission_id, *at).stdout
+        time.sleep(0.5)
+    assert "RUNNING" in activelr("status", submission_id, *at).stdout
+    assert "epoch      1/100000" in activelr("logs", submission_id, *at).stdout
+    assert submission_id in activelr("list", *at).stdout
+    assert "is asked to stop" in activelr("stop", submission_id, *at).stdout
+    while "STOPPED" not in activelr("status", submission_id, *at).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert run.state()["status"] == "interrupted"
+    (tracked,) = runs_named(cluster, "sent")
+    assert tracked["info"]["status"] == "KILLED"
+    assert (
+        "no such" in activelr("status", "nothing-here", *at).stderr.lower()
+        or activelr("status", "nothing-here", *at).returncode == 2
+    )
+
+
+def test_a_client_without_the_token_is_told_what_to_set(cluster, tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    result = activelr("list", "--address", cluster.address, env=environment)
+    assert result.returncode == 2
+    assert "RAY_AUTH_MODE=token" in result.stderr
+    assert "Traceback" not in result.stderr

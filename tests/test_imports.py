@@ -1,0 +1,90 @@
+"""Imports go one way, and checking a job stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "activelr_service"
+
+# What each part of the package may import of it. A part that is not listed may be imported by nobody else.
+ALLOWED = {
+    "optim": set(),
+    "config": set(),
+    "entry_points": {"config"},
+    "record": {"config"},
+    "runs": {"config"},
+    "data": {"config", "entry_points"},
+    "models": {"config", "data", "entry_points"},
+    "tasks": set(),
+    "export": {"config", "data", "models", "tracking"},
+    "training": {"optim", "config", "data", "models", "tasks", "record", "runs"},
+    "tracking": {"record", "export"},
+    "driver": {"config", "data", "models", "tasks", "record", "runs", "export", "tracking", "training"},
+    "cli": {"config", "record", "runs", "driver"},
+}
+LIBRARIES = {
+    "ray": {"training/worker.py", "driver/ray_run.py", "cli/cluster_commands.py"},
+    "mlflow": {"tracking/tracker.py"},
+    "torch": {"optim", "training", "tasks.py", "driver/evaluate.py"},
+}
+
+
+def imports_of(path, top_level_only=False):
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(path):
+    return Path(path.relative_to(PACKAGE).parts[0]).stem
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] == "activelr_service" and parts[1] != "__version__":
+            assert parts[1] == part_of(path) or parts[1] in ALLOWED[part_of(path)], name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_ray_and_mlflow_stay_in_their_files(path):
+    relative = str(path.relative_to(PACKAGE))
+    for name in imports_of(path):
+        library = name.split(".")[0]
+        if library in ("ray", "mlflow"):
+            assert relative in LIBRARIES[library], name
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torch_is_imported_at_the_top_only_where_it_is_the_subject(path):
+    relative = path.relative_to(PACKAGE)
+    if any(name.split(".")[0] == "torch" for name in imports_of(path, top_level_only=True)):
+        assert relative.parts[0] in LIBRARIES["torch"] or str(relative) in LIBRARIES["torch"]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import activelr_service", {"torch", "ray", "mlflow", "pydantic"}),
+        ("import activelr_service.config", {"torch", "ray", "mlflow", "numpy"}),
+        ("import activelr_service.cli", {"torch", "ray", "mlflow"}),
+        ("import activelr_service.optim", {"ray", "mlflow", "pydantic", "torchvision"}),
+    ],
+)
+def test_an_import_stays_light(statement, absent):
+    code = f"{statement}; import sys; print(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not absent & set(loaded)
