@@ -17,10 +17,11 @@ from activelr_service.config import dump_job
 from activelr_service.data import inspect_data
 from activelr_service.driver.resolve import Resources, resolve_job
 from activelr_service.export import load_model
+from activelr_service.record import read_journal
 from activelr_service.runs import Run
 from tests.conftest import ACTIVELR, ROOT, activelr, free_port, small_job
 from tests.ranks import run_ranks
-from tests.training.test_loop import assert_identical, final_tensors, train_on_rank
+from tests.training.test_loop import assert_identical, final_tensors, train
 
 LARGE = {"epochs": 12, "model": {"type": "mlp", "hidden": [1024, 1024]}}
 TWO = {"num_workers": 2}
@@ -53,16 +54,25 @@ def cluster(tmp_path_factory):
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
-def mlflow_rest(cluster, call, **query):
-    request = urllib.request.Request(f"{cluster.mlflow}/api/2.0/mlflow/{call}", data=json.dumps(query).encode() or None)
-    request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=30) as answer:
+def mlflow_rest(cluster, call, body=None):
+    """A call of MLflow's REST API, as any other program makes it."""
+    headers = {"Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{cluster.mlflow}/api/2.0/mlflow/{call}", data, headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
         return json.load(answer)
 
 
-def runs_named(cluster, name):
-    found = mlflow_rest(cluster, "runs/search", experiment_ids=["1"], filter=f"attributes.run_name = '{name}'")
-    return found.get("runs", [])
+def run_named(cluster, name):
+    """The only MLflow run of that name."""
+    body = {"experiment_ids": ["1"], "filter": f"attributes.run_name = '{name}'"}
+    (run,) = mlflow_rest(cluster, "runs/search", body)["runs"]
+    return run
+
+
+def epochs_logged(cluster, run, metric):
+    found = mlflow_rest(cluster, f"metrics/get-history?run_id={run['info']['run_id']}&metric_key={metric}")
+    return [point["step"] for point in found["metrics"]]
 
 
 def driver(cluster, job, folder):
@@ -87,8 +97,12 @@ def never_killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plain")
     job = small_job(folder, workers={**TWO, "cpus_per_worker": 1}, **LARGE)
     resolved, _ = resolve_job(job, inspect_data(job.data), Resources(2, 0))
-    run_ranks(train_on_rank, 2, folder, resolved, folder)
+    run_ranks(train_once, 2, folder, resolved, folder)
     return final_tensors(folder, 12)
+
+
+def train_once(rank, job, folder):
+    train(job, folder)
 
 
 def test_a_killed_worker_is_replaced_and_the_end_is_bit_for_bit_the_same(cluster, never_killed, tmp_path):
@@ -104,32 +118,60 @@ def test_a_killed_worker_is_replaced_and_the_end_is_bit_for_bit_the_same(cluster
     assert "workers lost (rank" in log
     assert "from the last committed epoch on" in log
     assert_identical(final_tensors(run.folder, 12), never_killed)
-    (tracked,) = runs_named(cluster, job.name)
+    tracked = run_named(cluster, job.name)
     assert tracked["info"]["status"] == "FINISHED"
-    history = mlflow_rest_history(cluster, tracked["info"]["run_id"], "val/loss")
-    assert history == list(range(1, 13))
+    assert epochs_logged(cluster, tracked, "val/loss") == list(range(1, 13))
 
 
-def mlflow_rest_history(cluster, run_id, metric):
-    url = f"{cluster.mlflow}/api/2.0/mlflow/metrics/get-history?run_id={run_id}&metric_key={metric}"
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return [point["step"] for point in json.load(answer)["metrics"]]
-
-
-def test_a_killed_driver_submitted_again_continues_the_same_run_to_the_same_bits(cluster, never_killed, tmp_path):
+def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(cluster, never_killed, tmp_path):
     job = small_job(cluster.home / "outputs", name="driver-killed", workers=TWO, **LARGE)
-    process = driver(cluster, job, tmp_path)
-    wait_for_log(tmp_path, job, "epoch  2/12", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    again = driver(cluster, job, tmp_path)
-    assert again.wait(timeout=240) == 0
-    assert "continued after epoch" in (tmp_path / f"{job.name}.log").read_text()
+    (tmp_path / "job.yaml").write_text(dump_job(job))
+    at = ("--address", cluster.address)
+    submission_id = submitted(tmp_path, at)
     run = Run(cluster.home / "outputs" / job.name / "001")
+    wait_until(lambda: len(read_journal(run.journal)) >= 2)
+    assert f"{submission_id}: RUNNING" in activelr("status", submission_id, *at).stdout
+    assert "epoch  1/12" in activelr("logs", submission_id, *at).stdout
+    assert submission_id in activelr("list", *at).stdout
+    psutil.Process(run.state()["pid"]).send_signal(signal.SIGKILL)
+    wait_until(lambda: "FAILED" in activelr("status", submission_id, *at).stdout)
+    again = activelr("submit", tmp_path / "job.yaml", *at, "--follow")
+    assert again.returncode == 0, again.stderr
+    assert "continued after epoch" in again.stdout
     assert_identical(final_tensors(run.folder, 12), never_killed)
     assert [path.name for path in run.folder.parent.glob("[0-9]*")] == ["001"]
-    (tracked,) = runs_named(cluster, job.name)
-    assert tracked["info"]["status"] == "FINISHED"
+    assert run_named(cluster, job.name)["info"]["status"] == "FINISHED"
+
+
+def test_a_submitted_job_can_be_stopped(cluster, tmp_path):
+    job = small_job(cluster.home / "outputs", name="stopped", epochs=100_000, workers=TWO)
+    (tmp_path / "job.yaml").write_text(dump_job(job))
+    at = ("--address", cluster.address)
+    submission_id = submitted(tmp_path, at)
+    run = Run(cluster.home / "outputs" / "stopped" / "001")
+    wait_until(lambda: (run.folder / "run.json").exists() and "pid" in run.state())
+    assert "is asked to stop" in activelr("stop", submission_id, *at).stdout
+    wait_until(lambda: "STOPPED" in activelr("status", submission_id, *at).stdout)
+    assert run.state()["status"] == "interrupted"
+    assert run_named(cluster, "stopped")["info"]["status"] == "KILLED"
+    unknown = activelr("status", "nothing-here", *at)
+    assert unknown.returncode == 2
+    assert "Traceback" not in unknown.stderr
+
+
+def submitted(folder, at):
+    sent = activelr("submit", folder / "job.yaml", *at)
+    assert sent.returncode == 0, sent.stderr
+    submission_id = re.search(r"submitted (\S+) to", sent.stdout)[1]
+    assert f"activelr logs --follow {submission_id} --address" in sent.stdout
+    return submission_id
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_bad_data_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
@@ -156,18 +198,17 @@ def test_bad_data_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
 def test_the_job_of_the_readme_is_submitted_tracked_and_its_model_loads(cluster, tmp_path, monkeypatch):
     readme = (ROOT / "README.md").read_text()
     (line,) = re.findall(r"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*jobs\.train \S+$", readme, re.M)
-    line = line.replace("http://127.0.0.1:8265", cluster.address).replace(
-        ".venv/bin/", f"{os.path.dirname(sys.executable)}/"
-    )
+    line = line.replace("http://127.0.0.1:8265", cluster.address)
+    line = line.replace(".venv/bin/", f"{os.path.dirname(sys.executable)}/")
     small = ["model={type: mlp}", "data.image_size=8", "epochs=2", "name=submitted"]
     line += "".join(f" --set '{override}'" for override in small)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    result = subprocess.run(
+    result = subprocess.run(  # noqa: S602 - the README's line is for a shell
         line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )  # noqa: S602
+    )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "epoch 2/2" in result.stdout
-    (tracked,) = runs_named(cluster, "submitted")
+    tracked = run_named(cluster, "submitted")
     params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
     metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
     assert tracked["info"]["status"] == "FINISHED"
@@ -175,35 +216,6 @@ def test_the_job_of_the_readme_is_submitted_tracked_and_its_model_loads(cluster,
     assert {"train/loss", "val/accuracy", "optim/gain_mean", "perf/epoch_end_reduce_seconds"} <= metrics
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
     assert load_model("models:/submitted/1").task == "classification"
-
-
-def test_submit_status_logs_stop_and_list_speak_to_the_cluster(cluster, tmp_path):
-    job = small_job(cluster.home / "outputs", name="sent", epochs=100_000, workers=TWO)
-    (tmp_path / "job.yaml").write_text(dump_job(job))
-    at = ("--address", cluster.address)
-    sent = activelr("submit", tmp_path / "job.yaml", *at)
-    assert sent.returncode == 0, sent.stderr
-    submission_id = re.search(r"submitted (sent-\w{8}) to", sent.stdout)[1]
-    assert f"activelr logs --follow {submission_id} --address {cluster.address}" in sent.stdout
-    run = Run(cluster.home / "outputs" / "sent" / "001")
-    deadline = time.monotonic() + 240
-    while not (run.journal.exists() and run.journal.read_text()):
-        assert time.monotonic() < deadline, activelr("logs", submission_id, *at).stdout
-        time.sleep(0.5)
-    assert "RUNNING" in activelr("status", submission_id, *at).stdout
-    assert "epoch      1/100000" in activelr("logs", submission_id, *at).stdout
-    assert submission_id in activelr("list", *at).stdout
-    assert "is asked to stop" in activelr("stop", submission_id, *at).stdout
-    while "STOPPED" not in activelr("status", submission_id, *at).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(1)
-    assert run.state()["status"] == "interrupted"
-    (tracked,) = runs_named(cluster, "sent")
-    assert tracked["info"]["status"] == "KILLED"
-    assert (
-        "no such" in activelr("status", "nothing-here", *at).stderr.lower()
-        or activelr("status", "nothing-here", *at).returncode == 2
-    )
 
 
 def test_a_client_without_the_token_is_told_what_to_set(cluster, tmp_path):

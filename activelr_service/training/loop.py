@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import default_collate
 
 from activelr_service.record import Record, finite_metrics, gain_edges
 from activelr_service.training import distributed
@@ -28,6 +29,7 @@ class NonFiniteLossError(RuntimeError):
 def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
     """Train from the last committed epoch to the end of the job; returns the records of all epochs."""
     history = checkpoints.restore(training)
+    settle_buckets(training)
     for epoch in range(len(history) + 1, training.job.epochs + 1):
         seed_everything(training.job.seed, epoch, distributed.rank())
         record = run_epoch(training, epoch)
@@ -35,6 +37,25 @@ def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> 
         checkpoints.commit(training, history)
         on_epoch(record)
     return history
+
+
+def settle_buckets(training: Training) -> None:
+    """One backward pass whose gradients are thrown away, with three ranks or more.
+
+    DistributedDataParallel regroups the gradients after its first backward pass, which changes the order in which three
+    or more ranks add up, and so the last bits: without this a resumed training would not end as one that never stopped.
+    """
+    if distributed.world_size() < 3:
+        return
+    buffers = [buffer.clone() for buffer in training.model.buffers()]
+    rows = range(training.job.micro_batch_size())
+    batch = default_collate([training.train_loader.dataset[row] for row in rows])
+    training.replica.train()
+    loss, _ = training.task.step(training.replica, to_device(batch, training.device))
+    loss.backward()
+    training.optimizer.zero_grad()
+    for buffer, before in zip(training.model.buffers(), buffers, strict=True):
+        buffer.copy_(before)
 
 
 def run_epoch(training: Training, epoch: int) -> Record:

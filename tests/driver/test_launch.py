@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from activelr_service.config import JobError
+from activelr_service.config import JobError, dump_job
 from activelr_service.driver.launch import RunFailedError, resume, train
 from activelr_service.export import load_model
 from activelr_service.record import read_journal
@@ -168,8 +168,8 @@ def test_the_commands_list_status_evaluate_and_logs_speak_of_a_run(tmp_path):
 
 def test_secrets_of_the_environment_are_written_nowhere(tmp_path):
     environment = {**os.environ, "MLFLOW_TRACKING_PASSWORD": "canary-1234", "AWS_SECRET_ACCESS_KEY": "canary-1234"}
-    run = train(small_job(tmp_path, epochs=1, workers=ONE))
-    result = activelr("train", run.folder / "job.yaml", env=environment)
+    (tmp_path / "job.yaml").write_text(dump_job(small_job(tmp_path, epochs=1, workers=ONE)))
+    result = activelr("train", tmp_path / "job.yaml", env=environment)
     assert result.returncode == 0
     assert "canary-1234" not in result.stdout + result.stderr
     for path in tmp_path.rglob("*"):

@@ -11,6 +11,7 @@ import urllib.request
 import pytest
 from mlflow import MlflowClient
 
+from activelr_service.config import dump_job
 from activelr_service.driver.launch import resume, train
 from activelr_service.record import Record
 from activelr_service.runs import list_runs
@@ -73,7 +74,7 @@ def test_params_that_are_there_are_kept_when_a_run_is_continued(tmp_path):
 
 
 @pytest.mark.parametrize("is_listening", [False, True], ids=["closed port", "accepts and never answers"])
-def test_a_dead_server_at_the_start_is_an_error_within_15_seconds_and_leaves_no_run(tmp_path, is_listening):
+def test_a_dead_server_at_the_start_is_an_error_within_15_seconds(is_listening):
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         if is_listening:
@@ -83,17 +84,15 @@ def test_a_dead_server_at_the_start_is_an_error_within_15_seconds_and_leaves_no_
         with pytest.raises(TrackingError, match=f"MLflow at {uri}"):
             Tracker.create(uri, "exp", "name")
         assert time.monotonic() - start < 15
-        result = activelr("train", job_file(tmp_path), "--set", f"tracking.uri={uri}", "--set", "workers.num_workers=1")
+
+
+def test_a_training_without_its_server_is_one_line_and_leaves_no_run(tmp_path):
+    job = small_job(tmp_path, workers={"num_workers": 1}, tracking={"uri": f"http://127.0.0.1:{free_port()}"})
+    (tmp_path / "job.yaml").write_text(dump_job(job))
+    result = activelr("train", tmp_path / "job.yaml")
     assert result.returncode == 6
     assert len(result.stderr.strip().splitlines()) == 1
     assert list_runs(tmp_path) == []
-
-
-def job_file(tmp_path):
-    from activelr_service.config import dump_job
-
-    (tmp_path / "job.yaml").write_text(dump_job(small_job(tmp_path)))
-    return tmp_path / "job.yaml"
 
 
 def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_it_later(tmp_path, capsys):

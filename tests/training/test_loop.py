@@ -14,7 +14,7 @@ from activelr_service.record import read_journal
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore
-from activelr_service.training.loop import NonFiniteLossError, evaluate, fit
+from activelr_service.training.loop import NonFiniteLossError, fit
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 
@@ -90,19 +90,18 @@ def test_a_record_has_what_is_tracked_and_the_journal_repeats_it(tmp_path):
     "changes",
     [
         {"model": {"type": "mlp", "hidden": [32]}},
-        {"model": {"type": "torchvision", "name": "mobilenet_v3_small"}, "data": {"type": "digits", "image_size": 32}},
+        {"model": {"type": "torchvision", "name": "mobilenet_v3_small"}, "data": {"type": "digits", "image_size": 16}},
         {"optimizer": {"type": "active_radam"}, "workers": {"num_loader_workers": 1}},
     ],
     ids=["mlp", "batch norm and dropout", "radam and a loader process"],
 )
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_a_training_resumed_from_any_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, changes, stop_after):
+def test_a_training_stopped_after_every_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, changes):
     job = resolved(small_job(tmp_path, epochs=3, **changes))
     _, history = train(job, tmp_path / "whole")
-    train(job.model_copy(update={"epochs": stop_after}), tmp_path / "parts")
     epochs_run = []
-    _, resumed = train(job, tmp_path / "parts", epochs_run)
-    assert [record.epoch for record in epochs_run] == list(range(stop_after + 1, 4))
+    for epochs in (1, 2, 3):
+        _, resumed = train(job.model_copy(update={"epochs": epochs}), tmp_path / "parts", epochs_run)
+    assert [record.epoch for record in epochs_run] == [1, 2, 3]
     assert_identical(final_tensors(tmp_path / "whole", 3), final_tensors(tmp_path / "parts", 3))
     assert [r.metrics["val/loss"] for r in resumed] == [r.metrics["val/loss"] for r in history]
 
@@ -156,27 +155,27 @@ def test_the_latest_two_and_the_best_checkpoint_are_kept(tmp_path):
 
 def test_ranks_take_the_steps_of_one_rank_and_count_every_held_out_row_once(tmp_path):
     job = small_job(tmp_path, epochs=3, global_batch_size=96)
-    for world_size in (1, 2, 3):
-        folder = tmp_path / f"ranks-{world_size}"
-        config = resolved(job, world_size)
-        results = run_ranks(train_on_rank, world_size, tmp_path, config, folder)
-        assert all(rows == 360 for rows in results)
-    alone = final_tensors(tmp_path / "ranks-1", 3)
+    train(resolved(job), tmp_path / "alone")
+    alone = final_tensors(tmp_path / "alone", 3)
     for world_size in (2, 3):
-        together = final_tensors(tmp_path / f"ranks-{world_size}", 3)
+        folder = tmp_path / f"ranks-{world_size}"
+        rows = run_ranks(train_on_rank, world_size, tmp_path, resolved(job, world_size), folder)
+        assert rows == [360] * world_size
+        together = final_tensors(folder, 3)
         for name, tensor in alone.items():
             if name.endswith("/gain"):
                 assert torch.equal(tensor, together[name]), (world_size, name)
             elif name.startswith("model."):
                 torch.testing.assert_close(tensor, together[name], rtol=1e-4, atol=1e-5)
+        assert_identical(together, final_tensors(folder / "resumed", 3))
 
 
 def train_on_rank(rank, job, folder):
+    """Train whole, and once more with a stop in between; returns the number of rows evaluated on all ranks."""
     training, _ = train(job, folder)
-    training.model.eval()
-    sums = distributed.sum_(torch.tensor(float(sum(len(batch[0]) for batch in training.val_loader))))
-    evaluate(training)
-    return int(sums)
+    train(job.model_copy(update={"epochs": 1}), folder / "resumed")
+    train(job, folder / "resumed")
+    return int(distributed.sum_(torch.tensor(sum(len(batch[0]) for batch in training.val_loader))))
 
 
 def test_sums_of_gradients_that_are_not_averaged_in_the_step_become_those_over_all_data(tmp_path):
