@@ -22,8 +22,8 @@ $(READY): requirements.txt pyproject.toml
 demo: setup      ## train configs/quickstart.yaml to its end and say where to look
 	$(BIN)/activelr train configs/quickstart.yaml
 
-test: setup      ## the whole test suite
-	$(BIN)/python -m pytest
+test: setup      ## the whole test suite, in two processes: the cluster's tests beside all others
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup     ## lint, format, types
 	$(BIN)/ruff check .

@@ -93,6 +93,7 @@ def _environment(home: Path, mlflow_port: int) -> dict[str, str]:
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # six helper processes that nothing here uses
         "ACTIVELR_HOME": str(home),
     }
 

@@ -54,3 +54,8 @@ def job_file(tmp_path):
         return path
 
     return write
+
+
+def pytest_collection_modifyitems(items):
+    """The cluster's tests first: they take longest, and the others run beside them."""
+    items.sort(key=lambda item: item.path.name != "test_cluster.py")

@@ -83,14 +83,6 @@ def driver(cluster, job, folder):
     return subprocess.Popen([*ACTIVELR, "train", str(path)], env=cluster.environment, stdout=log, stderr=log)
 
 
-def wait_for_log(folder, job, text, process):
-    deadline = time.monotonic() + 240
-    while text not in (folder / f"{job.name}.log").read_text():
-        assert process.poll() is None, (folder / f"{job.name}.log").read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.fixture(scope="module")
 def never_killed(tmp_path_factory):
     """The final state of the large job on two ranks, from the plain loop: no Ray, no kill."""
@@ -105,22 +97,45 @@ def train_once(rank, job, folder):
     train(job, folder)
 
 
-def test_a_killed_worker_is_replaced_and_the_end_is_bit_for_bit_the_same(cluster, never_killed, tmp_path):
-    job = small_job(cluster.home / "outputs", name="worker-killed", workers=TWO, **LARGE)
-    process = driver(cluster, job, tmp_path)
-    wait_for_log(tmp_path, job, "epoch  2/12", process)
+def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
+    cluster, never_killed, monkeypatch
+):
+    process = submit_as_in_the_readme(cluster, epochs=12, name="worker-killed", **{"data.image_size": 8})
+    run = Run(cluster.home / "outputs" / "worker-killed" / "001")
+    wait_until(lambda: len(read_journal(run.journal)) >= 2)
     workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
     assert len(workers) == 2
     workers[1].send_signal(signal.SIGKILL)
-    assert process.wait(timeout=240) == 0
-    run = Run(cluster.home / "outputs" / job.name / "001")
-    log = (tmp_path / f"{job.name}.log").read_text()
+    log, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, log
     assert "workers lost (rank" in log
     assert "from the last committed epoch on" in log
+    assert "epoch 12/12" in log
     assert_identical(final_tensors(run.folder, 12), never_killed)
-    tracked = run_named(cluster, job.name)
+    tracked = run_named(cluster, "worker-killed")
+    params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
+    metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
     assert tracked["info"]["status"] == "FINISHED"
+    assert params["workers.num_workers"] == "2"
+    assert {"train/loss", "val/accuracy", "optim/gain_mean", "perf/epoch_end_reduce_seconds"} <= metrics
     assert epochs_logged(cluster, tracked, "val/loss") == list(range(1, 13))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
+    assert load_model("models:/worker-killed/1").task == "classification"
+
+
+def submit_as_in_the_readme(cluster, **settings):
+    """The README's `ray job submit` line, word for word but for the address, with the large model and ``settings``."""
+    (line,) = re.findall(
+        r"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*jobs\.train \S+$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    line = line.replace("http://127.0.0.1:8265", cluster.address)
+    line = line.replace(".venv/bin/", f"{os.path.dirname(sys.executable)}/")
+    settings = {"model": "{type: mlp, hidden: [1024, 1024]}", **settings}
+    line += "".join(f" --set '{path}={value}'" for path, value in settings.items())
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    return subprocess.Popen(  # noqa: S602 - the line is for a shell
+        line, shell=True, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(cluster, never_killed, tmp_path):
@@ -193,29 +208,6 @@ def test_bad_data_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
     assert "ValueError: the inputs x hold NaN or infinity" in log
     assert "workers lost" not in log
     assert "Traceback" not in log
-
-
-def test_the_job_of_the_readme_is_submitted_tracked_and_its_model_loads(cluster, tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text()
-    (line,) = re.findall(r"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*jobs\.train \S+$", readme, re.M)
-    line = line.replace("http://127.0.0.1:8265", cluster.address)
-    line = line.replace(".venv/bin/", f"{os.path.dirname(sys.executable)}/")
-    small = ["model={type: mlp}", "data.image_size=8", "epochs=2", "name=submitted"]
-    line += "".join(f" --set '{override}'" for override in small)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    result = subprocess.run(  # noqa: S602 - the README's line is for a shell
-        line, shell=True, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "epoch 2/2" in result.stdout
-    tracked = run_named(cluster, "submitted")
-    params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
-    metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
-    assert tracked["info"]["status"] == "FINISHED"
-    assert params["workers.num_workers"] == "2"
-    assert {"train/loss", "val/accuracy", "optim/gain_mean", "perf/epoch_end_reduce_seconds"} <= metrics
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
-    assert load_model("models:/submitted/1").task == "classification"
 
 
 def test_a_client_without_the_token_is_told_what_to_set(cluster, tmp_path):

@@ -23,7 +23,8 @@ ALLOWED = {
     "tasks": set(),
     "export": {"config", "data", "models", "tracking"},
     "training": {"optim", "config", "data", "models", "tasks", "record", "runs"},
-    "tracking": {"record", "export"},
+    "tracking": {"record"},
+    "pyfunc": {"export"},
     "driver": {"config", "data", "models", "tasks", "record", "runs", "export", "tracking", "training"},
     "cli": {"config", "record", "runs", "driver"},
 }

@@ -11,7 +11,7 @@ from typing import Any
 from activelr_service import __version__
 from activelr_service.record import Record
 
-REQUEST_TIMEOUT_S = 5
+REQUEST_TIMEOUT_S = 4
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -78,7 +78,7 @@ class Tracker:
     def log_model(self, folder: Path, name: str) -> str:
         """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
 
-        The MLflow model loads through :mod:`activelr_service.tracking.pyfunc`, from safetensors: no pickle.
+        The MLflow model loads through :mod:`activelr_service.pyfunc`, from safetensors: no pickle.
         """
         import mlflow.pyfunc
         from mlflow.entities import LoggedModelOutput
@@ -92,7 +92,7 @@ class Tracker:
             mlflow.pyfunc.save_model(
                 path=f"{temporary}/model",
                 mlflow_model=Model(model_id=model.model_id, run_id=self.run_id),
-                loader_module="activelr_service.tracking.pyfunc",
+                loader_module="activelr_service.pyfunc",
                 data_path=str(folder),
                 pip_requirements=[f"activelr-service=={__version__}"],
             )

@@ -89,14 +89,22 @@ def test_a_finished_run_is_left_alone_and_a_new_one_begins(tmp_path):
     assert resume(first) == first
 
 
+ENDED_EARLY = {"epochs": 12, "model": {"type": "mlp", "hidden": [512, 512]}, "workers": ONE}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    run = train(small_job(tmp_path_factory.mktemp("whole"), **ENDED_EARLY))
+    assert "MLFLOW_TRACKING_URI" not in os.environ, "a training leaves the process as it was"
+    return run
+
+
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
-def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_bits(tmp_path, sent):
-    changes = {"epochs": 12, "model": {"type": "mlp", "hidden": [512, 512]}, "workers": ONE}
-    whole = train(small_job(tmp_path / "whole", **changes))
-    job = small_job(tmp_path / "parts", **changes)
-    (tmp_path / "job.yaml").write_text((whole.folder / "job.yaml").read_text().replace("/whole", "/parts"))
+def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_bits(tmp_path, whole, sent):
+    job = small_job(tmp_path, **ENDED_EARLY)
+    (tmp_path / "job.yaml").write_text(dump_job(job))
     process = subprocess.Popen([*ACTIVELR, "train", str(tmp_path / "job.yaml")], stdout=subprocess.DEVNULL)
-    run = Run(tmp_path / "parts" / "small" / "001")
+    run = Run(tmp_path / "small" / "001")
     wait_for_epoch(run.folder, 2, process)
     process.send_signal(sent)
     process.wait(timeout=60)
@@ -151,26 +159,21 @@ def test_a_run_without_a_valid_checkpoint_is_not_begun_again_in_silence(tmp_path
     assert caught.value.exit_code == 4
 
 
-def test_the_commands_list_status_evaluate_and_logs_speak_of_a_run(tmp_path):
-    run = train(small_job(tmp_path, workers=ONE))
-    options = ("--output-dir", tmp_path)
-    assert "MLFLOW_TRACKING_URI" not in os.environ, "a training leaves the process as it was"
+def test_the_commands_speak_of_a_run_and_secrets_of_the_environment_are_written_nowhere(tmp_path):
+    environment = {**os.environ, "MLFLOW_TRACKING_PASSWORD": "canary-1234", "AWS_SECRET_ACCESS_KEY": "canary-1234"}
+    (tmp_path / "job.yaml").write_text(dump_job(small_job(tmp_path, workers=ONE)))
+    trained = activelr("train", tmp_path / "job.yaml", env=environment)
+    assert trained.returncode == 0, trained.stderr
+    assert "canary-1234" not in trained.stdout + trained.stderr
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or b"canary-1234" not in path.read_bytes(), path
+    run, options = find_run(tmp_path, "small"), ("--output-dir", tmp_path)
     assert "small/001  finished  3/3" in activelr("list", *options).stdout
     assert "status: finished" in activelr("status", "small", *options).stdout
-    assert "epoch 3/3" in activelr("logs", "small/1".replace("/1", "/001"), *options).stdout
+    assert "epoch 3/3" in activelr("logs", "small/001", *options).stdout
     measured = json.loads(activelr("evaluate", "small", *options).stdout)
     assert (measured["rows"], measured["accuracy"]) == (360, pytest.approx(run.state()["score"]))
     missing = activelr("status", "nothing", *options)
     assert missing.returncode == 2
     assert "no run 'nothing'" in missing.stderr
     assert "names there: small" in missing.stderr
-
-
-def test_secrets_of_the_environment_are_written_nowhere(tmp_path):
-    environment = {**os.environ, "MLFLOW_TRACKING_PASSWORD": "canary-1234", "AWS_SECRET_ACCESS_KEY": "canary-1234"}
-    (tmp_path / "job.yaml").write_text(dump_job(small_job(tmp_path, epochs=1, workers=ONE)))
-    result = activelr("train", tmp_path / "job.yaml", env=environment)
-    assert result.returncode == 0
-    assert "canary-1234" not in result.stdout + result.stderr
-    for path in tmp_path.rglob("*"):
-        assert not path.is_file() or b"canary-1234" not in path.read_bytes(), path
