@@ -22,7 +22,8 @@ class DataInfo(NamedTuple):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":
         """From ``_asdict()``, also after a way through JSON, which makes lists of tuples."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**fields)
 
     def describe(self) -> str:
         """One line for a log."""
