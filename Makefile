@@ -23,7 +23,7 @@ demo: setup      ## train configs/quickstart.yaml to its end and say where to lo
 	$(BIN)/activelr train configs/quickstart.yaml
 
 test: setup      ## the whole test suite, in two processes: the cluster's tests beside all others
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: setup     ## lint, format, types
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ import pytest
 from activelr_service.config import TrainJob, parse_job
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes and a cluster share the machine's cores
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "ACTIVELR_HOME"):
     os.environ.pop(name, None)
 
@@ -54,8 +55,3 @@ def job_file(tmp_path):
         return path
 
     return write
-
-
-def pytest_collection_modifyitems(items):
-    """The cluster's tests first: they take longest, and the others run beside them."""
-    items.sort(key=lambda item: item.path.name != "test_cluster.py")

@@ -23,6 +23,8 @@ from tests.conftest import ACTIVELR, ROOT, activelr, free_port, small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import assert_identical, final_tensors, train
 
+pytestmark = pytest.mark.xdist_group("cluster")  # one cluster, and the other process has all other tests
+
 LARGE = {"epochs": 12, "model": {"type": "mlp", "hidden": [1024, 1024]}}
 TWO = {"num_workers": 2}
 

@@ -99,6 +99,7 @@ def whole(tmp_path_factory):
     return run
 
 
+@pytest.mark.xdist_group("whole")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_bits(tmp_path, whole, sent):
     job = small_job(tmp_path, **ENDED_EARLY)
