@@ -57,6 +57,7 @@ def up(home: Path, gcs_port: int, dashboard_port: int, mlflow_port: int) -> None
     _start(state / "ray", _ray_command(gcs_port, dashboard_port), environment)
     _wait(f"http://127.0.0.1:{mlflow_port}/health", state / "mlflow")
     _wait(f"http://127.0.0.1:{dashboard_port}/api/version", state / "ray", token)
+    _wait_for_jobs(home, dashboard_port, environment)
     print(f"Ray     http://127.0.0.1:{dashboard_port}  (token in {TOKEN})")
     print(f"MLflow  http://127.0.0.1:{mlflow_port}")
     print(
@@ -152,6 +153,20 @@ def _wait(url: str, path: Path, token: str = "") -> None:
     tail = path.with_suffix(".log").read_text().splitlines()[-15:]
     down(path.parent.parent.parent)
     sys.exit("\n".join([f"{path.stem} did not start; the end of its log:", *tail]))
+
+
+def _wait_for_jobs(home: Path, dashboard_port: int, environment: dict[str, str]) -> None:
+    """Until a job that does nothing has run: Ray's API answers long before its agent can start jobs."""
+    options = ["--address", f"http://127.0.0.1:{dashboard_port}"]
+    submit = [BIN / "ray", "job", "submit", *options, "--submission-id", "cluster-up", "--", "true"]
+    deadline = time.monotonic() + STARTUP_S
+    while subprocess.run(submit, check=False, env=environment, capture_output=True).returncode:  # noqa: S603
+        if time.monotonic() > deadline:
+            down(home)
+            sys.exit("Ray started and ran no job; see the logs in /tmp/ray/session_latest/logs")
+        time.sleep(1)
+    delete = [BIN / "ray", "job", "delete", *options, "cluster-up"]
+    subprocess.run(delete, env=environment, capture_output=True, check=True)  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def _learning_curves(history: list[Record], title: str) -> Any:
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, loc="upper right" if name != "accuracy" else "lower right")
     figure.suptitle(title)
     return figure
 
@@ -72,5 +72,5 @@ def _gain_histogram(history: list[Record], title: str) -> Any:
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="gain", title=f"{title}: gains over epochs")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="lower left")
     return figure
