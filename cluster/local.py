@@ -158,14 +158,14 @@ def _wait(url: str, path: Path, token: str = "") -> None:
 def _wait_for_jobs(home: Path, dashboard_port: int, environment: dict[str, str]) -> None:
     """Until a job that does nothing has run: Ray's API answers long before its agent can start jobs."""
     options = ["--address", f"http://127.0.0.1:{dashboard_port}"]
-    submit = [BIN / "ray", "job", "submit", *options, "--submission-id", "cluster-up", "--", "true"]
+    submit = [str(BIN / "ray"), "job", "submit", *options, "--submission-id", "cluster-up", "--", "true"]
     deadline = time.monotonic() + STARTUP_S
     while subprocess.run(submit, check=False, env=environment, capture_output=True).returncode:  # noqa: S603
         if time.monotonic() > deadline:
             down(home)
             sys.exit("Ray started and ran no job; see the logs in /tmp/ray/session_latest/logs")
         time.sleep(1)
-    delete = [BIN / "ray", "job", "delete", *options, "cluster-up"]
+    delete = [str(BIN / "ray"), "job", "delete", *options, "cluster-up"]
     subprocess.run(delete, env=environment, capture_output=True, check=True)  # noqa: S603
 
 

@@ -147,9 +147,6 @@ def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(c
     submission_id = submitted(tmp_path, at)
     run = Run(cluster.home / "outputs" / job.name / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)
-    assert f"{submission_id}: RUNNING" in activelr("status", submission_id, *at).stdout
-    assert "epoch  1/12" in activelr("logs", submission_id, *at).stdout
-    assert submission_id in activelr("list", *at).stdout
     psutil.Process(run.state()["pid"]).send_signal(signal.SIGKILL)
     wait_until(lambda: "FAILED" in activelr("status", submission_id, *at).stdout)
     again = activelr("submit", tmp_path / "job.yaml", *at, "--follow")
@@ -160,13 +157,16 @@ def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(c
     assert run_named(cluster, job.name)["info"]["status"] == "FINISHED"
 
 
-def test_a_submitted_job_can_be_stopped(cluster, tmp_path):
+def test_a_submitted_job_can_be_watched_and_stopped(cluster, tmp_path):
     job = small_job(cluster.home / "outputs", name="stopped", epochs=100_000, workers=TWO)
     (tmp_path / "job.yaml").write_text(dump_job(job))
     at = ("--address", cluster.address)
     submission_id = submitted(tmp_path, at)
     run = Run(cluster.home / "outputs" / "stopped" / "001")
-    wait_until(lambda: (run.folder / "run.json").exists() and "pid" in run.state())
+    wait_until(lambda: len(read_journal(run.journal)) >= 1)
+    assert f"{submission_id}: RUNNING" in activelr("status", submission_id, *at).stdout
+    assert "epoch      1/100000" in activelr("logs", submission_id, *at).stdout
+    assert submission_id in activelr("list", *at).stdout
     assert "is asked to stop" in activelr("stop", submission_id, *at).stdout
     wait_until(lambda: "STOPPED" in activelr("status", submission_id, *at).stdout)
     assert run.state()["status"] == "interrupted"

@@ -50,7 +50,7 @@ def train(job: TrainJob) -> Run:
         say(f"run {run.label}: {info.describe()}")
         for choice in choices:
             say(f"  {choice}")
-        _log_start(tracker, run, resolved, choices)
+        _log_start(tracker, run, resolved, info, choices)
         return _see_through(run, resolved, info, tracker, say)
 
 
@@ -135,9 +135,16 @@ def _create_run_in_mlflow(job: TrainJob, folder: Path) -> Tracker:
     return Tracker.create(job.tracking.uri, job.tracking.experiment, job.name, artifacts)
 
 
-def _log_start(tracker: Tracker, run: Run, job: TrainJob, choices: list[Choice]) -> None:
-    derived = {"derived": {"micro_batch_size": job.micro_batch_size()}}
-    tracker.log_params({**job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"}), **derived})
+def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo, choices: list[Choice]) -> None:
+    assert job.global_batch_size is not None
+    derived = {
+        "num_train": info.num_train,
+        "num_val": info.num_val,
+        "micro_batch_size": job.micro_batch_size(),
+        "steps_per_epoch": info.num_train // job.global_batch_size,
+    }
+    params = job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"})
+    tracker.log_params({**params, "derived": derived})
     tracker.set_tags(
         {"activelr.run": run.folder, **{f"activelr.why.{choice.path}": choice.reason for choice in choices}}
     )

@@ -41,6 +41,7 @@ def test_a_finished_run_has_its_model_figures_and_everything_in_mlflow(tmp_path,
     assert tracked.data.params["model.type"] == "mlp"
     assert tracked.data.params["global_batch_size"] == "64"
     assert tracked.data.params["derived.micro_batch_size"] == "64"
+    assert tracked.data.params["derived.steps_per_epoch"] == "22"
     for name in (
         "train/loss",
         "val/accuracy",
