@@ -12,8 +12,6 @@ def main() -> None:
         app()
     except JobError as error:
         _leave(str(error), 2)
-    except KeyboardInterrupt:
-        _leave("interrupted; the same command continues from the last committed epoch", 130)
     except Exception as error:
         code = exit_code(error)
         if code is None:

@@ -87,7 +87,7 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
     """
     from activelr_service.driver.launch import train as train_job
 
-    _exit_on_sigterm()
+    _exit_on_signals()
     checked, source = read_job(job, overrides)
     with source.locating():
         train_job(checked)
@@ -102,7 +102,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs") -> None:
     found = _find(run, output_dir)
     from activelr_service.driver.launch import resume as resume_run
 
-    _exit_on_sigterm()
+    _exit_on_signals()
     resume_run(found)
 
 
@@ -242,6 +242,7 @@ def _row(run: Run) -> list[str]:
     return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]
 
 
-def _exit_on_sigterm() -> None:
-    """So that a stopped run is noted as interrupted before the process ends."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def _exit_on_signals() -> None:
+    """So that a stopped run is noted as interrupted before the process ends, with the shell's 130 or 143."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _: sys.exit(128 + received))

@@ -97,7 +97,12 @@ def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say:
         failure = RunFailedError(
             f"run {run.label} lost its workers more than {job.workers.max_failures} times: {error}", "workers"
         )
-    finally:  # also on Ctrl-C and SIGTERM, which end as SystemExit or KeyboardInterrupt
+    except SystemExit:  # Ctrl-C or SIGTERM
+        say(
+            f"run {run.label} is interrupted; `activelr resume {run.folder}` continues it from its last committed epoch"
+        )
+        raise
+    finally:
         run.update(status=status, reason=str(failure) if failure else None)
         for follower in followers:
             follower.finish()
@@ -123,7 +128,7 @@ def _deliver(run: Run, tracker: Tracker, say: Say) -> None:
     try:
         deliver(run, tracker)
     except TrackingError as error:
-        say(f"{error}; what it has not got is kept, and `activelr resume {run.label}` delivers it")
+        say(f"{error}; what it has not got is kept, and `activelr resume {run.folder}` delivers it")
 
 
 def _create_run_in_mlflow(job: TrainJob, folder: Path) -> Tracker:

@@ -76,6 +76,8 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
     )
     try:
         trainer.fit()
+    except SystemExit as error:  # Ray Train handles Ctrl-C itself and leaves with 0 or 1
+        raise SystemExit(130 if error.code in (0, 1) else error.code) from None
     except TrainingFailedError as error:
         failures = getattr(error, "worker_failures", None)
         raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error

@@ -101,7 +101,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.xdist_group("whole")
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["killed", "stopped", "ctrl-c"])
 def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_bits(tmp_path, whole, sent):
     job = small_job(tmp_path, **ENDED_EARLY)
     (tmp_path / "job.yaml").write_text(dump_job(job))
@@ -112,8 +112,8 @@ def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_
     process.wait(timeout=60)
     run_id = run.state()["mlflow_run_id"]
     assert run.status() == "interrupted"
-    if sent == signal.SIGTERM:
-        assert process.returncode == 143
+    if sent != signal.SIGKILL:
+        assert process.returncode == 128 + sent
         assert mlflow_run(run)[1].info.status == "KILLED"
     with pytest.raises(JobError, match=r"run small/001 is unfinished and its job differs \(seed: 0 -> 1\)"):
         train(job.model_copy(update={"seed": 1}))

@@ -116,7 +116,7 @@ def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_i
         run = train(job)
     assert run.status() == "finished"
     assert not run.state()["tracked"]
-    assert f"`activelr resume {run.label}` delivers it" in capsys.readouterr().out
+    assert f"`activelr resume {run.folder}` delivers it" in capsys.readouterr().out
     server = start_server(tmp_path, port)
     try:
         resume(run)
