@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config.job import MODEL_CONFIG
+from activelr_service.config.model import MODEL_CONFIG
 from activelr_service.data.info import DataInfo
 from activelr_service.models import build_model
 

@@ -31,7 +31,7 @@ ALLOWED = {
 LIBRARIES = {
     "ray": {"training/worker.py", "driver/ray_run.py", "cli/cluster_commands.py"},
     "mlflow": {"tracking/tracker.py"},
-    "torch": {"optim", "training", "tasks.py", "driver/evaluate.py"},
+    "torch": {"optim", "training", "tasks", "driver/evaluate.py"},
 }
 
 

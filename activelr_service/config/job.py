@@ -3,96 +3,14 @@
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, field_validator
 
 from activelr_service.config.base import StrictConfig
+from activelr_service.config.data import DataConfig
+from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class TorchvisionModelConfig(StrictConfig):
-    """A torchvision classifier by name, from random weights."""
-
-    type: Literal["torchvision"] = "torchvision"
-    name: str = Field(description="A name of torchvision.models.list_models(), such as resnet18.")
-    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
-    args: dict[str, Any] = Field({}, description="Further keyword arguments of the torchvision constructor.")
-
-
-class CausalLMModelConfig(StrictConfig):
-    """A transformers causal language model from its config, with random weights."""
-
-    type: Literal["causal_lm"] = "causal_lm"
-    name: str = Field(description="A transformers model_type, such as gpt2.")
-    config: dict[str, Any] = Field({}, description="Fields of the transformers config that differ from its defaults.")
-
-
-class MLPModelConfig(StrictConfig):
-    """A multilayer perceptron with ReLU on flattened inputs."""
-
-    type: Literal["mlp"] = "mlp"
-    hidden: list[PositiveInt] = Field([64, 64], description="Widths of the hidden layers.")
-    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
-
-
-class PythonModelConfig(StrictConfig):
-    """Your own model: a callable in the pip entry point group ``activelr.models``, returning a torch.nn.Module."""
-
-    type: Literal["python"] = "python"
-    name: str = Field(description="Name of the entry point.")
-    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
-
-
-ModelConfig = Annotated[
-    TorchvisionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig, Field(discriminator="type")
-]
-
-MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
-
-
-class DigitsDataConfig(StrictConfig):
-    """The 1,797 handwritten digits that ship with scikit-learn: 1,437 to train on, 360 held out. No download."""
-
-    type: Literal["digits"] = "digits"
-    image_size: int = Field(
-        32, ge=8, le=256, description="Side of the square RGB images, in pixels; the originals have 8."
-    )
-
-
-class ImageFolderDataConfig(StrictConfig):
-    """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split."""
-
-    type: Literal["imagefolder"] = "imagefolder"
-    root: str = Field(description="The folder.")
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
-    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no val folder.")
-
-
-class NpzDataConfig(StrictConfig):
-    """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is to be held out.
-
-    Integer ``y``: classification; float ``y``: regression; no ``y`` and integer ``x`` of token ids: language modelling.
-    """
-
-    type: Literal["npz"] = "npz"
-    path: str = Field(description="The file.")
-    val_fraction: Fraction = Field(0.2, description="Held-out share where there is no x_val.")
-
-
-class PythonDataConfig(StrictConfig):
-    """Your own data: a callable in the pip entry point group ``activelr.data``, returning (train, val) datasets."""
-
-    type: Literal["python"] = "python"
-    name: str = Field(description="Name of the entry point.")
-    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
-
-
-DataConfig = Annotated[
-    DigitsDataConfig | ImageFolderDataConfig | NpzDataConfig | PythonDataConfig, Field(discriminator="type")
-]
 
 
 class WorkersConfig(StrictConfig):

@@ -3,6 +3,7 @@
 ``inspect`` says what the data are without torch, so that a job is checked at once; ``build`` makes the datasets.
 """
 
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,15 @@ _BY_TYPE: dict[str, ModuleType] = {
 def inspect_data(config: Any) -> DataInfo:
     """What the data are; raises :class:`~activelr_service.config.JobError` if they cannot be used."""
     return _BY_TYPE[config.type].inspect(config)
+
+
+def prepare_data(config: Any, cache: Path) -> Any:
+    """The config with what has to be made from the data once, before any worker reads them, made and kept in ``cache``.
+
+    Most types need nothing. A module that does has a function ``prepare``; called again it finds its work done.
+    """
+    module = _BY_TYPE[config.type]
+    return module.prepare(config, cache) if hasattr(module, "prepare") else config
 
 
 def build_data(config: Any) -> tuple[Any, Any]:

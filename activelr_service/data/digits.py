@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from activelr_service.config.job import DigitsDataConfig
+from activelr_service.config.data import DigitsDataConfig
 from activelr_service.data.info import DataInfo
 
 NUM_TRAIN, NUM_VAL = 1437, 360

@@ -3,7 +3,7 @@
 from typing import Any
 
 from activelr_service.config import JobError
-from activelr_service.config.job import PythonDataConfig
+from activelr_service.config.data import PythonDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.entry_points import DATA, load_entry_point
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from activelr_service.config import JobError
-from activelr_service.config.job import ImageFolderDataConfig
+from activelr_service.config.data import ImageFolderDataConfig
 from activelr_service.data.info import DataInfo, split_sizes
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder

@@ -4,15 +4,15 @@ from typing import Any, NamedTuple
 
 
 class DataInfo(NamedTuple):
-    """Shape and size of a dataset.
+    """Shape and size of a dataset. Rows are None where only :func:`~activelr_service.data.prepare_data` can count them.
 
     ``tasks``: what it can be used for, the default first. ``input_shape``: of one row. ``num_classes`` is set for
     classification, ``num_outputs`` for regression (values per row), ``vocab_size`` for token ids (largest id + 1).
     """
 
     tasks: tuple[str, ...]
-    num_train: int
-    num_val: int
+    num_train: int | None
+    num_val: int | None
     input_shape: tuple[int, ...]
     num_classes: int | None = None
     num_outputs: int | None = None
@@ -27,6 +27,8 @@ class DataInfo(NamedTuple):
 
     def describe(self) -> str:
         """One line for a log."""
+        if self.num_train is None:
+            return f"rows of shape {self.input_shape}, counted when the training starts"
         size = f"{self.num_train:,} training and {self.num_val:,} held-out rows of shape {self.input_shape}"
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
 

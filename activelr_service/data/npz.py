@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from activelr_service.config import JobError
-from activelr_service.config.job import NpzDataConfig
+from activelr_service.config.data import NpzDataConfig
 from activelr_service.data.info import DataInfo, split_sizes
 
 NAMES = ("x", "y", "x_val", "y_val")

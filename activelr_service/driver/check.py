@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from activelr_service.config import JobError, TrainJob
-from activelr_service.data import inspect_data
+from activelr_service.data import inspect_data, prepare_data
 from activelr_service.data.info import DataInfo
 from activelr_service.models import check_model
+from activelr_service.runs import output_root
 
 
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:
@@ -14,10 +15,19 @@ def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     task = infer_task(job, info)
     check_model(job, info, task)
     num_workers = job.workers.num_workers or 1
-    if info.num_train < num_workers:
+    if info.num_train is not None and info.num_train < num_workers:
         text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
         raise JobError.at("workers.num_workers", f"{text}; use at most {info.num_train}")
     return info, task
+
+
+def prepare_job(job: TrainJob) -> tuple[TrainJob, DataInfo]:
+    """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its rows are counted."""
+    check_job(job)
+    prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache")})
+    info, _ = check_job(prepared)
+    assert info.num_train is not None
+    return prepared, info
 
 
 def infer_task(job: TrainJob, info: DataInfo) -> str:

@@ -9,19 +9,17 @@ from activelr_service.driver.check import check_job
 from activelr_service.export import load_model
 from activelr_service.runs import Run
 from activelr_service.tasks import TASKS
+from activelr_service.training.evaluate import evaluate
 
 
-@torch.no_grad()
 def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """The metrics of the run's best model on the held-out rows of the job's data."""
     check_job(job)
     if not run.model.exists():
         raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
     assert job.task is not None
-    task, model = TASKS[job.task], load_model(run.model)
+    task = TASKS[job.task]
     _, val = build_data(job.data)
-    totals = dict.fromkeys(task.sums, 0.0)
-    for batch in DataLoader(val, batch_size=job.micro_batch_size()):
-        _, sums = task.step(model, batch)
-        totals = {name: totals[name] + sums[name].item() for name in totals}
-    return {"rows": len(val), **task.finish(totals)}
+    batches = DataLoader(val, batch_size=job.micro_batch_size(), collate_fn=task.collate)
+    metrics = evaluate(task, load_model(run.model), batches, torch.device("cpu"), "float32")
+    return {"rows": len(val), **metrics}

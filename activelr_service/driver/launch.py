@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import check_job
+from activelr_service.driver.check import check_job, prepare_job
 from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
@@ -34,12 +34,13 @@ def train(job: TrainJob) -> Run:
 
     Raises :class:`JobError` or :class:`TrackingError` before anything starts, :class:`RunFailedError` after.
     """
-    info, _ = check_job(job)
+    check_job(job)
     with hold(output_root(job.output_dir), job.name) as folder:
         run = unfinished_run(folder, job)
         if run is not None:
-            return _continue(run, info)
-        resolved, choices = resolve_job(job, info, find_resources())
+            return _continue(run)
+        prepared, info = prepare_job(job)
+        resolved, choices = resolve_job(prepared, info, find_resources())
         from activelr_service.training.build import check_forward
 
         check_forward(resolved, info)
@@ -63,12 +64,13 @@ def resume(run: Run) -> Run:
                 deliver(run, Tracker.reopen(_uri(run), state["mlflow_run_id"]))
                 _log_to(run)(f"run {run.label}: MLflow now has all of it")
             return run
-        return _continue(run, check_job(run.job())[0])
+        return _continue(run)
 
 
-def _continue(run: Run, info: DataInfo) -> Run:
+def _continue(run: Run) -> Run:
     from activelr_service.training.checkpoint import CheckpointStore
 
+    _, info = prepare_job(run.job())
     say = _log_to(run)
     epoch = CheckpointStore(run.checkpoints, run.journal, say).find_valid()
     if epoch < 0:
@@ -142,6 +144,7 @@ def _create_run_in_mlflow(job: TrainJob, folder: Path) -> Tracker:
 
 def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo, choices: list[Choice]) -> None:
     assert job.global_batch_size is not None
+    assert info.num_train is not None
     derived = {
         "num_train": info.num_train,
         "num_val": info.num_val,

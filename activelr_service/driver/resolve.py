@@ -42,7 +42,8 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
     task = _resolve_task(job, info, choices)
     workers = _resolve_workers(job, resources, choices)
     assert workers.num_workers is not None
-    batch_size = _resolve_batch_size(job, info, workers.num_workers, choices)
+    assert info.num_train is not None
+    batch_size = _resolve_batch_size(job, info.num_train, workers.num_workers, choices)
     lr = job.optimizer.lr
     if lr is None:
         lr = DEFAULT_LR[job.optimizer.type]
@@ -98,11 +99,11 @@ def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
     return uri
 
 
-def _resolve_batch_size(job: TrainJob, info: DataInfo, num_workers: int, choices: list[Choice]) -> int:
+def _resolve_batch_size(job: TrainJob, num_train: int, num_workers: int, choices: list[Choice]) -> int:
     unit = num_workers * job.grad_accum_steps
     size = job.global_batch_size
     if size is None:
-        size = _default_batch_size(info.num_train, unit)
+        size = _default_batch_size(num_train, unit)
         reason = f"at most {LARGEST_DEFAULT_BATCH}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"
         choices.append(Choice("global_batch_size", size, reason))
     elif size % unit:
@@ -111,8 +112,8 @@ def _resolve_batch_size(job: TrainJob, info: DataInfo, num_workers: int, choices
         raise JobError.at("global_batch_size", f"{size} is not a multiple of {parts}; {near}")
     else:
         choices.append(Choice("global_batch_size", size, "overridden by the job"))
-    if size > info.num_train:
-        text = f"a batch of {size} does not fit into {info.num_train} training rows"
+    if size > num_train:
+        text = f"a batch of {size} does not fit into {num_train} training rows"
         raise JobError.at("global_batch_size" if job.global_batch_size else "data", text)
     return size
 

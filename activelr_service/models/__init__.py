@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from activelr_service.config import JobError, TrainJob
-from activelr_service.config.job import (
+from activelr_service.config.model import (
     CausalLMModelConfig,
     MLPModelConfig,
     ModelConfig,

@@ -49,7 +49,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task).to(device)
     optimizer = build_optimizer(job.optimizer, model)
-    train_loader, val_loader = build_loaders(job, device)
+    train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
     return Training(
         job=job,
         task=TASKS[job.task],
@@ -69,7 +69,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.ActiveOp
     return OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
 
 
-def build_loaders(job: TrainJob, device: torch.device) -> tuple[DataLoader, DataLoader]:
+def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:
     """(train, val) loaders of this rank.
 
     Training rows are dealt so that step k sees the same rows whatever the number of workers; an incomplete last batch is
@@ -85,6 +85,7 @@ def build_loaders(job: TrainJob, device: torch.device) -> tuple[DataLoader, Data
         "batch_size": job.micro_batch_size(),
         "num_workers": job.workers.num_loader_workers,
         "pin_memory": device.type == "cuda",
+        "collate_fn": task.collate,
     }
     generator = torch.Generator()
     train_loader = DataLoader(train, sampler=sampler, drop_last=True, generator=generator, **common)

@@ -5,19 +5,18 @@ replicas agree, evaluate, commit a checkpoint, report.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import default_collate
 
 from activelr_service.record import Record, finite_metrics, gain_edges
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore, named_state
+from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
 
 OnEpoch = Callable[[Record], None]
 
@@ -49,7 +48,7 @@ def settle_buckets(training: Training) -> None:
         return
     buffers = [buffer.clone() for buffer in training.model.buffers()]
     rows = range(training.job.micro_batch_size())
-    batch = default_collate([training.train_loader.dataset[row] for row in rows])
+    batch = training.task.collate([training.train_loader.dataset[row] for row in rows])
     training.replica.train()
     loss, _ = training.task.step(training.replica, to_device(batch, training.device))
     loss.backward()
@@ -65,7 +64,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     train_seconds = time.monotonic() - start
     reduce_seconds = end_epoch(training, epoch)
     metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
-    metrics |= {f"val/{name}": value for name, value in evaluate(training).items()}
+    metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     gains = training.optimizer.gain_stats()
     metrics |= {f"optim/gain_{name}": gains[name] for name in gains if name not in ("share_grew", "non_finite")}
     metrics |= {
@@ -106,12 +105,13 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
 
 
-def train_step(training: Training, batches: Any, totals: "Totals", step: int) -> Tensor:
+def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
     accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
         batch = to_device(next(batches), training.device)
-        with reduce_gradients(training.replica, micro_step == accum_steps - 1), autocast(training):
+        is_last = micro_step == accum_steps - 1
+        with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
             loss, sums = training.task.step(training.replica, batch)
         (loss / accum_steps).backward()
         totals.add_loss(loss, sums, step)
@@ -134,41 +134,8 @@ def end_epoch(training: Training, epoch: int) -> float:
     return seconds
 
 
-@torch.no_grad()
-def evaluate(training: Training) -> dict[str, float]:
-    """The metrics on the held-out rows: each row counted once, whatever the number of ranks."""
-    training.model.eval()
-    totals = Totals(training.task.sums, training.device)
-    for batch in training.val_loader:
-        with autocast(training):
-            _, sums = training.task.step(training.model, to_device(batch, training.device))
-        totals.add(sums)
-    return training.task.finish(totals.over_ranks(0))
-
-
-class Totals:
-    """Sums kept on the device until the end of an epoch, and the first step whose loss was not finite."""
-
-    def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
-        self.sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
-        self.bad_step = torch.full((), -1.0, dtype=torch.float64, device=device)
-
-    def add(self, sums: dict[str, Tensor]) -> None:
-        for name, value in sums.items():
-            self.sums[name] += value
-
-    def add_loss(self, loss: Tensor, sums: dict[str, Tensor], step: int) -> None:
-        is_first = ~loss.detach().isfinite() & (self.bad_step < 0)
-        self.bad_step = torch.where(is_first, float(step), self.bad_step)
-        self.add(sums)
-
-    def over_ranks(self, num_steps: int) -> dict[str, float]:
-        """Summed over ranks, in two collectives; ``first_bad_step`` is there if a rank met one."""
-        values = distributed.sum_(torch.stack(list(self.sums.values())))
-        steps_after_bad = torch.where(self.bad_step >= 0, num_steps - self.bad_step, 0.0)
-        worst = distributed.max_(steps_after_bad).item()
-        sums = dict(zip(self.sums, values.tolist(), strict=True))
-        return {**sums, "first_bad_step": num_steps - worst} if worst > 0 else sums
+def evaluate_held_out(training: Training) -> dict[str, float]:
+    return evaluate(training.task, training.model, training.val_loader, training.device, training.job.precision)
 
 
 def clip_gradients(training: Training) -> Tensor:
@@ -183,13 +150,3 @@ def clip_gradients(training: Training) -> Tensor:
 def reduce_gradients(replica: nn.Module, is_last: bool) -> Any:
     """Only the last micro-batch of a step sends gradients to the other ranks."""
     return replica.no_sync() if isinstance(replica, DistributedDataParallel) and not is_last else nullcontext()
-
-
-def autocast(training: Training) -> Any:
-    if training.job.precision == "float32":
-        return nullcontext()
-    return torch.autocast(training.device.type, dtype=torch.bfloat16)
-
-
-def to_device(batch: Iterable[Tensor], device: torch.device) -> list[Tensor]:
-    return [tensor.to(device, non_blocking=True) for tensor in batch]

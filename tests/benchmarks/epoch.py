@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.models import resnet18
 
-from activelr_service.config.job import DigitsDataConfig
+from activelr_service.config.data import DigitsDataConfig
 from activelr_service.data import build_data
 from activelr_service.optim import ActiveAdamW
 from activelr_service.record import read_journal

@@ -1,0 +1,47 @@
+"""What a job's ``model`` may be."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from activelr_service.config.base import PositiveInt, StrictConfig
+
+
+class TorchvisionModelConfig(StrictConfig):
+    """A torchvision classifier by name, from random weights."""
+
+    type: Literal["torchvision"] = "torchvision"
+    name: str = Field(description="A name of torchvision.models.list_models(), such as resnet18.")
+    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
+    args: dict[str, Any] = Field({}, description="Further keyword arguments of the torchvision constructor.")
+
+
+class CausalLMModelConfig(StrictConfig):
+    """A transformers causal language model from its config, with random weights."""
+
+    type: Literal["causal_lm"] = "causal_lm"
+    name: str = Field(description="A transformers model_type, such as gpt2.")
+    config: dict[str, Any] = Field({}, description="Fields of the transformers config that differ from its defaults.")
+
+
+class MLPModelConfig(StrictConfig):
+    """A multilayer perceptron with ReLU on flattened inputs."""
+
+    type: Literal["mlp"] = "mlp"
+    hidden: list[PositiveInt] = Field([64, 64], description="Widths of the hidden layers.")
+    num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
+
+
+class PythonModelConfig(StrictConfig):
+    """Your own model: a callable in the pip entry point group ``activelr.models``, returning a torch.nn.Module."""
+
+    type: Literal["python"] = "python"
+    name: str = Field(description="Name of the entry point.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
+
+
+ModelConfig = Annotated[
+    TorchvisionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig, Field(discriminator="type")
+]
+
+MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
