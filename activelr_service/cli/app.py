@@ -68,6 +68,8 @@ def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - t
     with source.locating():
         info, task = check_job(checked)
     print(f"{job} is valid: {checked.name}, {task}, {checked.epochs} epochs; {info.describe()}")
+    for note in info.notes:
+        print(f"  {note}")
 
 
 @app.command()

@@ -25,6 +25,22 @@ class ImageFolderDataConfig(StrictConfig):
     val_fraction: Fraction = Field(0.1, description="Held-out share where there is no val folder.")
 
 
+class CIFAR10DataConfig(StrictConfig):
+    """CIFAR-10 as published: the folder ``cifar-10-batches-py`` of python batches, under ``root`` or ``root`` itself."""
+
+    type: Literal["cifar10"] = "cifar10"
+    root: str = Field(description="The folder.")
+    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+
+
+class CIFAR100DataConfig(StrictConfig):
+    """CIFAR-100 as published: the folder ``cifar-100-python`` of python batches, under ``root`` or ``root`` itself."""
+
+    type: Literal["cifar100"] = "cifar100"
+    root: str = Field(description="The folder.")
+    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+
+
 class NpzDataConfig(StrictConfig):
     """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is to be held out.
 
@@ -36,6 +52,42 @@ class NpzDataConfig(StrictConfig):
     val_fraction: Fraction = Field(0.2, description="Held-out share where there is no x_val.")
 
 
+class NumberColumn(StrictConfig):
+    """A column of numbers, shown to the model as (value - mean) / std; a missing value as 0."""
+
+    name: str
+    mean: float
+    std: float = Field(gt=0)
+
+
+class CategoryColumn(StrictConfig):
+    """A column of categories, shown to the model as one 0 or 1 each; a missing or unknown value as all 0."""
+
+    name: str
+    categories: list[str]
+
+
+class TableDataConfig(StrictConfig):
+    """Rows of a .csv or .parquet file: numbers and categories, and the column to predict."""
+
+    type: Literal["table"] = "table"
+    path: str = Field(description="The file, .csv or .parquet; its first line names the columns of a .csv.")
+    val_path: str | None = Field(None, description="A file of the same columns to validate on.")
+    target: str = Field(
+        description="Column to predict. Text, true or false and integers of at most 100 values are classes; other numbers"
+        " are standardised, so that a loss of 1 is that of always answering the mean."
+    )
+    ignore: list[str] = Field([], description="Columns to leave out, such as row numbers and names.")
+    val_fraction: Fraction = Field(0.2, description="Held-out share where there is no val_path.")
+    columns: list[NumberColumn | CategoryColumn] | None = Field(
+        None, description="Derived from the training rows when the job starts: how each column is shown to the model."
+    )
+    classes: list[str] | None = Field(None, description="Derived: the values of the target, if they are classes.")
+    target_column: NumberColumn | None = Field(
+        None, description="Derived: the target's mean and deviation, if a number."
+    )
+
+
 class PythonDataConfig(StrictConfig):
     """Your own data: a callable in the pip entry point group ``activelr.data``, returning (train, val) datasets."""
 
@@ -45,5 +97,12 @@ class PythonDataConfig(StrictConfig):
 
 
 DataConfig = Annotated[
-    DigitsDataConfig | ImageFolderDataConfig | NpzDataConfig | PythonDataConfig, Field(discriminator="type")
+    DigitsDataConfig
+    | ImageFolderDataConfig
+    | CIFAR10DataConfig
+    | CIFAR100DataConfig
+    | NpzDataConfig
+    | TableDataConfig
+    | PythonDataConfig,
+    Field(discriminator="type"),
 ]

@@ -7,13 +7,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import digits, entry_point, imagefolder, npz
+from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table
 from activelr_service.data.info import DataInfo
 
 _BY_TYPE: dict[str, ModuleType] = {
     "digits": digits,
     "imagefolder": imagefolder,
+    "cifar10": cifar,
+    "cifar100": cifar,
     "npz": npz,
+    "table": table,
     "python": entry_point,
 }
 

@@ -7,7 +7,8 @@ class DataInfo(NamedTuple):
     """Shape and size of a dataset. Rows are None where only :func:`~activelr_service.data.prepare_data` can count them.
 
     ``tasks``: what it can be used for, the default first. ``input_shape``: of one row. ``num_classes`` is set for
-    classification, ``num_outputs`` for regression (values per row), ``vocab_size`` for token ids (largest id + 1).
+    classification, ``num_outputs`` for regression (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes``
+    are lines for the user to know.
     """
 
     tasks: tuple[str, ...]
@@ -18,6 +19,7 @@ class DataInfo(NamedTuple):
     num_outputs: int | None = None
     vocab_size: int | None = None
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":

@@ -49,8 +49,8 @@ def train(job: TrainJob) -> Run:
         run.update(mlflow_run_id=tracker.run_id, tracked=False)
         say = _log_to(run)
         say(f"run {run.label}: {info.describe()}")
-        for choice in choices:
-            say(f"  {choice}")
+        for line in (*info.notes, *choices):
+            say(f"  {line}")
         _log_start(tracker, run, resolved, info, choices)
         return _see_through(run, resolved, info, tracker, say)
 

@@ -1,0 +1,165 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as published: python pickle batches, of which only arrays are loaded."""
+
+import hashlib
+import io
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from activelr_service.config import JobError
+from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
+from activelr_service.data.info import DataInfo
+
+Config = CIFAR10DataConfig | CIFAR100DataConfig
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images of CIFAR-10
+SHAPE = (3, 32, 32)
+
+
+class Layout(NamedTuple):
+    """Where a dataset keeps what. MD5 sums are those of the published files (as torchvision has them)."""
+
+    folder: str
+    train: dict[str, str]
+    test: dict[str, str]
+    meta: str
+    labels: str
+    names: str
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        folder="cifar-10-batches-py",
+        train={
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+        },
+        test={"test_batch": "40351d587109b95175f43aff81a1287e"},
+        meta="batches.meta",
+        labels="labels",
+        names="label_names",
+    ),
+    "cifar100": Layout(
+        folder="cifar-100-python",
+        train={"train": "16019d7e3df5f24257cddd939b257f8d"},
+        test={"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        meta="meta",
+        labels="fine_labels",
+        names="fine_label_names",
+    ),
+}
+
+# What a pickled array is made of, under NumPy 1 and 2, with protocols 2 to 5. Nothing else is looked up.
+ARRAY_PARTS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("_codecs", "encode"),
+    *((f"numpy.{core}.multiarray", "_reconstruct") for core in ("core", "_core")),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+}
+
+
+def inspect(config: Config) -> DataInfo:
+    """Reads the files; a file that differs from the published one is noted, not refused."""
+    layout, folder = LAYOUTS[config.type], _find_folder(config)
+    (_, train_labels), (_, val_labels) = (_read_split(config, files) for files in (layout.train, layout.test))
+    names = _read(folder / layout.meta).get(layout.names) if (folder / layout.meta).exists() else None
+    num_classes = 10 if config.type == "cifar10" else 100
+    for labels in (train_labels, val_labels):
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise JobError.at("data.root", f"{folder} has labels outside 0 to {num_classes - 1}")
+    classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names or range(num_classes))
+    return DataInfo(
+        tasks=("classification",),
+        num_train=len(train_labels),
+        num_val=len(val_labels),
+        input_shape=SHAPE,
+        num_classes=num_classes,
+        classes=classes,
+        notes=_unpublished(folder, {**layout.train, **layout.test}),
+    )
+
+
+def build(config: Config) -> tuple[Any, Any]:
+    """(train, val) datasets of normalised float32 images and int64 labels. Training images are cropped at random out of
+    4 pixels of padding and flipped (He et al. 2016), unless ``augment`` is off; the published test images validate."""
+    import torch
+    from torchvision.transforms import v2
+
+    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    crop_and_flip = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()] if config.augment else []
+    layout = LAYOUTS[config.type]
+    train, val = (
+        ImageArrays(*_read_split(config, files), v2.Compose([*augmentation, *finish]))
+        for files, augmentation in ((layout.train, crop_and_flip), (layout.test, []))
+    )
+    return train, val
+
+
+class ImageArrays:
+    """A map-style dataset of uint8 images (N, 3, H, W) and labels, transformed as they are read."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Any) -> None:
+        import torch
+
+        self.images, self.labels, self.transform = torch.from_numpy(images), labels.tolist(), transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.images[index]), self.labels[index]
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Loads containers, numbers, text and NumPy arrays, and refuses to look up anything else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ARRAY_PARTS:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"holds {module}.{name}, which is not an array")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The mapping in a batch file, its keys as text whatever Python wrote it."""
+    try:
+        content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
+    except Exception as error:
+        raise JobError.at("data.root", f"{path} is not a readable CIFAR batch: {error}") from error
+
+
+def _read_split(config: Config, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """(images (N, 3, 32, 32) uint8, labels (N,) int64) of all files of a split."""
+    parts = [_read_batch(_find_folder(config) / name, LAYOUTS[config.type].labels) for name in files]
+    return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
+
+
+def _read_batch(path: Path, labels_key: str) -> tuple[np.ndarray, np.ndarray]:
+    batch = _read(path)
+    images, labels = np.asarray(batch.get("data")), np.asarray(batch.get(labels_key))
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072 or labels.shape != images.shape[:1]:
+        text = f"uint8 'data' of shape (rows, 3072) and as many {labels_key!r} are wanted"
+        raise JobError.at("data.root", f"{path}: {text}, got {images.dtype} {images.shape} and {labels.shape}")
+    return images.reshape(-1, *SHAPE), labels.astype(np.int64)
+
+
+def _find_folder(config: Config) -> Path:
+    """``root`` itself or the published folder in it; raises :class:`JobError` naming the first missing file."""
+    layout, root = LAYOUTS[config.type], Path(config.root)
+    folder = root / layout.folder if (root / layout.folder).is_dir() else root
+    for name in (*layout.train, *layout.test):
+        if not (folder / name).is_file():
+            raise JobError.at("data.root", f"no such file: {folder / name}; root is what holds {layout.folder}")
+    return folder
+
+
+def _unpublished(folder: Path, md5: dict[str, str]) -> tuple[str, ...]:
+    """A line that names the files whose MD5 sum is not that of the published ones; none if all agree."""
+    sums = {name: hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in md5}
+    differing = [name for name in md5 if sums[name] != md5[name]]
+    return (f"not the published files, by MD5: {', '.join(differing)} in {folder}",) if differing else ()
