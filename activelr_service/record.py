@@ -11,6 +11,7 @@ from activelr_service.config import TrainJob
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
+GRAD_NORM_PREFIX = "grad_l1/"
 
 
 @dataclass(frozen=True)

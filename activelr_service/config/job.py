@@ -63,6 +63,10 @@ class TrainJob(StrictConfig):
     clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; None does not clip.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the model under autocast.")
     compile: bool = Field(False, description="Compile the model with torch.compile.")
+    channels_last: bool = Field(False, description="Keep images and convolutions in the channels-last memory format.")
+    log_grad_norms: bool = Field(
+        False, description="Log the L1 norm of the gradient of every layer (Figure 2 of the paper), and draw it."
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="All randomness derives from it.")
     workers: WorkersConfig = Field(default_factory=WorkersConfig)
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from activelr_service.config.base import JobError, Location, Problem, dotted
 from activelr_service.config.job import TrainJob
+from activelr_service.config.presets import apply_preset
 from activelr_service.config.yaml_file import parse_yaml, read_yaml
 
 
@@ -54,7 +55,7 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob,
     with source.locating():
         if not isinstance(document.data, dict):
             raise JobError([Problem((), "a job is one mapping of keys to values")])
-        for override in overrides:
+        for override in apply_preset(document.data, document.lines, overrides):
             _apply_override(document.data, override, source)
         return parse_job(document.data), source
 

@@ -13,6 +13,9 @@ class TorchvisionModelConfig(StrictConfig):
     type: Literal["torchvision"] = "torchvision"
     name: str = Field(description="A name of torchvision.models.list_models(), such as resnet18.")
     num_classes: PositiveInt | None = Field(None, description="Derived from the data; given, it must agree with them.")
+    stem: Literal["imagenet", "cifar"] = Field(
+        "imagenet", description="cifar: a ResNet begins with a 3 x 3 convolution and no pooling, for small images."
+    )
     args: dict[str, Any] = Field({}, description="Further keyword arguments of the torchvision constructor.")
 
 

@@ -50,4 +50,4 @@ def deliver(run: Run, tracker: Tracker) -> None:
 def _artifacts(run: Run) -> list[Path]:
     candidates = ["job.yaml", "resolved.yaml", "run.log", "failure.json", "journal.jsonl"]
     files = [run.folder / name for name in candidates if (run.folder / name).exists()]
-    return files + sorted(run.figures.glob("*.png")) + sorted(run.model.glob("*"))
+    return files + sorted(run.figures.glob("*")) + sorted(run.model.glob("*"))

@@ -20,6 +20,8 @@ from activelr_service.data.info import DataInfo
 from activelr_service.entry_points import MODELS, load_entry_point
 from activelr_service.models.torchvision_names import TORCHVISION_NAMES
 
+RESNETS = ("resnet", "resnext", "wide_resnet")
+
 
 def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
     """Raise :class:`JobError` if the model cannot suit the data and the task; no torch needed."""
@@ -28,6 +30,8 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
         close = get_close_matches(model.name, TORCHVISION_NAMES, n=1)
         hint = f'did you mean "{close[0]}"?' if close else "see torchvision.models.list_models()"
         raise JobError.at("model.name", f"torchvision has no classifier {model.name!r}; {hint}")
+    if isinstance(model, TorchvisionModelConfig) and model.stem == "cifar" and not model.name.startswith(RESNETS):
+        raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {model.name!r}")
     given = getattr(model, "num_classes", None)
     if given is not None and task == "classification" and given != info.num_classes:
         text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
@@ -66,9 +70,20 @@ def _build_torchvision(config: TorchvisionModelConfig, info: DataInfo, num_outpu
     if config.name in ("googlenet", "inception_v3"):
         args = {"aux_logits": False, "init_weights": True, **args}
     try:
-        return get_model(config.name, weights=None, num_classes=num_outputs, **args)
+        model = get_model(config.name, weights=None, num_classes=num_outputs, **args)
     except (TypeError, ValueError) as error:
         raise JobError.at("model.args", f"{config.name}: {error}") from error
+    return _with_cifar_stem(model) if config.stem == "cifar" else model
+
+
+def _with_cifar_stem(model: Any) -> Any:
+    """A torchvision ResNet that keeps the resolution of 32 x 32 images at its start (He et al. 2016, section 4.2)."""
+    from torch import nn
+
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    return model
 
 
 def _build_causal_lm(config: CausalLMModelConfig, info: DataInfo) -> Any:

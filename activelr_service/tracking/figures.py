@@ -1,5 +1,6 @@
-"""Pictures of a run: its learning curves, and how its gains spread out."""
+"""Pictures of a run: its learning curves, how its gains spread out, and the norms of its gradients."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,22 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from activelr_service.record import Record, gain_edges
+from activelr_service.record import GRAD_NORM_PREFIX, Record, gain_edges
 
 TRAIN_COLOR, VAL_COLOR = "#0072B2", "#D55E00"  # Okabe & Ito, told apart by colour-blind readers
 SECOND_METRICS = ("accuracy", "perplexity")
 
 
 def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
-    """Write ``learning_curves.png`` and ``gain_histogram.png``; returns their paths."""
+    """Write ``learning_curves.png`` and ``gain_histogram.png``, and ``gradient_norms.png`` and ``.csv`` if there are any.
+
+    Returns their paths.
+    """
     folder.mkdir(exist_ok=True)
     pictures = {"learning_curves.png": _learning_curves, "gain_histogram.png": _gain_histogram}
+    if _layers(history):
+        pictures["gradient_norms.png"] = _gradient_norms
+        _write_gradient_norms(folder / "gradient_norms.csv", history)
     for name, draw in pictures.items():
         figure = draw(history, title)
         figure.savefig(folder / name, dpi=130)
@@ -73,4 +80,41 @@ def _gain_histogram(history: list[Record], title: str) -> Any:
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set(xlabel="epoch", ylabel="gain", title=f"{title}: gains over epochs")
     axis.legend(frameon=False, loc="lower left")
+    return figure
+
+
+def _layers(history: list[Record]) -> list[str]:
+    """The layers whose gradient norms were logged, from the first to the last."""
+    return [name.removeprefix(GRAD_NORM_PREFIX) for name in history[-1].metrics if name.startswith(GRAD_NORM_PREFIX)]
+
+
+def _write_gradient_norms(path: Path, history: list[Record]) -> None:
+    layers = _layers(history)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", *layers])
+        for record in history:
+            writer.writerow([record.epoch, *(record.metrics.get(GRAD_NORM_PREFIX + layer) for layer in layers)])
+
+
+def _gradient_norms(history: list[Record], title: str) -> Any:
+    """Figure 2 of the paper: a line a layer, the last in its own colour, beside the training loss."""
+    layers, epochs = _layers(history), [record.epoch for record in history]
+    figure, (axis, loss_axis) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.6, 1))
+    colors = plt.get_cmap("viridis")(np.linspace(0.95, 0.1, len(layers)))
+    for layer, color in zip(layers, colors, strict=True):
+        is_last = layer == layers[-1]
+        norms = [record.metrics.get(GRAD_NORM_PREFIX + layer, np.nan) for record in history]
+        axis.plot(epochs, norms, color=VAL_COLOR if is_last else color, linewidth=2.5 if is_last else 1.2)
+    scale = plt.cm.ScalarMappable(plt.Normalize(1, len(layers)), "viridis_r")
+    figure.colorbar(scale, ax=axis, label="layer, from input to output")
+    axis.plot([], [], color=VAL_COLOR, linewidth=2.5, label=f"last layer, {layers[-1]}")
+    axis.legend(frameon=False, loc="upper right")
+    axis.set(xlabel="epoch", ylabel="mean L1 norm of the gradient", yscale="log")
+    loss_axis.plot(epochs, [record.metrics.get("train/loss", np.nan) for record in history], color=TRAIN_COLOR)
+    loss_axis.set(xlabel="epoch", ylabel="training loss")
+    for each in (axis, loss_axis):
+        each.grid(alpha=0.3)
+        each.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(f"{title}: gradient norms over epochs")
     return figure

@@ -18,6 +18,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.models import build_model
 from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed
+from activelr_service.training.grad_norms import GradNorms
 
 OPTIMIZERS = {
     "active_sgd": optim.ActiveSGD,
@@ -40,6 +41,7 @@ class Training:
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
+    grad_norms: GradNorms | None = None
 
 
 def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
@@ -48,6 +50,8 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task).to(device)
+    if job.channels_last:
+        model = model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
     return Training(
@@ -60,6 +64,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         train_loader=train_loader,
         val_loader=val_loader,
         steps_per_epoch=len(train_loader) // job.grad_accum_steps,
+        grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )
 
 

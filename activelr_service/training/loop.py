@@ -75,6 +75,8 @@ def run_epoch(training: Training, epoch: int) -> Record:
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
+    if training.grad_norms is not None:
+        metrics |= training.grad_norms.take()
     return Record(
         epoch=epoch,
         global_step=epoch * training.steps_per_epoch,
@@ -115,6 +117,8 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
             loss, sums = training.task.step(training.replica, batch)
         (loss / accum_steps).backward()
         totals.add_loss(loss, sums, step)
+    if training.grad_norms is not None:
+        training.grad_norms.add()
     norm = clip_gradients(training)
     training.optimizer.step()
     training.optimizer.zero_grad()

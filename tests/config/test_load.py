@@ -50,6 +50,7 @@ def test_every_shipped_config_is_valid(path):
         ("seed: " + "[" * 5000, "nested deeper than 20 levels"),
         ("seed: " + "9" * 5000 + "\n", "job.yaml:6: seed: must be a valid integer"),
     ],
+    ids=lambda text: text[:40],
 )
 def test_bad_input_gets_one_line_with_file_line_path_and_remedy(job_file, append, expected):
     with pytest.raises(JobError) as caught:

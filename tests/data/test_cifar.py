@@ -34,7 +34,7 @@ def test_a_generated_copy_is_told_from_the_published_one_and_loads(tmp_path):
 
 def test_validation_images_are_the_files_own_normalised_and_training_images_are_augmented(tmp_path):
     folder = write_cifar(tmp_path)
-    raw = pickle.loads((folder / "test_batch").read_bytes())[b"data"].reshape(-1, 3, 32, 32)
+    raw = pickle.loads((folder / "test_batch").read_bytes())[b"data"].reshape(-1, 3, 32, 32)  # noqa: S301 - written above
     train, val = build_data(data_config(type="cifar10", root=str(tmp_path)))
     restored = val[3][0] * torch.tensor(STD)[:, None, None] + torch.tensor(MEAN)[:, None, None]
     np.testing.assert_allclose(restored.numpy() * 255, raw[3], atol=1e-3)
@@ -72,5 +72,5 @@ def test_a_truncated_or_missing_file_is_named(tmp_path):
     with pytest.raises(JobError, match="data_batch_2 is not a readable CIFAR batch"):
         inspect_data(data_config(type="cifar10", root=str(tmp_path)))
     batch.unlink()
-    with pytest.raises(JobError, match="no such file: .*data_batch_2; root is what holds cifar-10-batches-py"):
+    with pytest.raises(JobError, match=r"no such file: .*data_batch_2; root is what holds cifar-10-batches-py"):
         inspect_data(data_config(type="cifar10", root=str(tmp_path)))

@@ -111,3 +111,22 @@ def test_an_exported_model_is_built_again_with_the_same_outputs(tmp_path):
 def test_the_quickstart_fits_its_data():
     info, task = check_job(job_with({"type": "torchvision", "name": "resnet18"}, task=None))
     assert (info.num_classes, task) == (10, "classification")
+
+
+def test_the_cifar_stem_keeps_the_resolution_and_suits_resnets_only():
+    stem = {"type": "torchvision", "stem": "cifar"}
+    with torch.device("meta"):
+        model = build_model(job_with({**stem, "name": "resnet34"}).model, IMAGES, "classification")
+        assert model.maxpool(model.conv1(torch.zeros(1, 3, 32, 32))).shape == (1, 64, 32, 32)
+        assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(JobError, match=r"model\.stem: only ResNets have a stem for small images, got 'vgg11'"):
+        check_model(job_with({**stem, "name": "vgg11"}), IMAGES, "classification")
+
+
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 11_689_512), ("resnet34", 21_797_672)])
+def test_a_resnet_has_the_parameters_of_torchvisions(name, count):
+    with torch.device("meta"):
+        model = build_model(
+            job_with({"type": "torchvision", "name": name}).model, IMAGES._replace(num_classes=1000), "classification"
+        )
+    assert sum(param.numel() for param in model.parameters()) == count
