@@ -59,6 +59,8 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
     shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
+    if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
+        shown.append(f"{skipped} corrupt skipped")
     shown.append(f"ETA {_duration(seconds_left)}" if record.epoch < job.epochs else "done")
     return "  ".join(shown)
 

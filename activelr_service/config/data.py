@@ -6,6 +6,11 @@ from pydantic import Field
 
 from activelr_service.config.base import Fraction, StrictConfig
 
+OnCorrupt = Annotated[
+    Literal["fail", "skip"],
+    Field(description="A file that cannot be decoded ends the training, or is left out, counted and named in the log."),
+]
+
 
 class DigitsDataConfig(StrictConfig):
     """The 1,797 handwritten digits that ship with scikit-learn: 1,437 to train on, 360 held out. No download."""
@@ -23,6 +28,7 @@ class ImageFolderDataConfig(StrictConfig):
     root: str = Field(description="The folder.")
     image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
     val_fraction: Fraction = Field(0.1, description="Held-out share where there is no val folder.")
+    on_corrupt: OnCorrupt = "fail"
 
 
 class CIFAR10DataConfig(StrictConfig):

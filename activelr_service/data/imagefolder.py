@@ -1,11 +1,13 @@
 """Images in one folder per class, decoded by torchvision as they are needed."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
+from activelr_service.data.images import load_image_or_skip
 from activelr_service.data.info import DataInfo, split_sizes
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
@@ -30,21 +32,35 @@ def inspect(config: ImageFolderDataConfig) -> DataInfo:
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images: random crops and flips to train on, centre crops to validate."""
+    """(train, val) datasets of normalised float32 images: random crops and flips to train on, centre crops to validate.
+
+    A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
+    """
     import torch
     from torch.utils.data import Subset
     from torchvision.datasets import ImageFolder
 
-    root, crop, centre = Path(config.root), *_transforms(config.image_size)
+    root, transforms = Path(config.root), [UnlessSkipped(transform) for transform in _transforms(config.image_size)]
+    folders = [root / "train", root / "val"] if _is_split(root) else [root, root]
+    load = partial(load_image_or_skip, on_corrupt=config.on_corrupt)
+    train, val = (
+        ImageFolder(str(folder), transform, loader=load) for folder, transform in zip(folders, transforms, strict=True)
+    )
     if _is_split(root):
-        return (
-            ImageFolder(str(root / "train"), crop, loader=_load_image),
-            ImageFolder(str(root / "val"), centre, loader=_load_image),
-        )
-    train, val = (ImageFolder(str(root), transform, loader=_load_image) for transform in (crop, centre))
+        return train, val
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
     num_train, _ = split_sizes(len(train), config.val_fraction)
     return Subset(train, order[:num_train]), Subset(val, order[num_train:])
+
+
+class UnlessSkipped:
+    """A transform of images that leaves None, a skipped image, as it is."""
+
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> Any:
+        return None if image is None else self.transform(image)
 
 
 def _is_split(root: Path) -> bool:
@@ -64,16 +80,6 @@ def _count_images(folder: Path) -> dict[str, int]:
     if empty:
         raise JobError.at("data.root", f"class folders without an image under {folder}: {', '.join(empty)}")
     return counts
-
-
-def _load_image(path: str) -> Any:
-    from PIL import Image
-
-    try:
-        with open(path, "rb") as file:
-            return Image.open(file).convert("RGB")
-    except Exception as error:
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
 
 
 def _transforms(size: int) -> tuple[Any, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.data import default_collate
 
 from activelr_service.tasks.task import Sums, Task, example_sums, mean_loss
 
@@ -21,4 +22,17 @@ def finish(sums: dict[str, float]) -> dict[str, float]:
     return {**mean_loss(sums), "accuracy": sums["correct"] / sums["count"], "top5_accuracy": top5}
 
 
-TASK = Task(step, finish, ("loss", "count", "correct", "correct_top5"), score="accuracy", higher_is_better=True)
+def collate(rows: list[Any]) -> Any:
+    """(inputs, targets) of the rows, without those whose input is None, skipped as corrupt; None if no row is left."""
+    kept = [row for row in rows if row[0] is not None]
+    return default_collate(kept) if kept else None
+
+
+TASK = Task(
+    step,
+    finish,
+    ("loss", "count", "correct", "correct_top5"),
+    score="accuracy",
+    higher_is_better=True,
+    collate=collate,
+)

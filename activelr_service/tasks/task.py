@@ -17,8 +17,8 @@ class Task:
 
     Metrics are sums over examples, so that a metric over all ranks is the sum of the ranks' sums, whatever their shares;
     ``finish`` turns summed sums into the metrics of an epoch. ``score`` names the metric that tells the best epoch and
-    ``higher_is_better`` how. ``collate`` makes a batch of rows. ``evaluator`` makes what measures held-out rows
-    where sums do not do (:class:`activelr_service.training.evaluate.Evaluator`).
+    ``higher_is_better`` how. ``collate`` makes a batch of rows, or None of none. ``evaluator`` makes what measures held-out
+    rows where sums do not do (:class:`activelr_service.training.evaluate.Evaluator`).
     """
 
     step: Callable[[nn.Module, Any], tuple[Tensor, Sums]]

@@ -11,7 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from activelr_service.record import GRAD_NORM_PREFIX, Record, gain_edges
 
@@ -107,7 +107,7 @@ def _gradient_norms(history: list[Record], title: str) -> Any:
         norms = [record.metrics.get(GRAD_NORM_PREFIX + layer, np.nan) for record in history]
         axis.plot(epochs, norms, color=VAL_COLOR if is_last else color, linewidth=2.5 if is_last else 1.2)
     scale = plt.cm.ScalarMappable(plt.Normalize(1, len(layers)), "viridis_r")
-    figure.colorbar(scale, ax=axis, label="layer, from input to output")
+    figure.colorbar(scale, ax=axis, label="layer, from input to output", ticks=MaxNLocator(integer=True))
     axis.plot([], [], color=VAL_COLOR, linewidth=2.5, label=f"last layer, {layers[-1]}")
     axis.legend(frameon=False, loc="upper right")
     axis.set(xlabel="epoch", ylabel="mean L1 norm of the gradient", yscale="log")

@@ -10,7 +10,8 @@ from activelr_service.training import distributed
 
 
 class Evaluator(Protocol):
-    """Collects what a model makes of this rank's batches; ``compute`` gives the metrics over the rows of all ranks."""
+    """Collects what a model makes of this rank's batches; ``compute`` gives the metrics over the rows of all ranks, and
+    the ``count`` of examples they were measured on."""
 
     def update(self, model: nn.Module, batch: Any) -> None: ...
 
@@ -23,8 +24,9 @@ def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, p
     model.eval()
     evaluator: Evaluator = task.evaluator() if task.evaluator else SumEvaluator(task, device)
     for batch in batches:
-        with autocast(device, precision):
-            evaluator.update(model, to_device(batch, device))
+        if batch is not None:
+            with autocast(device, precision):
+                evaluator.update(model, to_device(batch, device))
     return evaluator.compute()
 
 
@@ -39,7 +41,8 @@ class SumEvaluator:
         self.totals.add(self.task.step(model, batch)[1])
 
     def compute(self) -> dict[str, float]:
-        return self.task.finish(self.totals.over_ranks(0))
+        sums = self.totals.over_ranks(0)
+        return {**self.task.finish(sums), "count": sums["count"]}
 
 
 class Totals:

@@ -64,6 +64,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     train_seconds = time.monotonic() - start
     reduce_seconds = end_epoch(training, epoch)
     metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
+    metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     gains = training.optimizer.gain_stats()
     metrics |= {f"optim/gain_{name}": gains[name] for name in gains if name not in ("share_grew", "non_finite")}
@@ -75,6 +76,8 @@ def run_epoch(training: Training, epoch: int) -> Record:
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
+    if getattr(training.job.data, "on_corrupt", "fail") == "skip":
+        metrics |= count_skipped(training, metrics)
     if training.grad_norms is not None:
         metrics |= training.grad_norms.take()
     return Record(
@@ -84,6 +87,13 @@ def run_epoch(training: Training, epoch: int) -> Record:
         metrics=finite_metrics(metrics),
         gain_histogram=training.optimizer.gain_histogram(gain_edges()),
     )
+
+
+def count_skipped(training: Training, metrics: dict[str, float]) -> dict[str, float]:
+    """How many rows of the epoch were left out as corrupt: those that were due less those that were counted."""
+    due = training.steps_per_epoch * (training.job.global_batch_size or 0)
+    held_out = len(training.val_loader.dataset.dataset)  # type: ignore[attr-defined] # a Subset for each rank
+    return {"train/skipped": due - metrics["train/count"], "val/skipped": held_out - metrics["val/count"]}
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
@@ -112,6 +122,8 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
     accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
         batch = to_device(next(batches), training.device)
+        if batch is None:
+            raise ValueError("every row of a batch is corrupt: the files are named in the log; repair or remove them")
         is_last = micro_step == accum_steps - 1
         with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
             loss, sums = training.task.step(training.replica, batch)

@@ -12,6 +12,9 @@ from PIL import Image
 from activelr_service.config import JobError, parse_job
 from activelr_service.data import build_data, inspect_data
 from activelr_service.driver.check import check_job
+from tests.conftest import small_job
+from tests.training.test_loop import resolved
+from tests.training.test_loop import train as train_job
 
 
 def data_config(**data):
@@ -174,3 +177,44 @@ def install_entry_points(folder, monkeypatch):
         "[activelr.data]\nsquares = user_package:squares\n[activelr.models]\nnet = user_package:net\n"
     )
     monkeypatch.syspath_prepend(str(folder))
+
+
+def write_odd_images(root):
+    """A grey, a CMYK, a palette and a transparent image, and one cut off in the middle, among whole ones."""
+    write_images(root)
+    rng = np.random.default_rng(1)
+    whole = Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    for mode, suffix in (("L", "jpg"), ("CMYK", "JPEG"), ("P", "png"), ("RGBA", "png")):
+        whole.convert(mode).save(root / "cat" / f"odd-{mode}.{suffix}")
+    whole.save(root / "dog" / "cut.jpg")
+    content = (root / "dog" / "cut.jpg").read_bytes()
+    (root / "dog" / "cut.jpg").write_bytes(content[: len(content) // 2])
+
+
+def test_images_of_every_mode_load_as_rgb_and_a_truncated_one_is_named(tmp_path):
+    write_odd_images(tmp_path)
+    train, val = build_data(data_config(type="imagefolder", root=str(tmp_path), image_size=16))
+    broken = []
+    for split in (train, val):
+        for index in range(len(split)):
+            try:
+                assert split[index][0].shape == (3, 16, 16)
+            except ValueError as error:
+                broken.append(str(error))
+    assert len(broken) == 1
+    assert "dog/cut.jpg cannot be decoded as an image" in broken[0]
+
+
+def test_skipped_images_are_counted_named_and_never_measured(tmp_path, caplog):
+    write_odd_images(tmp_path / "train")
+    write_odd_images(tmp_path / "val")
+    data = {"type": "imagefolder", "root": str(tmp_path), "image_size": 16, "on_corrupt": "skip"}
+    job = resolved(small_job(tmp_path, epochs=1, data=data, global_batch_size=17))
+    _, (record,) = train_job(job, tmp_path)
+    assert (record.metrics["train/skipped"], record.metrics["val/skipped"]) == (1, 1)
+    assert (record.metrics["train/count"], record.metrics["val/count"]) == (16, 16)
+    assert "skipped corrupt image" in caplog.text
+    assert "dog/cut.jpg" in caplog.text
+    failing = job.model_copy(update={"data": job.data.model_copy(update={"on_corrupt": "fail"})})
+    with pytest.raises(ValueError, match=r"cut\.jpg cannot be decoded"):
+        train_job(failing, tmp_path / "failing")
