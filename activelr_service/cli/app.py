@@ -62,14 +62,16 @@ def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - t
 
     Example: activelr validate job.yaml --set epochs=5
     """
-    from activelr_service.driver.check import check_job
+    from activelr_service.driver.check import check_before_start
 
     checked, source = read_job(job, overrides)
     with source.locating():
-        info, task = check_job(checked)
+        found = check_before_start(checked)
+    if found is None:
+        return print(f"{job} is valid: {checked.name}, {checked.epochs} epochs; its data are checked once fetched")
+    info, task = found
     print(f"{job} is valid: {checked.name}, {task}, {checked.epochs} epochs; {info.describe()}")
-    for note in info.notes:
-        print(f"  {note}")
+    return print(*(f"  {note}\n" for note in info.notes), sep="", end="")
 
 
 @app.command()

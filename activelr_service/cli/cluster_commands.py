@@ -19,7 +19,7 @@ ENTRYPOINT = ["python", "-m", "activelr_service.cli", "train", "job.yaml"]
 
 def submit_job(address: str, job: TrainJob, *, follow: bool, insecure: bool) -> None:
     """Send a validated job, as one YAML file, and say how to follow it."""
-    from activelr_service.driver.check import check_job, with_absolute_paths
+    from activelr_service.driver.check import check_before_start, with_absolute_paths
 
     if not _is_loopback(address) and urlsplit(address).scheme != "https" and not insecure:
         raise JobError.at(
@@ -27,7 +27,7 @@ def submit_job(address: str, job: TrainJob, *, follow: bool, insecure: bool) -> 
         )
     job = with_absolute_paths(job)
     if _is_loopback(address):
-        check_job(job)  # elsewhere the data may be on the cluster only
+        check_before_start(job)  # elsewhere the data may be on the cluster only
     submission_id = f"{job.name}-{uuid.uuid4().hex[:8]}"
     with connect(address) as client, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job.yaml").write_text(dump_job(job))

@@ -9,6 +9,7 @@ from typing import Any
 
 from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table
 from activelr_service.data.info import DataInfo
+from activelr_service.data.remote import fetch
 
 _BY_TYPE: dict[str, ModuleType] = {
     "digits": digits,
@@ -29,8 +30,10 @@ def inspect_data(config: Any) -> DataInfo:
 def prepare_data(config: Any, cache: Path) -> Any:
     """The config with what has to be made from the data once, before any worker reads them, made and kept in ``cache``.
 
-    Most types need nothing. A module that does has a function ``prepare``; called again it finds its work done.
+    Data in a bucket are copied. Most types need nothing else; a module that does has a function ``prepare``. Called again,
+    both find their work done.
     """
+    config = fetch(config, cache)
     module = _BY_TYPE[config.type]
     return module.prepare(config, cache) if hasattr(module, "prepare") else config
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from activelr_service.config import JobError, TrainJob
 from activelr_service.data import inspect_data, prepare_data
 from activelr_service.data.info import DataInfo
+from activelr_service.data.remote import is_remote
 from activelr_service.models import check_model
 from activelr_service.runs import output_root
 
@@ -21,9 +22,13 @@ def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     return info, task
 
 
+def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:
+    """:func:`check_job` as far as it goes without fetching anything: None for data in a bucket."""
+    return None if is_remote(job.data) else check_job(job)
+
+
 def prepare_job(job: TrainJob) -> tuple[TrainJob, DataInfo]:
     """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its rows are counted."""
-    check_job(job)
     prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache")})
     info, _ = check_job(prepared)
     assert info.num_train is not None
@@ -39,6 +44,7 @@ def infer_task(job: TrainJob, info: DataInfo) -> str:
 
 def with_absolute_paths(job: TrainJob) -> TrainJob:
     """The job with the paths of its data absolute: workers run in folders of their own."""
-    fields = {name: getattr(job.data, name, None) for name in ("root", "path")}
-    absolute = {name: str(Path(value).expanduser().resolve()) for name, value in fields.items() if value}
+    fields = {name: getattr(job.data, name, None) for name in ("root", "path", "val_path")}
+    local = {name: value for name, value in fields.items() if value and "://" not in value}
+    absolute = {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}
     return job.model_copy(update={"data": job.data.model_copy(update=absolute)})

@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader
 
 from activelr_service.config import CommandError, TrainJob
 from activelr_service.data import build_data
-from activelr_service.driver.check import check_job
+from activelr_service.driver.check import prepare_job
 from activelr_service.export import load_model
 from activelr_service.runs import Run
 from activelr_service.tasks import TASKS
@@ -14,7 +14,7 @@ from activelr_service.training.evaluate import evaluate
 
 def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """The metrics of the run's best model on the held-out rows of the job's data."""
-    check_job(job)
+    job, _ = prepare_job(job)
     if not run.model.exists():
         raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
     assert job.task is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import check_job, prepare_job
+from activelr_service.driver.check import check_before_start, prepare_job
 from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
@@ -34,7 +34,7 @@ def train(job: TrainJob) -> Run:
 
     Raises :class:`JobError` or :class:`TrackingError` before anything starts, :class:`RunFailedError` after.
     """
-    check_job(job)
+    check_before_start(job)
     with hold(output_root(job.output_dir), job.name) as folder:
         run = unfinished_run(folder, job)
         if run is not None:
