@@ -2,9 +2,13 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from activelr_service.config.base import Fraction, StrictConfig
+
+OnCorrupt = Literal["fail", "skip"]
+ON_CORRUPT = "What an image that cannot be decoded does: end the training, or be left out of its batch with a warning."
+Year = Annotated[Literal["2007", "2012"], BeforeValidator(str)]  # YAML reads a year without quotes as a number
 
 
 class DigitsDataConfig(StrictConfig):
@@ -44,6 +48,24 @@ class PythonDataConfig(StrictConfig):
     args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
 
 
+class VOCDataConfig(StrictConfig):
+    """PASCAL VOC images and boxes as published: folders ``VOC2007`` and ``VOC2012`` in a ``VOCdevkit``.
+
+    Several years are trained on together. The images keep their size: the model resizes them (``min_size`` and
+    ``max_size`` in ``model.args``).
+    """
+
+    type: Literal["voc"] = "voc"
+    root: str = Field(description="The VOCdevkit folder, the folder it is in, or the folder of a single year.")
+    years: list[Year] = Field(["2012"], min_length=1, description="Years to train on.")
+    train_set: Literal["train", "trainval"] = Field("train", description="Image set to train on.")
+    val_set: Literal["val", "test"] = Field(
+        "val", description="Held-out image set; test is that of 2007, the only one whose boxes are published."
+    )
+    on_corrupt: OnCorrupt = Field("fail", description=ON_CORRUPT)
+
+
 DataConfig = Annotated[
-    DigitsDataConfig | ImageFolderDataConfig | NpzDataConfig | PythonDataConfig, Field(discriminator="type")
+    DigitsDataConfig | ImageFolderDataConfig | NpzDataConfig | PythonDataConfig | VOCDataConfig,
+    Field(discriminator="type"),
 ]

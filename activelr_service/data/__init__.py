@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import digits, entry_point, imagefolder, npz
+from activelr_service.data import digits, entry_point, imagefolder, npz, voc
 from activelr_service.data.info import DataInfo
 
 _BY_TYPE: dict[str, ModuleType] = {
@@ -15,6 +15,7 @@ _BY_TYPE: dict[str, ModuleType] = {
     "imagefolder": imagefolder,
     "npz": npz,
     "python": entry_point,
+    "voc": voc,
 }
 
 
@@ -33,5 +34,5 @@ def prepare_data(config: Any, cache: Path) -> Any:
 
 
 def build_data(config: Any) -> tuple[Any, Any]:
-    """(train, val) map-style datasets whose rows are ``(input, target)`` or ``(tokens,)``."""
+    """(train, val) map-style datasets whose rows are ``(input, target)`` or ``(tokens,)``; None for one to be skipped."""
     return _BY_TYPE[config.type].build(config)

@@ -6,6 +6,7 @@ from typing import Any
 
 from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
+from activelr_service.data.images import load_image
 from activelr_service.data.info import DataInfo, split_sizes
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
@@ -38,10 +39,10 @@ def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
     root, crop, centre = Path(config.root), *_transforms(config.image_size)
     if _is_split(root):
         return (
-            ImageFolder(str(root / "train"), crop, loader=_load_image),
-            ImageFolder(str(root / "val"), centre, loader=_load_image),
+            ImageFolder(str(root / "train"), crop, loader=load_image),
+            ImageFolder(str(root / "val"), centre, loader=load_image),
         )
-    train, val = (ImageFolder(str(root), transform, loader=_load_image) for transform in (crop, centre))
+    train, val = (ImageFolder(str(root), transform, loader=load_image) for transform in (crop, centre))
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
     num_train, _ = split_sizes(len(train), config.val_fraction)
     return Subset(train, order[:num_train]), Subset(val, order[num_train:])
@@ -64,16 +65,6 @@ def _count_images(folder: Path) -> dict[str, int]:
     if empty:
         raise JobError.at("data.root", f"class folders without an image under {folder}: {', '.join(empty)}")
     return counts
-
-
-def _load_image(path: str) -> Any:
-    from PIL import Image
-
-    try:
-        with open(path, "rb") as file:
-            return Image.open(file).convert("RGB")
-    except Exception as error:
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
 
 
 def _transforms(size: int) -> tuple[Any, Any]:
