@@ -1,6 +1,7 @@
 """Object detectors of torchvision, such as Faster R-CNN with a feature pyramid (Ren et al. 2015; Lin et al. 2017)."""
 
 from difflib import get_close_matches
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def build(config: TorchvisionDetectionModelConfig, info: DataInfo) -> Any:
     trained from random weights are trained; with ``backbone_weights`` they are frozen (but in the ``_v2`` models), and so
     are all layers of the backbone but the last ``trainable_backbone_layers``.
     """
-    from torchvision.models import get_model
+    from torchvision.models import get_model, get_model_builder
 
     assert info.num_classes is not None
     args = {name: value for name, value in config.args.items() if name != "trainable_backbone_layers"}
@@ -54,11 +55,21 @@ def build(config: TorchvisionDetectionModelConfig, info: DataInfo) -> Any:
         model = get_model(config.name, weights=None, weights_backbone=None, num_classes=info.num_classes + 1, **args)
     except (TypeError, ValueError) as error:
         raise JobError.at("model.args", f"{config.name}: {error}") from error
+    unknown = args.keys() - _parameters(get_model_builder(config.name)) - _parameters(type(model))
+    if unknown:
+        raise JobError.at("model.args", f"{config.name} has no argument {', '.join(sorted(unknown))}")
     if config.backbone_weights is not None:
         _freeze_layers(model.backbone.body, config.args.get("trainable_backbone_layers", TRAINED_LAYERS))
         if config.name not in TRAINED_NORMS:
             _freeze_norms(model.backbone.body)
     return model
+
+
+def _parameters(function: Any) -> set[str]:
+    """Names of the parameters. torchvision's detectors take any others too, and do nothing with them."""
+    return {
+        name for name, parameter in signature(function).parameters.items() if parameter.kind != Parameter.VAR_KEYWORD
+    }
 
 
 def load_backbone(model: Any, path: str) -> None:
@@ -72,7 +83,7 @@ def load_backbone(model: Any, path: str) -> None:
             {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}, strict=False
         )
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise _not_a_resnet50(path, " ".join(str(error).split())[:300]) from error
+        raise _not_a_resnet50(path, " ".join(str(error).splitlines()[:2])[:300]) from error
     missing = [name for name in odd.missing_keys if not name.endswith("num_batches_tracked")]
     if missing or odd.unexpected_keys:
         found = f"{len(missing)} weights are missing and {len(odd.unexpected_keys)} are others"
