@@ -13,14 +13,21 @@ class PyFuncModel:
     def __init__(self, module: Any) -> None:
         self.module = module
 
-    def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Logits, regression values, or for token ids the logits of every next token, of a batch of rows."""
+    def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray | list[dict[str, Any]]:
+        """Logits, regression values, or for token ids the logits of every next token, of a batch of rows.
+
+        Of a batch of images (n, 3, height, width) in [0, 1] for detection, n dicts: ``boxes`` (found, 4) as xmin, ymin,
+        xmax, ymax in pixels, ``labels`` (found,), of which label k is ``module.classes[k - 1]``, and ``scores`` (found,).
+        """
         import torch
 
         rows = torch.as_tensor(np.asarray(inputs))
         with torch.no_grad():
             if self.module.task == "language_modeling":
                 return self.module(input_ids=rows.long()).logits.numpy()
+            if self.module.task == "detection":
+                images = self.module(list(rows.float()))
+                return [{name: tensor.numpy() for name, tensor in image.items()} for image in images]
             return self.module(rows.float()).numpy()
 
 

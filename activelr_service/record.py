@@ -54,7 +54,12 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     metrics = record.metrics
     width = len(str(job.epochs))
     shown = [f"epoch {record.epoch:>{width}}/{job.epochs}", f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in (("loss", "val loss"), ("accuracy", "val acc"), ("perplexity", "val ppl")):
+    for name, label in (
+        ("loss", "val loss"),
+        ("accuracy", "val acc"),
+        ("perplexity", "val ppl"),
+        ("map_50", "val mAP50"),
+    ):
         if f"val/{name}" in metrics:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
     shown.append(f"gain {metrics['optim/gain_mean']:.3f}")

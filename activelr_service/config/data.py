@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from activelr_service.config.base import Fraction, StrictConfig
 
@@ -10,6 +10,7 @@ OnCorrupt = Annotated[
     Literal["fail", "skip"],
     Field(description="A file that cannot be decoded ends the training, or is left out, counted and named in the log."),
 ]
+Year = Annotated[Literal["2007", "2012"], BeforeValidator(str)]  # YAML reads a year without quotes as a number
 
 
 class DigitsDataConfig(StrictConfig):
@@ -45,6 +46,23 @@ class CIFAR100DataConfig(StrictConfig):
     type: Literal["cifar100"] = "cifar100"
     root: str = Field(description="The folder.")
     augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+
+
+class VOCDataConfig(StrictConfig):
+    """PASCAL VOC images and boxes as published: folders ``VOC2007`` and ``VOC2012`` in a ``VOCdevkit``.
+
+    Several years are trained on together. The images keep their size: the model resizes them (``min_size`` and
+    ``max_size`` in ``model.args``).
+    """
+
+    type: Literal["voc"] = "voc"
+    root: str = Field(description="The VOCdevkit folder, the folder it is in, or the folder of a single year.")
+    years: list[Year] = Field(["2012"], min_length=1, description="Years to train on.")
+    train_set: Literal["train", "trainval"] = Field("train", description="Image set to train on.")
+    val_set: Literal["val", "test"] = Field(
+        "val", description="Held-out image set; test is that of 2007, the only one whose boxes are published."
+    )
+    on_corrupt: OnCorrupt = "fail"
 
 
 class NpzDataConfig(StrictConfig):
@@ -109,6 +127,7 @@ DataConfig = Annotated[
     | CIFAR100DataConfig
     | NpzDataConfig
     | TableDataConfig
+    | VOCDataConfig
     | PythonDataConfig,
     Field(discriminator="type"),
 ]

@@ -47,7 +47,7 @@ class TrainJob(StrictConfig):
     model: ModelConfig
     data: DataConfig
     epochs: int = Field(ge=1, le=100_000, description="Passes over the training data.")
-    task: Literal["classification", "regression", "language_modeling"] | None = Field(
+    task: Literal["classification", "regression", "language_modeling", "detection"] | None = Field(
         None, description="Derived from the data; given, it must suit them."
     )
     optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)

@@ -19,6 +19,25 @@ class TorchvisionModelConfig(StrictConfig):
     args: dict[str, Any] = Field({}, description="Further keyword arguments of the torchvision constructor.")
 
 
+class TorchvisionDetectionModelConfig(StrictConfig):
+    """A torchvision object detector by name, from random weights or with a pretrained backbone from a local file."""
+
+    type: Literal["torchvision_detection"] = "torchvision_detection"
+    name: str = Field(
+        "fasterrcnn_resnet50_fpn",
+        description="A box detector of torchvision.models.detection, such as fasterrcnn_resnet50_fpn.",
+    )
+    backbone_weights: str | None = Field(
+        None,
+        description="A .safetensors file or a torch state dict of torchvision's resnet50. With it the backbone's batch "
+        "norms are frozen and its first layers too, as torchvision does; without it all of it is trained.",
+    )
+    args: dict[str, Any] = Field(
+        {},
+        description="Further keyword arguments of the constructor: min_size, max_size, trainable_backbone_layers, ...",
+    )
+
+
 class CausalLMModelConfig(StrictConfig):
     """A transformers causal language model from its config, with random weights."""
 
@@ -44,7 +63,8 @@ class PythonModelConfig(StrictConfig):
 
 
 ModelConfig = Annotated[
-    TorchvisionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig, Field(discriminator="type")
+    TorchvisionModelConfig | TorchvisionDetectionModelConfig | CausalLMModelConfig | MLPModelConfig | PythonModelConfig,
+    Field(discriminator="type"),
 ]
 
 MODEL_CONFIG: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)

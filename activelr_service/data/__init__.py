@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table
+from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table, voc
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import fetch
 
@@ -19,6 +19,7 @@ _BY_TYPE: dict[str, ModuleType] = {
     "npz": npz,
     "table": table,
     "python": entry_point,
+    "voc": voc,
 }
 
 
@@ -39,5 +40,5 @@ def prepare_data(config: Any, cache: Path) -> Any:
 
 
 def build_data(config: Any) -> tuple[Any, Any]:
-    """(train, val) map-style datasets whose rows are ``(input, target)`` or ``(tokens,)``."""
+    """(train, val) map-style datasets whose rows are ``(input, target)`` or ``(tokens,)``; None for one to be skipped."""
     return _BY_TYPE[config.type].build(config)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 class DataInfo(NamedTuple):
     """Shape and size of a dataset. Rows are None where only :func:`~activelr_service.data.prepare_data` can count them.
 
-    ``tasks``: what it can be used for, the default first. ``input_shape``: of one row. ``num_classes`` is set for
-    classification, ``num_outputs`` for regression (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes``
-    are lines for the user to know.
+    ``tasks``: what it can be used for, the default first. ``input_shape``: of one row, ``()`` if rows differ in it.
+    ``num_classes`` is set for classification and, without the background, for detection; ``num_outputs`` for regression
+    (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes`` are lines
+    for the user to know.
     """
 
     tasks: tuple[str, ...]
@@ -31,7 +32,8 @@ class DataInfo(NamedTuple):
         """One line for a log."""
         if self.num_train is None:
             return f"rows of shape {self.input_shape}, counted when the training starts"
-        size = f"{self.num_train:,} training and {self.num_val:,} held-out rows of shape {self.input_shape}"
+        size = f"{self.num_train:,} training and {self.num_val:,} held-out rows"
+        size += f" of shape {self.input_shape}" if self.input_shape else ""
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
 
 

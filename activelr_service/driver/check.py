@@ -1,6 +1,7 @@
 """Checks of a job that need no torch: its data are there, and model, data and task suit each other."""
 
 from pathlib import Path
+from typing import Any
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.data import inspect_data, prepare_data
@@ -43,8 +44,12 @@ def infer_task(job: TrainJob, info: DataInfo) -> str:
 
 
 def with_absolute_paths(job: TrainJob) -> TrainJob:
-    """The job with the paths of its data absolute: workers run in folders of their own."""
-    fields = {name: getattr(job.data, name, None) for name in ("root", "path", "val_path")}
+    """The job with the paths of its data and model absolute: workers run in folders of their own."""
+    return job.model_copy(update={"data": _absolute(job.data), "model": _absolute(job.model)})
+
+
+def _absolute(config: Any) -> Any:
+    fields = {name: getattr(config, name, None) for name in ("root", "path", "val_path", "backbone_weights")}
     local = {name: value for name, value in fields.items() if value and "://" not in value}
     absolute = {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}
-    return job.model_copy(update={"data": job.data.model_copy(update=absolute)})
+    return config.model_copy(update=absolute)

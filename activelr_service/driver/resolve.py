@@ -11,6 +11,7 @@ from activelr_service.runs import output_root
 
 DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "active_belief": 1e-3}
 LARGEST_DEFAULT_BATCH = 128
+LARGEST_DEFAULT_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
 STEPS_WANTED_PER_EPOCH = 20
 
 
@@ -43,7 +44,7 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
     workers = _resolve_workers(job, resources, choices)
     assert workers.num_workers is not None
     assert info.num_train is not None
-    batch_size = _resolve_batch_size(job, info.num_train, workers.num_workers, choices)
+    batch_size = _resolve_batch_size(job, task, info.num_train, workers.num_workers, choices)
     lr = job.optimizer.lr
     if lr is None:
         lr = DEFAULT_LR[job.optimizer.type]
@@ -54,6 +55,7 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
         update={
             "task": task,
             "data": with_absolute_paths(job).data,
+            "model": with_absolute_paths(job).model,
             "optimizer": job.optimizer.model_copy(update={"lr": lr}),
             "global_batch_size": batch_size,
             "workers": workers,
@@ -99,12 +101,13 @@ def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
     return uri
 
 
-def _resolve_batch_size(job: TrainJob, num_train: int, num_workers: int, choices: list[Choice]) -> int:
+def _resolve_batch_size(job: TrainJob, task: str, num_train: int, num_workers: int, choices: list[Choice]) -> int:
     unit = num_workers * job.grad_accum_steps
     size = job.global_batch_size
     if size is None:
-        size = _default_batch_size(num_train, unit)
-        reason = f"at most {LARGEST_DEFAULT_BATCH}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"
+        largest = LARGEST_DEFAULT_DETECTION_BATCH if task == "detection" else LARGEST_DEFAULT_BATCH
+        size = _default_batch_size(num_train, unit, largest)
+        reason = f"at most {largest}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"
         choices.append(Choice("global_batch_size", size, reason))
     elif size % unit:
         near = f"use {max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
@@ -118,8 +121,8 @@ def _resolve_batch_size(job: TrainJob, num_train: int, num_workers: int, choices
     return size
 
 
-def _default_batch_size(num_train: int, unit: int) -> int:
+def _default_batch_size(num_train: int, unit: int, largest: int) -> int:
     size = 1
-    while size * 2 <= min(LARGEST_DEFAULT_BATCH, num_train // STEPS_WANTED_PER_EPOCH):
+    while size * 2 <= min(largest, num_train // STEPS_WANTED_PER_EPOCH):
         size *= 2
     return max(1, round(size / unit)) * unit

@@ -13,14 +13,22 @@ from activelr_service.config.model import (
     CausalLMModelConfig,
     MLPModelConfig,
     ModelConfig,
-    PythonModelConfig,
+    TorchvisionDetectionModelConfig,
     TorchvisionModelConfig,
 )
 from activelr_service.data.info import DataInfo
 from activelr_service.entry_points import MODELS, load_entry_point
+from activelr_service.models import detection
 from activelr_service.models.torchvision_names import TORCHVISION_NAMES
 
 RESNETS = ("resnet", "resnext", "wide_resnet")
+# What each model is for; users' own may be for any task.
+_TASKS = {
+    "torchvision": ("classification", "regression"),
+    "torchvision_detection": ("detection",),
+    "causal_lm": ("language_modeling",),
+    "mlp": ("classification", "regression"),
+}
 
 
 def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
@@ -32,12 +40,13 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
         raise JobError.at("model.name", f"torchvision has no classifier {model.name!r}; {hint}")
     if isinstance(model, TorchvisionModelConfig) and model.stem == "cifar" and not model.name.startswith(RESNETS):
         raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {model.name!r}")
+    if isinstance(model, TorchvisionDetectionModelConfig):
+        detection.check(model, job.precision)
     given = getattr(model, "num_classes", None)
     if given is not None and task == "classification" and given != info.num_classes:
         text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
         raise JobError.at("model.num_classes", text)
-    is_lm = isinstance(model, CausalLMModelConfig)
-    if not isinstance(model, PythonModelConfig) and is_lm != (task == "language_modeling"):
+    if task not in _TASKS.get(model.type, (task,)):
         raise JobError.at("model.type", f"{model.type!r} does not suit the task {task!r} of these data")
     vocab_size = model.config.get("vocab_size") if isinstance(model, CausalLMModelConfig) else None
     if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
@@ -50,6 +59,8 @@ def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
     num_outputs = info.num_classes if task == "classification" else info.num_outputs
     if isinstance(config, TorchvisionModelConfig):
         return _build_torchvision(config, info, num_outputs)
+    if isinstance(config, TorchvisionDetectionModelConfig):
+        return detection.build(config, info)
     if isinstance(config, CausalLMModelConfig):
         return _build_causal_lm(config, info)
     if isinstance(config, MLPModelConfig):
@@ -59,6 +70,15 @@ def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
         return factory(**config.args)
     except TypeError as error:
         raise JobError.at("model.args", f"{config.name}: {error}") from error
+
+
+def load_pretrained(config: ModelConfig, model: Any) -> None:
+    """Give a model that was just built the pretrained weights its config names, if it names any.
+
+    Not part of :func:`build_model`, since a trained model is built again without them.
+    """
+    if isinstance(config, TorchvisionDetectionModelConfig) and config.backbone_weights is not None:
+        detection.load_backbone(model, config.backbone_weights)
 
 
 def _build_torchvision(config: TorchvisionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:

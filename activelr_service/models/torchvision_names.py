@@ -1,4 +1,4 @@
-"""The classifiers of torchvision.models, by name: kept here so that a job is checked without importing torch."""
+"""Classifiers and box detectors of torchvision, by name: kept here so that a job is checked without importing torch."""
 
 # fmt: off
 TORCHVISION_NAMES = (
@@ -15,4 +15,10 @@ TORCHVISION_NAMES = (
     "swin_s", "swin_t", "swin_v2_b", "swin_v2_s", "swin_v2_t", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16",
     "vgg16_bn", "vgg19", "vgg19_bn", "vit_b_16", "vit_b_32", "vit_h_14", "vit_l_16", "vit_l_32",
     "wide_resnet101_2", "wide_resnet50_2",
+)
+# The others in torchvision.models.detection need masks or keypoints to train on.
+TORCHVISION_DETECTION_NAMES = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2",
+    "ssd300_vgg16", "ssdlite320_mobilenet_v3_large",
 )

@@ -16,7 +16,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from activelr_service.record import GRAD_NORM_PREFIX, Record, gain_edges
 
 TRAIN_COLOR, VAL_COLOR = "#0072B2", "#D55E00"  # Okabe & Ito, told apart by colour-blind readers
-SECOND_METRICS = ("accuracy", "perplexity")
+SHARES = ("accuracy", "map_50")  # from 0 to 1, higher is better
+SECOND_METRICS = (*SHARES, "perplexity")
 
 
 def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
@@ -46,12 +47,12 @@ def _learning_curves(history: list[Record], title: str) -> Any:
             if points:
                 label = "training" if part == "train" else "held out"
                 axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o", markersize=3)
-        if name != "accuracy" and all(value > 0 for line in axis.lines for value in np.asarray(line.get_ydata())):
+        if name not in SHARES and all(value > 0 for line in axis.lines for value in np.asarray(line.get_ydata())):
             axis.set_yscale("log")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="upper right" if name != "accuracy" else "lower right")
+        axis.legend(frameon=False, loc="upper right" if name not in SHARES else "lower right")
     figure.suptitle(title)
     return figure
 

@@ -15,7 +15,7 @@ from activelr_service.config import JobError, TrainJob
 from activelr_service.config.optimizer import OptimizerConfig
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
-from activelr_service.models import build_model
+from activelr_service.models import build_model, load_pretrained
 from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed
 from activelr_service.training.grad_norms import GradNorms
@@ -49,9 +49,11 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
     assert job.task is not None
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
-    model = build_model(job.model, info, job.task).to(device)
+    model = build_model(job.model, info, job.task)
+    load_pretrained(job.model, model)
+    model.to(device)
     if job.channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
     return Training(
@@ -108,7 +110,8 @@ def seed_everything(*keys: int) -> None:
 def check_forward(job: TrainJob, info: DataInfo) -> None:
     """Run the model's forward pass on the meta device: shapes only, no memory. Raises :class:`JobError` if it fails.
 
-    Users' own models are only built when the training starts, since they may not support the meta device.
+    Users' own models are only built when the training starts, since they may not support the meta device. Detectors
+    are built but not run: which boxes they keep depends on values, and they take images of any size.
     """
     if job.model.type == "python":
         return
@@ -117,6 +120,8 @@ def check_forward(job: TrainJob, info: DataInfo) -> None:
     try:
         with torch.device("meta"), torch.no_grad():
             model = build_model(job.model, info, job.task)
+            if job.task == "detection":
+                return
             inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
             model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
     except JobError:

@@ -9,7 +9,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import check_job
 from activelr_service.export import load_model, write_recipe
 from activelr_service.models import build_model, check_model
-from activelr_service.models.torchvision_names import TORCHVISION_NAMES
+from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
 from activelr_service.training.build import check_forward
 from tests.data.test_data import install_entry_points
 
@@ -25,6 +25,8 @@ def job_with(model, **changes):
 
 def test_the_known_names_are_those_of_the_installed_torchvision():
     assert sorted(TORCHVISION_NAMES) == torchvision.models.list_models(module=torchvision.models)
+    detectors = torchvision.models.list_models(module=torchvision.models.detection)
+    assert sorted(TORCHVISION_DETECTION_NAMES) == [n for n in detectors if not n.startswith(("mask", "keypoint"))]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "mobilenet_v3_small", "googlenet"])

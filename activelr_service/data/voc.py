@@ -1,0 +1,190 @@
+"""PASCAL VOC object detection (Everingham et al. 2010), in the published folders.
+
+``VOCdevkit/VOC2012`` holds ``ImageSets/Main/SET.txt`` with one image name a line, ``JPEGImages/NAME.jpg`` and
+``Annotations/NAME.xml``.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+from activelr_service.config import JobError
+from activelr_service.config.data import VOCDataConfig
+from activelr_service.data.images import load_image_or_skip
+from activelr_service.data.info import DataInfo
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class Annotation(NamedTuple):
+    """The objects in one image: (xmin, ymin, xmax, ymax) in pixels from 0, labels from 1, and whether each is difficult."""
+
+    image: Path
+    boxes: list[list[float]]
+    labels: list[int]
+    difficult: list[bool]
+
+
+class VOCDataset:
+    """Rows ``(image, target)``: a float32 tensor (3, height, width) in [0, 1], and a dict of ``boxes`` float32 (n, 4),
+    ``labels`` int64 (n,), ``difficult`` bool (n,) and ``image_id``, the row's index, int64 ().
+
+    Boxes are clipped to the image; what is then narrower or lower than one pixel is left out. For training the image is
+    flipped left to right half the time, and objects marked difficult are left out, so that they count as background.
+    An image without objects is a row with zero boxes. A row is None if its image is corrupt and to be skipped.
+    """
+
+    def __init__(self, annotations: list[Annotation], on_corrupt: str, is_training: bool) -> None:
+        self.annotations = annotations
+        self.on_corrupt = on_corrupt
+        self.is_training = is_training
+        self.transform = _transform(is_training)
+
+    def __len__(self) -> int:
+        return len(self.annotations)
+
+    def __getitem__(self, index: int) -> Any:
+        import torch
+        from torchvision.tv_tensors import BoundingBoxes
+
+        annotation = self.annotations[index]
+        image = load_image_or_skip(annotation.image, self.on_corrupt)
+        if image is None:
+            return None
+        boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
+        size = (image.height, image.width)
+        image, boxes = self.transform(image, BoundingBoxes(boxes, format="XYXY", canvas_size=size))  # type: ignore[call-overload]
+        difficult = torch.tensor(annotation.difficult, dtype=torch.bool)
+        kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)
+        if self.is_training:
+            kept &= ~difficult
+        labels = torch.tensor(annotation.labels, dtype=torch.int64)
+        target = {"boxes": boxes[kept], "labels": labels[kept], "difficult": difficult[kept]}
+        return image, {**target, "image_id": torch.tensor(index)}
+
+
+def inspect(config: VOCDataConfig) -> DataInfo:
+    """Reads the image sets and lists the folders; boxes are read when the training starts."""
+    if config.train_set == "trainval" and config.val_set == "val":
+        raise JobError.at("data.val_set", "trainval contains val; train on train, or hold out test")
+    train, val = (len(_list_images(config, part)) for part in ("train", "val"))
+    return DataInfo(("detection",), train, val, (), num_classes=len(CLASSES), classes=CLASSES)
+
+
+def build(config: VOCDataConfig) -> tuple[Any, Any]:
+    """(train, val) datasets; raises :class:`JobError` naming the first annotation that cannot be used."""
+    parts = []
+    for part in ("train", "val"):
+        annotations = [read_annotation(*paths) for paths in _list_images(config, part)]
+        if all(all(annotation.difficult) for annotation in annotations):
+            names = f"{config.train_set if part == 'train' else config.val_set} of {', '.join(config.years)}"
+            raise JobError.at("data.root", f"{config.root}: no image of {names} has an object that is not difficult")
+        parts.append(VOCDataset(annotations, config.on_corrupt, is_training=part == "train"))
+    return parts[0], parts[1]
+
+
+def read_annotation(image: Path, path: Path) -> Annotation:
+    """The objects of an annotation file; VOC counts pixels from 1 and includes the last one, here boxes begin at 0.
+
+    An object without ``difficult`` is not difficult; parts of objects are left out. Raises :class:`JobError`.
+    """
+    annotation = Annotation(image, [], [], [])
+    try:
+        for item in ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).iterfind("object"):  # noqa: S314
+            annotation.labels.append(_label(_text(item, "name")))
+            xmin, ymin, xmax, ymax = (float(_text(item, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            annotation.boxes.append([xmin - 1, ymin - 1, xmax, ymax])
+            annotation.difficult.append(item.findtext("difficult", "0").strip() == "1")
+    except (ElementTree.ParseError, ValueError, OSError) as error:
+        raise JobError.at("data.root", f"{path}: {error}") from error
+    return annotation
+
+
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses a document type before any of its entities is read: annotations have none."""
+
+    def doctype(self, *_: Any) -> None:
+        raise ValueError("an annotation must not have a document type")
+
+
+def _label(name: str) -> int:
+    if name not in CLASSES:
+        raise ValueError(f"{name!r} is none of the 20 classes of VOC")
+    return CLASSES.index(name) + 1
+
+
+def _text(item: ElementTree.Element, name: str) -> str:
+    text = item.findtext(name)
+    if text is None:
+        raise ValueError(f"an object without {name}")
+    return text.strip()
+
+
+def _list_images(config: VOCDataConfig, part: str) -> list[tuple[Path, Path]]:
+    """(image, annotation) paths of the "train" or "val" part of the data, over its years."""
+    name = config.train_set if part == "train" else config.val_set
+    years = [year for year in config.years if name != "test" or year == "2007"]
+    if not years:
+        raise JobError.at(
+            "data.val_set", "the boxes of test are published for 2007 only; use val, or add 2007 to years"
+        )
+    return [paths for year in dict.fromkeys(years) for paths in _list_year(config, year, name)]
+
+
+def _list_year(config: VOCDataConfig, year: str, name: str) -> list[tuple[Path, Path]]:
+    folder = _find_year(Path(config.root), year, is_only=set(config.years) == {year})
+    image_set = folder / "ImageSets" / "Main" / f"{name}.txt"
+    names = _read_names(image_set)
+    columns = []
+    for part, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
+        if not (folder / part).is_dir():
+            raise JobError.at("data.root", f"no such folder: {folder / part}")
+        there = set(os.listdir(folder / part))
+        missing = [name for name in names if name + suffix not in there]
+        if missing:
+            text = (
+                f"{folder / part / missing[0]}{suffix} is missing; {image_set} names {len(missing)} that are not there"
+            )
+            raise JobError.at("data.root", text)
+        columns.append([folder / part / (name + suffix) for name in names])
+    return list(zip(*columns, strict=True))
+
+
+def _find_year(root: Path, year: str, is_only: bool) -> Path:
+    """The folder of a year: below ``root`` or, if it is the only year asked for, ``root`` itself."""
+    if not root.is_dir():
+        raise JobError.at("data.root", f"no such folder: {root}")
+    candidates = [root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}"]
+    is_other_year = root.name.startswith("VOC2") and root.name != f"VOC{year}"
+    if is_only and not is_other_year:
+        candidates.append(root)
+    for folder in candidates:
+        if (folder / "ImageSets" / "Main").is_dir():
+            return folder
+    text = f"neither {root}/VOCdevkit/VOC{year} nor {root}/VOC{year} has a folder ImageSets/Main; see data.years"
+    raise JobError.at("data.root", text)
+
+
+def _read_names(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError.at("data.root", f"the image set {path} cannot be read: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise JobError.at("data.root", f"the image set {path} is empty")
+    return names
+
+
+def _transform(is_training: bool) -> Any:
+    """For a PIL image and its boxes; the model itself resizes and normalises (torchvision's GeneralizedRCNNTransform)."""
+    import torch
+    from torchvision.transforms import v2
+
+    flip = [v2.RandomHorizontalFlip()] if is_training else []
+    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.ToPureTensor()]
+    return v2.Compose([v2.ClampBoundingBoxes(), *flip, *finish])
