@@ -95,6 +95,8 @@ def test_rows_of_corrupt_images_are_left_out_and_a_step_without_any_image_is_an_
     assert measure({3: ([HERE], [0.9])}, [None, None, row(3, [HERE])])["map_50"] == 1.0
     with pytest.raises(ValueError, match="every image of a batch is corrupt"):
         TASK.step(Recorded({}), TASK.collate([None, None]))
+    with pytest.raises(ValueError, match="no held-out image that can be read has an object"):
+        measure({3: ([HERE], [0.9])}, [None, row(3, [])])
 
 
 def uneven():
