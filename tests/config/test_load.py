@@ -44,7 +44,7 @@ def test_every_shipped_config_is_valid(path):
         ("workers: 2\n", "job.yaml:6: workers: must be a mapping of keys to values, got 2"),
         (
             "task: detect\n",
-            "job.yaml:6: task: must be 'classification', 'regression' or 'language_modeling', got 'detect'",
+            "job.yaml:6: task: must be 'classification', 'regression', 'language_modeling' or 'detection', got 'detect'",
         ),
         ("tracking: {uri: 'http://me:s3cret@host'}\n", "job.yaml:6: tracking.uri: must not hold credentials"),
         ("seed: " + "[" * 5000, "nested deeper than 20 levels"),
@@ -71,7 +71,7 @@ def test_bad_input_gets_one_line_with_file_line_path_and_remedy(job_file, append
         (("resnet18", "resnet18, depth: 3"), "job.yaml:3: model.depth: unknown key"),
         (
             ("type: torchvision, ", ""),
-            "job.yaml:3: model.type: is required: one of torchvision, causal_lm, mlp, python",
+            "job.yaml:3: model.type: is required: one of torchvision, torchvision_detection, causal_lm, mlp, python",
         ),
     ],
 )
