@@ -6,14 +6,14 @@ from typing import Any
 
 from activelr_service.config.model import MODEL_CONFIG
 from activelr_service.data.info import DataInfo
-from activelr_service.models import build_model
+from activelr_service.models import build_model, exported_config
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 
 
 def write_recipe(folder: Path, model: Any, info: DataInfo, task: str) -> None:
     """Write how to build the model: its config, what it was built for, and the classes it tells apart."""
-    recipe = {"model": model.model_dump(mode="json"), "task": task, "data": info._asdict()}
+    recipe = {"model": exported_config(model).model_dump(mode="json"), "task": task, "data": info._asdict()}
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 

@@ -112,6 +112,29 @@ class TableDataConfig(StrictConfig):
     )
 
 
+class TextDataConfig(StrictConfig):
+    """Text for language modelling: WikiText's files, .txt, parquet, or a folder of ``datasets.save_to_disk``.
+
+    Splits are told apart by the words train, valid, validation, val and test in file names; without them a share at the
+    end is held out.
+    """
+
+    type: Literal["text"] = "text"
+    root: str = Field(description="The file or folder.")
+    block_size: int = Field(256, ge=2, le=2**20, description="Tokens the model sees at once.")
+    vocab_size: int = Field(
+        10_000, ge=257, le=2**20, description="Of the byte-level BPE tokenizer that is trained on the training split."
+    )
+    tokenizer: str | None = Field(
+        None,
+        description="A tokenizer.json, or a folder with it or with vocab.json and merges.txt: then none is trained.",
+    )
+    text_column: str = Field("text", description="Column of parquet files and saved datasets.")
+    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no validation split.")
+    eval_split: Literal["validation", "test"] = Field("validation", description="Split that metrics are measured on.")
+    tokens: str | None = Field(None, description="Derived when the job starts: the folder of the encoded text.")
+
+
 class PythonDataConfig(StrictConfig):
     """Your own data: a callable in the pip entry point group ``activelr.data``, returning (train, val) datasets."""
 
@@ -127,6 +150,7 @@ DataConfig = Annotated[
     | CIFAR100DataConfig
     | NpzDataConfig
     | TableDataConfig
+    | TextDataConfig
     | VOCDataConfig
     | PythonDataConfig,
     Field(discriminator="type"),

@@ -121,8 +121,9 @@ def _written_location(location: Location, data: Any) -> Location:
     """Pydantic's location without the union tags it puts in, which are not in the document."""
     written: list[str | int] = []
     for position, part in enumerate(location):
-        is_inner = 0 < position < len(location) - 1
-        is_tag = is_inner and isinstance(data, dict) and part not in data and data.get("type", part) == part
+        is_last = position == len(location) - 1
+        is_tag = position > 0 and isinstance(data, dict) and part not in data
+        is_tag = is_tag and data.get("type", None if is_last else part) == part
         if is_tag:
             continue
         written.append(part)

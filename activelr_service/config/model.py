@@ -1,8 +1,8 @@
 """What a job's ``model`` may be."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from activelr_service.config.base import PositiveInt, StrictConfig
 
@@ -39,11 +39,20 @@ class TorchvisionDetectionModelConfig(StrictConfig):
 
 
 class CausalLMModelConfig(StrictConfig):
-    """A transformers causal language model from its config, with random weights."""
+    """A transformers causal language model: ``name`` for random weights, ``path`` to train those of a local folder on."""
 
     type: Literal["causal_lm"] = "causal_lm"
-    name: str = Field(description="A transformers model_type, such as gpt2.")
+    name: str | None = Field(None, description="A transformers model_type, such as gpt2.")
+    path: str | None = Field(
+        None, description="A folder with config.json and safetensors, as save_pretrained writes it."
+    )
     config: dict[str, Any] = Field({}, description="Fields of the transformers config that differ from its defaults.")
+
+    @model_validator(mode="after")
+    def has_one_source(self) -> Self:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("give name, for random weights, or path, for those of a local folder")
+        return self
 
 
 class MLPModelConfig(StrictConfig):

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table, voc
+from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table, text, voc
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import fetch
 
@@ -18,8 +18,9 @@ _BY_TYPE: dict[str, ModuleType] = {
     "cifar100": cifar,
     "npz": npz,
     "table": table,
-    "python": entry_point,
+    "text": text,
     "voc": voc,
+    "python": entry_point,
 }
 
 

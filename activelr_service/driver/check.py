@@ -49,7 +49,9 @@ def with_absolute_paths(job: TrainJob) -> TrainJob:
 
 
 def _absolute(config: Any) -> Any:
-    fields = {name: getattr(config, name, None) for name in ("root", "path", "val_path", "backbone_weights")}
+    fields = {
+        name: getattr(config, name, None) for name in ("root", "path", "val_path", "tokenizer", "backbone_weights")
+    }
     local = {name: value for name, value in fields.items() if value and "://" not in value}
     absolute = {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}
     return config.model_copy(update=absolute)

@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 from activelr_service.config import TrainJob
+from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.data.text import TOKENIZER
 from activelr_service.export import WEIGHTS, write_recipe
 from activelr_service.record import best_epoch, read_journal
 from activelr_service.runs import Run
@@ -24,6 +26,8 @@ def keep_results(run: Run, job: TrainJob, info: DataInfo) -> None:
     run.model.mkdir(exist_ok=True)
     shutil.copy(run.checkpoints / f"epoch-{best:06d}" / WEIGHTS, run.model / WEIGHTS)
     write_recipe(run.model, job.model, info, job.task)
+    if isinstance(job.data, TextDataConfig):
+        shutil.copy(Path(job.data.tokens or "") / TOKENIZER, run.model / TOKENIZER)
     draw_figures(run.figures, history, run.label)
     name = f"val/{task.score}"
     run.update(best_epoch=best, score_name=name, score=history[best - 1].metrics.get(name))

@@ -18,7 +18,7 @@ from activelr_service.config.model import (
 )
 from activelr_service.data.info import DataInfo
 from activelr_service.entry_points import MODELS, load_entry_point
-from activelr_service.models import detection
+from activelr_service.models import causal_lm, detection
 from activelr_service.models.torchvision_names import TORCHVISION_NAMES
 
 RESNETS = ("resnet", "resnext", "wide_resnet")
@@ -48,10 +48,8 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
         raise JobError.at("model.num_classes", text)
     if task not in _TASKS.get(model.type, (task,)):
         raise JobError.at("model.type", f"{model.type!r} does not suit the task {task!r} of these data")
-    vocab_size = model.config.get("vocab_size") if isinstance(model, CausalLMModelConfig) else None
-    if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
-        text = f"the data hold token ids up to {info.vocab_size - 1}, got vocab_size {vocab_size}"
-        raise JobError.at("model.config.vocab_size", text)
+    if isinstance(model, CausalLMModelConfig):
+        causal_lm.check(model, info)
 
 
 def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
@@ -62,7 +60,7 @@ def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
     if isinstance(config, TorchvisionDetectionModelConfig):
         return detection.build(config, info)
     if isinstance(config, CausalLMModelConfig):
-        return _build_causal_lm(config, info)
+        return causal_lm.build(config, info)
     if isinstance(config, MLPModelConfig):
         return _build_mlp(config, info, num_outputs)
     factory = load_entry_point(MODELS, config.name, "model.name")
@@ -79,6 +77,15 @@ def load_pretrained(config: ModelConfig, model: Any) -> None:
     """
     if isinstance(config, TorchvisionDetectionModelConfig) and config.backbone_weights is not None:
         detection.load_backbone(model, config.backbone_weights)
+    if isinstance(config, CausalLMModelConfig) and config.path is not None:
+        causal_lm.load_weights(model, config)
+
+
+def exported_config(config: ModelConfig) -> ModelConfig:
+    """What builds the module again anywhere: the config without the files that its weights came from."""
+    if isinstance(config, CausalLMModelConfig):
+        return causal_lm.without_folder(config)
+    return config
 
 
 def _build_torchvision(config: TorchvisionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
@@ -104,16 +111,6 @@ def _with_cifar_stem(model: Any) -> Any:
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
-
-
-def _build_causal_lm(config: CausalLMModelConfig, info: DataInfo) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    fields = {"vocab_size": info.vocab_size, **config.config}
-    try:
-        return AutoModelForCausalLM.from_config(AutoConfig.for_model(config.name, **fields))
-    except (TypeError, ValueError, KeyError) as error:
-        raise JobError.at("model.name", f"transformers cannot build {config.name!r}: {str(error)[:300]}") from error
 
 
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:

@@ -1,5 +1,6 @@
 """Object detection: the sum of the model's losses; mean average precision as COCO and PASCAL VOC measure it."""
 
+import logging
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class MeanAveragePrecision:
     """Average precision over classes: ``map_50`` at IoU 0.5, the measure of PASCAL VOC, and ``map``, the mean over IoU
     0.5 to 0.95 of COCO. Both from 101 points of the precision-recall curve and the best 100 boxes of an image.
 
-    Objects marked difficult count neither as missed nor, when found, as false (Everingham et al. 2010, section 4.2):
+    Objects marked difficult count neither as missed nor, when found, as false (the rule of VOC's development kit):
     they are COCO's crowds, which a box matches by the share of its own area that lies in them.
     """
 
@@ -46,10 +47,13 @@ class MeanAveragePrecision:
             self.images.append(row)
 
     def compute(self) -> dict[str, float]:
-        """Over the images of all ranks, equal on every rank."""
+        """Over the images of all ranks, equal on every rank; raises ``ValueError`` if there is no object to find."""
         from torchmetrics.detection import MeanAveragePrecision as Metric
 
+        logging.getLogger("faster_coco_eval").setLevel(logging.WARNING)  # it logs its tables
         images = sorted(_over_ranks(self.images), key=lambda row: row["image_id"])  # ties are broken by the order
+        if all(row["truth"]["iscrowd"].all() for row in images):
+            raise ValueError("no held-out image that can be read has an object that is not difficult")
         metric = Metric(backend="faster_coco_eval", sync_on_compute=False)
         metric.update([row["found"] for row in images], [row["truth"] for row in images])
         values = metric.compute()

@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [step] [epoch] [start]``: every figure, or those named, measured side by side in one run."""
+"""``python -m tests.benchmarks [NAME ...]``: every figure, or those named, measured side by side in one run."""
 
 import os
 import platform
@@ -6,9 +6,15 @@ import sys
 
 import torch
 
-from tests.benchmarks import epoch, start, step
+from tests.benchmarks import epoch, loaders, options, start, step
 
-FIGURES = {"step": step.main, "epoch": epoch.main, "start": start.main}
+FIGURES = {
+    "step": step.main,
+    "epoch": epoch.main,
+    "start": start.main,
+    "options": options.main,
+    "loaders": loaders.main,
+}
 
 if __name__ == "__main__":
     names = sys.argv[1:] or list(FIGURES)

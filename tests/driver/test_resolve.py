@@ -35,6 +35,14 @@ def test_the_batch_size_follows_the_number_of_rows(tmp_path, num_train, cpus, ex
     assert any(choice.path == "global_batch_size" for choice in choices)
 
 
+def test_detection_takes_fewer_of_its_large_images_at_a_time(tmp_path):
+    voc = DataInfo(("detection",), 16_551, 4_952, (), num_classes=20)
+    changes = {"model": {"type": "torchvision_detection"}, "data": {"type": "voc", "root": str(tmp_path)}}
+    job, choices = resolve(tmp_path, voc, **changes)
+    assert (job.task, job.global_batch_size) == ("detection", 16)
+    assert any("at most 16" in choice.reason for choice in choices)
+
+
 @pytest.mark.parametrize(
     ("resources", "num_workers", "use_gpu", "cpus_per_worker"),
     [

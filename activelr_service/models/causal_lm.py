@@ -1,0 +1,81 @@
+"""Causal language models of transformers: from a config, or from a local folder with its weights. Nothing is downloaded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from activelr_service.config import JobError
+from activelr_service.config.model import CausalLMModelConfig
+from activelr_service.data.info import DataInfo
+
+# The names that configs of different models have for the longest block of tokens.
+POSITIONS = ("n_positions", "max_position_embeddings")
+
+
+def check(config: CausalLMModelConfig, info: DataInfo) -> None:
+    """Raise :class:`JobError` for a folder that is no model, or a vocabulary or block that is too large; no torch."""
+    fields = config.config if config.path is None else {**_read_config(config.path), **config.config}
+    vocab_size = fields.get("vocab_size")
+    if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
+        text = f"the data hold token ids up to {info.vocab_size - 1}, got vocab_size {vocab_size}"
+        raise JobError.at("model.config.vocab_size" if config.path is None else "model.path", text)
+    check_positions(next((fields[name] for name in POSITIONS if name in fields), None), info)
+
+
+def check_positions(positions: int | None, info: DataInfo) -> None:
+    """Raise :class:`JobError` if the model has positions for fewer tokens than a block has; None: no limit is known."""
+    if positions is not None and positions < info.input_shape[0]:
+        text = f"the model has positions for {positions} tokens, the blocks have {info.input_shape[0]}"
+        raise JobError.at("model", f"{text}; set data.block_size, or n_positions in model.config")
+
+
+def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
+    """The model with random weights, for the vocabulary of the data unless its config says otherwise."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        if config.path is not None:
+            fields = AutoConfig.from_pretrained(config.path, local_files_only=True, **config.config)
+        else:
+            own = {"vocab_size": info.vocab_size, "bos_token_id": None, "eos_token_id": None}
+            fields = AutoConfig.for_model(config.name, **{**own, **config.config})
+        check_positions(getattr(fields, "max_position_embeddings", None), info)
+        return AutoModelForCausalLM.from_config(fields, trust_remote_code=False)
+    except (TypeError, ValueError, KeyError, OSError) as error:
+        if isinstance(error, JobError):
+            raise
+        shown = config.path or config.name
+        raise JobError.at("model", f"transformers cannot build {shown!r}: {str(error)[:300]}") from error
+
+
+def load_weights(model: Any, config: CausalLMModelConfig) -> None:
+    """Give the model the weights in the folder of its config: safetensors only."""
+    from transformers import AutoModelForCausalLM
+
+    pretrained = AutoModelForCausalLM.from_pretrained(
+        config.path, config=model.config, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+    model.load_state_dict(pretrained.state_dict())
+
+
+def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
+    """A config that builds the same model where the folder is not."""
+    if config.path is None:
+        return config
+    fields = {**_read_config(config.path), **config.config}
+    kept = {name: value for name, value in fields.items() if name not in ("model_type", "architectures", "auto_map")}
+    return CausalLMModelConfig(name=fields["model_type"], config=kept)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file():
+        raise JobError.at("model.path", f"no such file: {folder / 'config.json'}; a folder of save_pretrained has one")
+    if not list(folder.glob("*.safetensors")):
+        hint = "save it again with save_pretrained, which writes them"
+        raise JobError.at("model.path", f"{folder} has no .safetensors weights, and pickled ones are not read; {hint}")
+    try:
+        fields = json.loads((folder / "config.json").read_text())
+        return {**fields, "model_type": fields["model_type"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise JobError.at("model.path", f"{folder / 'config.json'} is not a model's config: {error!r}") from error
