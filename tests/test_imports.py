@@ -25,13 +25,14 @@ ALLOWED = {
     "training": {"optim", "config", "data", "models", "tasks", "record", "runs"},
     "tracking": {"record"},
     "pyfunc": {"export"},
-    "driver": {"config", "data", "models", "tasks", "record", "runs", "export", "tracking", "training"},
+    "analyses": {"optim"},
+    "driver": {"analyses", "config", "data", "models", "tasks", "record", "runs", "export", "tracking", "training"},
     "cli": {"config", "record", "runs", "driver"},
 }
 LIBRARIES = {
     "ray": {"training/worker.py", "driver/ray_run.py", "cli/cluster_commands.py"},
     "mlflow": {"tracking/tracker.py"},
-    "torch": {"optim", "training", "tasks", "driver/evaluate.py"},
+    "torch": {"analyses", "optim", "training", "tasks", "driver/evaluate.py"},
 }
 
 

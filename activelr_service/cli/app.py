@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import cluster_commands
+from activelr_service.cli import analyse_commands, cluster_commands
 from activelr_service.config import CommandError, TrainJob, read_job
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
@@ -18,6 +18,8 @@ app = typer.Typer(
     add_completion=False,
     help="Train deep networks without choosing a learning rate or a batch size.",
 )
+
+app.add_typer(analyse_commands.app, name="analyse")
 
 JobFile = Annotated[Path, typer.Argument(help="The YAML job.", show_default=False)]
 Overrides = Annotated[

@@ -3,12 +3,11 @@
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import check_before_start, prepare_job
-from activelr_service.driver.finish import deliver, keep_results
+from activelr_service.driver.finish import deliver, keep_results, new_tracker
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
 from activelr_service.record import Record, numbered, progress_line, read_journal, seconds_left
@@ -44,7 +43,7 @@ def train(job: TrainJob) -> Run:
         from activelr_service.training.build import check_forward
 
         check_forward(resolved, info)
-        tracker = _create_run_in_mlflow(resolved, folder)
+        tracker = new_tracker(_uri(resolved), resolved.tracking.experiment, resolved.name, folder.parent)
         run = create_run(folder, job, resolved)
         run.update(mlflow_run_id=tracker.run_id, tracked=False)
         say = _log_to(run)
@@ -61,7 +60,7 @@ def resume(run: Run) -> Run:
         state = run.state()
         if state["status"] == "finished":
             if not state["tracked"]:
-                deliver(run, Tracker.reopen(_uri(run), state["mlflow_run_id"]))
+                deliver(run, Tracker.reopen(_uri(run.job()), state["mlflow_run_id"]))
                 _log_to(run)(f"run {run.label}: MLflow now has all of it")
             return run
         return _continue(run)
@@ -77,7 +76,7 @@ def _continue(run: Run) -> Run:
         text = f"run {run.label} has no valid checkpoint left: see {run.checkpoints}/*.corrupt; delete {run.folder} to begin"
         raise RunFailedError(text, "checkpoint")
     say(f"run {run.label}: continued after epoch {epoch} of {run.job().epochs}")
-    return _see_through(run, run.job(), info, Tracker.reopen(_uri(run), run.state()["mlflow_run_id"]), say)
+    return _see_through(run, run.job(), info, Tracker.reopen(_uri(run.job()), run.state()["mlflow_run_id"]), say)
 
 
 def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say: Say) -> Run:
@@ -133,15 +132,6 @@ def _deliver(run: Run, tracker: Tracker, say: Say) -> None:
         say(f"{error}; what it has not got is kept, and `activelr resume {run.folder}` delivers it")
 
 
-def _create_run_in_mlflow(job: TrainJob, folder: Path) -> Tracker:
-    assert job.tracking.uri is not None
-    artifacts = None
-    if job.tracking.uri.startswith("sqlite:"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        artifacts = folder.parent / "mlartifacts"
-    return Tracker.create(job.tracking.uri, job.tracking.experiment, job.name, artifacts)
-
-
 def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo, choices: list[Choice]) -> None:
     assert job.global_batch_size is not None
     assert info.num_train is not None
@@ -177,16 +167,15 @@ def _say_where(run: Run, say: Say) -> None:
 
 
 def _where_to_look(run: Run) -> str:
-    uri, run_id = _uri(run), run.state()["mlflow_run_id"]
+    uri, run_id = _uri(run.job()), run.state()["mlflow_run_id"]
     if uri.startswith("sqlite:"):
         return f"activelr ui --output-dir {run.folder.parent.parent}  (run {run_id})"
     return f"{uri}  (run {run_id})"
 
 
-def _uri(run: Run) -> str:
-    uri = run.job().tracking.uri
-    assert uri is not None
-    return uri
+def _uri(job: TrainJob) -> str:
+    assert job.tracking.uri is not None
+    return job.tracking.uri
 
 
 def _log_to(run: Run) -> Say:

@@ -7,6 +7,7 @@ from activelr_service.config import JobError, TrainJob
 from activelr_service.config.job import WorkersConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import infer_task, with_absolute_paths
+from activelr_service.driver.finish import embedded_store
 from activelr_service.runs import output_root
 
 DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "active_belief": 1e-3}
@@ -96,7 +97,7 @@ def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice])
 def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
     uri = job.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
     if uri is None:
-        uri = f"sqlite:///{output_root(job.output_dir) / 'mlflow.db'}"
+        uri = embedded_store(output_root(job.output_dir))
         choices.append(Choice("tracking.uri", uri, "no server given: embedded"))
     return uri
 

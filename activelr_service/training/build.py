@@ -18,6 +18,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed
+from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
 
 OPTIMIZERS = {
@@ -41,6 +42,7 @@ class Training:
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
+    energy: EnergyMeter
     grad_norms: GradNorms | None = None
 
 
@@ -66,6 +68,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         train_loader=train_loader,
         val_loader=val_loader,
         steps_per_epoch=len(train_loader) // job.grad_accum_steps,
+        energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )
 

@@ -76,6 +76,9 @@ def run_epoch(training: Training, epoch: int) -> Record:
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
+    joules = training.energy.take()
+    if joules is not None:
+        metrics["perf/energy_joules"] = joules
     if getattr(training.job.data, "on_corrupt", "fail") == "skip":
         metrics |= count_skipped(training, metrics)
     if training.grad_norms is not None:

@@ -1,0 +1,88 @@
+"""Figure 13 and appendix A.3: which operations may move a gain for 10,000 epochs.
+
+With probability 1/2 the gain is decreased, else increased. Multiplying by 0.9 and adding 0.1, the paper's rule, has a
+stationary distribution: m = (0.9 m + m + 0.1) / 2 gives the mean 1, s = (0.81 s + s + 0.2 m + 0.01) / 2 the second moment
+0.105 / 0.095, hence the standard deviation sqrt(1/9.5) = 0.324. The paper reads 1.0 and 0.3.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+EPOCHS, CHAINS, EVERY = 10_000, 400, 50
+LOW, HIGH = 0.9, 0.1  # the paper's alpha_low and alpha_high
+Operation = Callable[[np.ndarray], np.ndarray]
+
+# What stands beside the paper's pair: subtracting what is added, and multiplying by 1.1 where 0.1 is added.
+PAIRS: dict[str, tuple[Operation, Operation]] = {
+    "multiply by 0.9, add 0.1": (lambda gain: gain * LOW, lambda gain: gain + HIGH),
+    "subtract 0.1, add 0.1": (lambda gain: gain - HIGH, lambda gain: gain + HIGH),
+    "subtract 0.1, multiply by 1.1": (lambda gain: gain - HIGH, lambda gain: gain * (1 + HIGH)),
+    "multiply by 0.9, multiply by 1.1": (lambda gain: gain * LOW, lambda gain: gain * (1 + HIGH)),
+}
+
+
+def compute() -> list[dict[str, Any]]:
+    """One row per pair and 50 epochs: over 400 independent chains from 1, the mean, the deviation, the 5 %, 50 % and 95 %
+    quantiles, and the shares that are at most 0, below 1e-6 in size, and above 1,000."""
+    return [row for pair, operations in PAIRS.items() for row in _simulate(pair, *operations)]
+
+
+def _simulate(pair: str, decrease: Operation, increase: Operation) -> list[dict[str, Any]]:
+    rng, gain, rows = np.random.default_rng(0), np.ones(CHAINS), []
+    for epoch in range(1, EPOCHS + 1):
+        with np.errstate(over="ignore"):
+            gain = np.where(rng.random(CHAINS) < 0.5, decrease(gain), increase(gain))
+        if epoch % EVERY == 0:
+            rows.append({"pair": pair, "epoch": epoch, **_describe(gain)})
+    return rows
+
+
+def _describe(gain: np.ndarray) -> dict[str, float]:
+    q05, q50, q95 = np.quantile(gain, [0.05, 0.5, 0.95])
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = gain.mean(), gain.std()
+    shares = {"not_positive": gain <= 0, "vanished": np.abs(gain) < 1e-6, "above_1000": gain > 1000}
+    return {
+        "mean": float(mean),
+        "deviation": float(deviation),
+        "q05": float(q05),
+        "q50": float(q50),
+        "q95": float(q95),
+        **{name: float(hit.mean()) for name, hit in shares.items()},
+    }
+
+
+def summarize(table: list[dict[str, Any]]) -> list[str]:
+    lines = [f"after {EPOCHS:,} epochs, {CHAINS} chains:   median     <= 0   < 1e-6   > 1000"]
+    for pair in PAIRS:
+        last = [row for row in table if row["pair"] == pair][-1]
+        shares = "".join(f"{last[name]:9.0%}" for name in ("not_positive", "vanished", "above_1000"))
+        lines.append(f"  {pair:34}{last['q50']:9.3g}{shares}")
+    settled = [row for row in table if row["pair"] == next(iter(PAIRS)) and row["epoch"] > EPOCHS // 2]
+    mean, deviation = (np.mean([row[name] for row in settled]) for name in ("mean", "deviation"))
+    return [
+        *lines,
+        f"multiply-add: mean {mean:.3f}, deviation {deviation:.3f} (exactly: 1 and 0.324; the paper: 1.0, 0.3)",
+    ]
+
+
+def draw(table: list[dict[str, Any]]) -> Figure:
+    figure = Figure(figsize=(11, 6.4), layout="constrained")
+    for axis, pair in zip(figure.subplots(2, 2).flat, PAIRS, strict=True):
+        rows = [row for row in table if row["pair"] == pair]
+        epochs = [row["epoch"] for row in rows]
+        low, middle, high = (np.array([row[name] for row in rows]) for name in ("q05", "q50", "q95"))
+        axis.fill_between(epochs, low, high, color="#0072B2", alpha=0.25, label="5 % to 95 %")
+        axis.plot(epochs, middle, color="#0072B2", label="median")
+        axis.axhline(0, color="0.4", linewidth=0.8)
+        if max(high.max(), -low.min()) > 1e3:
+            axis.set_yscale("symlog", linthresh=1)
+            axis.yaxis.get_major_locator().set_params(numticks=7)
+        axis.set(title=pair, xlabel="epoch", ylabel="gain")
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, loc="upper left")
+    figure.suptitle("Figure 13: what moves a gain for 10,000 epochs")
+    return figure
