@@ -80,7 +80,8 @@ def draw(table: list[dict[str, Any]]) -> Figure:
         axis.axhline(0, color="0.4", linewidth=0.8)
         if max(high.max(), -low.min()) > 1e3:
             axis.set_yscale("symlog", linthresh=1)
-            axis.yaxis.get_major_locator().set_params(numticks=7)
+            axis.set_yticks([-1e200, -1e100, 0, 1e100, 1e200], minor=False)
+            axis.minorticks_off()
         axis.set(title=pair, xlabel="epoch", ylabel="gain")
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, loc="upper left")

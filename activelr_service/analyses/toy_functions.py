@@ -102,11 +102,11 @@ def draw(table: list[dict[str, Any]]) -> Figure:
             rows = [row for row in table if row["function"] == name and row["optimizer"] == optimizer]
             axis.plot([row["step"] for row in rows], [row["value"] for row in rows], color=color, label=optimizer)
         if name.startswith("b"):
-            axis.set_ylim(1600, 1720)
+            axis.set(xlim=(-5, 250), ylim=(1600, 1720))
         if name.startswith("a"):
             axis.set_ylim(-20, 9)
         axis.set(title=name, xlabel="step", ylabel="value")
         axis.grid(alpha=0.3)
-    axis.legend(frameon=False, loc="lower left")
+    axis.legend(frameon=False, loc="upper right")
     figure.suptitle("Figure 3: descents, every step an epoch")
     return figure

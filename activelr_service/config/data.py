@@ -32,6 +32,18 @@ class ImageFolderDataConfig(StrictConfig):
     on_corrupt: OnCorrupt = "fail"
 
 
+class HuggingFaceDataConfig(StrictConfig):
+    """Images and classes in a folder of ``datasets.save_to_disk``, such as CIFAR or ImageNet from the Hugging Face Hub."""
+
+    type: Literal["huggingface"] = "huggingface"
+    path: str = Field(description="The folder.")
+    image_column: str = Field("image", description="Column of type Image.")
+    label_column: str = Field("label", description="Column of type ClassLabel.")
+    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no split for it.")
+    on_corrupt: OnCorrupt = "fail"
+
+
 class CIFAR10DataConfig(StrictConfig):
     """CIFAR-10 as published: the folder ``cifar-10-batches-py`` of python batches, under ``root`` or ``root`` itself."""
 
@@ -146,6 +158,7 @@ class PythonDataConfig(StrictConfig):
 DataConfig = Annotated[
     DigitsDataConfig
     | ImageFolderDataConfig
+    | HuggingFaceDataConfig
     | CIFAR10DataConfig
     | CIFAR100DataConfig
     | NpzDataConfig

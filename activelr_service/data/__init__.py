@@ -7,13 +7,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import cifar, digits, entry_point, imagefolder, npz, table, text, voc
+from activelr_service.data import cifar, digits, entry_point, huggingface, imagefolder, npz, table, text, voc
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import fetch
 
 _BY_TYPE: dict[str, ModuleType] = {
     "digits": digits,
     "imagefolder": imagefolder,
+    "huggingface": huggingface,
     "cifar10": cifar,
     "cifar100": cifar,
     "npz": npz,

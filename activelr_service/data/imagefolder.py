@@ -7,11 +7,10 @@ from typing import Any
 
 from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
-from activelr_service.data.images import load_image_or_skip
+from activelr_service.data.images import classification_transforms, load_image_or_skip
 from activelr_service.data.info import DataInfo, split_sizes
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
 
 
 def inspect(config: ImageFolderDataConfig) -> DataInfo:
@@ -40,7 +39,7 @@ def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
     from torch.utils.data import Subset
     from torchvision.datasets import ImageFolder
 
-    root, transforms = Path(config.root), [UnlessSkipped(transform) for transform in _transforms(config.image_size)]
+    root, transforms = Path(config.root), classification_transforms(config.image_size)
     folders = [root / "train", root / "val"] if _is_split(root) else [root, root]
     load = partial(load_image_or_skip, on_corrupt=config.on_corrupt)
     train, val = (
@@ -51,16 +50,6 @@ def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
     num_train, _ = split_sizes(len(train), config.val_fraction)
     return Subset(train, order[:num_train]), Subset(val, order[num_train:])
-
-
-class UnlessSkipped:
-    """A transform of images that leaves None, a skipped image, as it is."""
-
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Any) -> Any:
-        return None if image is None else self.transform(image)
 
 
 def _is_split(root: Path) -> bool:
@@ -80,13 +69,3 @@ def _count_images(folder: Path) -> dict[str, int]:
     if empty:
         raise JobError.at("data.root", f"class folders without an image under {folder}: {', '.join(empty)}")
     return counts
-
-
-def _transforms(size: int) -> tuple[Any, Any]:
-    import torch
-    from torchvision.transforms import v2
-
-    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    crop = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *finish])
-    centre = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
-    return crop, centre

@@ -44,8 +44,8 @@ def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
     except (TypeError, ValueError, KeyError, OSError) as error:
         if isinstance(error, JobError):
             raise
-        shown = config.path or config.name
-        raise JobError.at("model", f"transformers cannot build {shown!r}: {str(error)[:300]}") from error
+        place, shown = ("model.path", config.path) if config.path else ("model.name", config.name)
+        raise JobError.at(place, f"transformers cannot build {shown!r}: {str(error)[:300]}") from error
 
 
 def load_weights(model: Any, config: CausalLMModelConfig) -> None:
