@@ -20,6 +20,7 @@ from activelr_service.export import load_model
 from activelr_service.record import read_journal
 from activelr_service.runs import Run
 from tests.conftest import ACTIVELR, ROOT, activelr, free_port, small_job
+from tests.data.test_data import write_images
 from tests.ranks import run_ranks
 from tests.training.test_loop import assert_identical, final_tensors, train
 
@@ -191,23 +192,23 @@ def wait_until(condition):
         time.sleep(0.1)
 
 
-def test_bad_data_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
-    import numpy as np
-
-    x = np.ones((64, 4), dtype=np.float32)
-    x[7] = np.nan
-    np.savez(tmp_path / "bad.npz", x=x, y=np.arange(64) % 2)
+def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
+    write_images(tmp_path / "images")
+    broken = tmp_path / "images" / "cat" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:-200])
     job = small_job(
         cluster.home / "outputs",
         name="bad-data",
         workers=TWO,
         model={"type": "mlp"},
-        data={"type": "npz", "path": str(tmp_path / "bad.npz")},
+        data={"type": "imagefolder", "root": str(tmp_path / "images"), "image_size": 8},
+        global_batch_size=4,
     )
     process = driver(cluster, job, tmp_path)
     assert process.wait(timeout=240) == 3
     log = (tmp_path / "bad-data.log").read_text()
-    assert "ValueError: the inputs x hold NaN or infinity" in log
+    assert "ValueError: " in log
+    assert "cat/0.png cannot be decoded as an image" in log
     assert "workers lost" not in log
     assert "Traceback" not in log
 

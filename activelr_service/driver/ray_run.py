@@ -45,7 +45,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from activelr_service.training.worker import NoteLostWorkers, root_cause, train_loop_per_worker
+    from activelr_service.training.worker import NoteFailures, root_cause, train_loop_per_worker
 
     workers = job.workers
     is_local = workers.num_workers == 1 and not is_attached()
@@ -71,7 +71,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
             storage_path=str(run.folder / "ray"),
             failure_config=FailureConfig(max_failures=workers.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=None if is_local else [NoteLostWorkers(str(run.folder))],
+            callbacks=None if is_local else [NoteFailures(str(run.folder))],
         ),
     )
     try:
@@ -79,6 +79,8 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
     except SystemExit as error:  # Ray Train handles Ctrl-C itself and leaves with 0 or 1
         raise SystemExit(130 if error.code in (0, 1) else error.code) from None
     except TrainingFailedError as error:
+        if run.failure.exists():
+            return
         failures = getattr(error, "worker_failures", None)
         raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
 

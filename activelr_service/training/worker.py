@@ -27,8 +27,8 @@ PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", 
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
-    """Train the run at ``config['run']``. An error that would only repeat is written to the run and ends all workers
-    quietly; any other is raised, and Ray replaces the worker group. What a worker prints goes to the run's ``workers``
+    """Train the run at ``config['run']``. An error that would only repeat is written to the run and ends all workers for
+    good; any other makes Ray replace the worker group. What a worker prints goes to the run's ``workers``
     folder, unless it runs in the driver."""
     run = Run(Path(config["run"]))
     if run.failure.exists():
@@ -54,8 +54,8 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         if is_retryable(error):
             raise
         write_failure(run, error)
-        if dist.is_initialized():
-            dist.destroy_process_group()  # the other ranks wait in a collective: this ends it
+        if not config["in_driver"]:
+            raise  # the other ranks may wait in a collective, which only their end ends: see NoteFailures
 
 
 @contextmanager
@@ -67,14 +67,21 @@ def output_to(folder: Path) -> Iterator[None]:
         yield
 
 
-class NoteLostWorkers(ray.train.UserCallback):
-    """Tells the user, through the run's notes, that workers were lost. Runs in Ray Train's controller."""
+class DeterministicError(RuntimeError):
+    """An error that the next worker group would meet again."""
+
+
+class NoteFailures(ray.train.UserCallback):
+    """Tells the user, through the run's notes, that workers were lost; ends the training if the run has failed for good,
+    since an error that is raised in here is not retried. Runs in Ray Train's controller."""
 
     def __init__(self, folder: str) -> None:
         self.run = Run(Path(folder))
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        with suppress(OSError):  # an error in here would end the training
+        if self.run.failure.exists():
+            raise DeterministicError(str(self.run.failure))
+        with suppress(OSError):
             self.run.note(f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last committed epoch on")
 
 
