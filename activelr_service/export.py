@@ -26,12 +26,17 @@ def load_model(source: str | Path) -> Any:
     from safetensors.torch import load_model as load_weights
 
     folder = find_model(source)
+    module, info = build_from_recipe(folder)
+    load_weights(module, str(folder / WEIGHTS))
+    module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
+    return module.eval()
+
+
+def build_from_recipe(folder: Path) -> tuple[Any, DataInfo]:
+    """The module that the recipe in ``folder`` describes, with random weights, and what it was built for."""
     recipe = json.loads((folder / RECIPE).read_text())
     info = DataInfo.from_json(recipe["data"])
-    module = build_model(MODEL_CONFIG.validate_python(recipe["model"]), info, recipe["task"])
-    load_weights(module, str(folder / WEIGHTS))
-    module.task, module.classes = recipe["task"], info.classes
-    return module.eval()
+    return build_model(MODEL_CONFIG.validate_python(recipe["model"]), info, recipe["task"]), info
 
 
 def find_model(source: str | Path) -> Path:

@@ -68,24 +68,30 @@ def summarize(table: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def describe_run(history: list[dict[str, float]], devices: int, watts: float, search_runs: int) -> list[dict[str, Any]]:
+def describe_run(
+    history: list[dict[str, float]], tflop: float | None, devices: int, watts: float, search_runs: int
+) -> list[dict[str, Any]]:
     """A run and the search that it replaces, from the metrics of its epochs: measured energy if every epoch has it, else
-    ``watts`` for each of the devices."""
+    ``watts`` for each of the devices. ``tflop``: floating-point operations of the run in units of 1e12, if known."""
     hours = sum(metrics["perf/epoch_seconds"] for metrics in history) / 3600
     watts, source = devices * watts, f"{devices} x {watts:g} W"
     if is_measured(history):
         watts = sum(metrics["perf/energy_joules"] for metrics in history) / 3600 / hours
         source = "measured by NVML"
     run = account(hours, watts)
-    rows = [("this run", run), (f"a search of {search_runs} runs", run.times(search_runs))]
-    return [{"what": name, "energy": source, **found._asdict()} for name, found in rows]
+    rows = [("this run", 1), (f"a search of {search_runs} runs", search_runs)]
+    return [
+        {"what": name, "energy": source, "tflop": tflop and tflop * runs, **run.times(runs)._asdict()}
+        for name, runs in rows
+    ]
 
 
 def summarize_run(table: list[dict[str, Any]]) -> list[str]:
     lines = [f"energy: {table[0]['energy']}; {KG_PER_KWH} kg of CO2 equivalent per kWh"]
-    return lines + [
-        f"  {row['what']:24}{row['hours']:10.3f} h{row['kwh']:12.4f} kWh{row['kg']:12.4f} kg" for row in table
-    ]
+    for row in table:
+        tflop = f"{row['tflop']:14,.1f} TFLOP" if row["tflop"] is not None else ""
+        lines.append(f"  {row['what']:24}{row['hours']:10.3f} h{row['kwh']:12.4f} kWh{row['kg']:12.4f} kg{tflop}")
+    return lines
 
 
 def draw(table: list[dict[str, Any]]) -> Figure:

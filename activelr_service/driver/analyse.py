@@ -6,6 +6,7 @@ from pathlib import Path
 from activelr_service.analyses import carbon, write_analysis, write_table
 from activelr_service.config import CommandError
 from activelr_service.driver.finish import embedded_store, new_tracker
+from activelr_service.export import RECIPE, build_from_recipe
 from activelr_service.record import read_journal
 from activelr_service.runs import Run
 
@@ -29,10 +30,31 @@ def analyse_run(run: Run, root: Path, search_runs: int, watts: float | None, tra
         known = ", ".join(f"{power} for {device}" for device, power in carbon.WATTS.items() if device != "CPU")
         raise CommandError(f"no energy was measured on the GPUs of {run.label}; give their power with --watts: {known}")
     devices = (workers.num_workers or 1) if workers.use_gpu else 1
-    table = carbon.describe_run(history, devices, carbon.WATTS["CPU"] if watts is None else watts, search_runs)
+    power = carbon.WATTS["CPU"] if watts is None else watts
+    table = carbon.describe_run(history, count_tflop(run, history), devices, power, search_runs)
     folder = root / "analyses" / "carbon" / run.label
     paths = write_table("carbon", folder, table, carbon.draw(table))
     return [*carbon.summarize_run(table), *_keep(f"carbon {run.label}", root, folder, paths, track)]
+
+
+def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
+    """Floating-point operations of a run in units of 1e12: three times those of a forward pass (Kaplan et al. 2020, section
+    2.1), for every row that was trained on. None where the model takes images of any size, was not exported, or
+    the rows were not counted."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if not (run.model / RECIPE).exists() or any("perf/rows" not in metrics for metrics in history):
+        return None
+    with torch.device("meta"):
+        module, info = build_from_recipe(run.model)
+        if not info.input_shape:
+            return None
+        inputs = torch.zeros((1, *info.input_shape), dtype=torch.int64 if info.vocab_size else torch.float32)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module.eval()(inputs)
+    rows = sum(metrics["perf/rows"] for metrics in history)
+    return 3 * counter.get_total_flops() * rows / 1e12
 
 
 def _keep(name: str, root: Path, folder: Path, paths: list[Path], track: bool) -> list[str]:

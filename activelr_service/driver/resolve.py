@@ -14,6 +14,8 @@ DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "a
 LARGEST_DEFAULT_BATCH = 128
 LARGEST_DEFAULT_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
 STEPS_WANTED_PER_EPOCH = 20
+DECODED = ("imagefolder", "huggingface", "voc")  # data whose rows are images to be decoded
+LARGEST_DEFAULT_LOADERS = 8
 
 
 class Resources(NamedTuple):
@@ -91,7 +93,11 @@ def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice])
     choices.append(Choice("workers.num_workers", num_workers, reason))
     share = 1 if resources.is_shared or use_gpu else max(1, resources.num_cpus // num_workers)
     cpus = job.workers.cpus_per_worker or share
-    return job.workers.model_copy(update={"num_workers": num_workers, "use_gpu": use_gpu, "cpus_per_worker": cpus})
+    loaders = job.workers.num_loader_workers
+    if loaders is None:
+        loaders = min(cpus - 1, LARGEST_DEFAULT_LOADERS) if job.data.type in DECODED else 0
+    derived = {"num_workers": num_workers, "use_gpu": use_gpu, "cpus_per_worker": cpus, "num_loader_workers": loaders}
+    return job.workers.model_copy(update=derived)
 
 
 def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:

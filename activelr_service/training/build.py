@@ -93,7 +93,7 @@ def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[Data
     )
     common: dict[str, Any] = {
         "batch_size": job.micro_batch_size(),
-        "num_workers": job.workers.num_loader_workers,
+        "num_workers": job.workers.num_loader_workers or 0,
         "pin_memory": device.type == "cuda",
         "collate_fn": task.collate,
     }

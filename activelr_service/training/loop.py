@@ -72,6 +72,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
         "optim/share_grew": gains["share_grew"],
         "optim/non_finite": gains["non_finite"],
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
+        "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/epoch_end_reduce_seconds": reduce_seconds,

@@ -8,11 +8,15 @@ from PIL import Image
 
 from activelr_service.analyses import ANALYSES, carbon, gain_operations, sign_cases, theorem_4_1, theorem_5_1
 from activelr_service.analyses.toy_functions import CRITICAL_POINTS, classify
+from activelr_service.data.info import DataInfo
 from activelr_service.driver.analyse import analyse, analyse_run
+from activelr_service.export import write_recipe
 from activelr_service.record import Record, write_journal
 from activelr_service.runs import Run
 from activelr_service.tracking.tracker import connect
 from tests.conftest import activelr
+
+DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
 
 
 @pytest.mark.parametrize("name", ANALYSES)
@@ -93,7 +97,10 @@ def run_of(folder, **metrics):
         "kind: train\nname: digits\nmodel: {type: mlp}\ndata: {type: digits}\nepochs: 2\nworkers: {num_workers: 2}\n"
     )
     run.update(status="finished")
-    write_journal(run.journal, [Record(e, e, 0, {"perf/epoch_seconds": 1800.0, **metrics}, []) for e in (1, 2)])
+    run.model.mkdir()
+    write_recipe(run.model, run.job().model, DIGITS, "classification")
+    metrics = {"perf/epoch_seconds": 1800.0, "perf/rows": 1000.0, **metrics}
+    write_journal(run.journal, [Record(e, e, 0, metrics, []) for e in (1, 2)])
     return run
 
 
@@ -113,6 +120,8 @@ def test_a_run_is_accounted_for_by_measured_energy_where_there_is_any(tmp_path, 
         own, search = csv.DictReader(file)
     assert float(own["kwh"]) == pytest.approx(kwh)
     assert float(search["kg"]) == pytest.approx(9 * kwh * 0.432)
+    # the multilayer perceptron of the recipe: 3 passes x 2 operations a weight x 1,000 rows x 2 epochs
+    assert float(own["tflop"]) == pytest.approx(3 * 2 * (3072 * 64 + 64 * 64 + 64 * 10) * 2000 / 1e12)
 
 
 def test_the_commands_print_what_was_found(tmp_path):
