@@ -23,7 +23,10 @@ class WorkersConfig(StrictConfig):
     use_gpu: bool | None = Field(None, description="Derived: whether the cluster has GPUs.")
     max_failures: int = Field(3, ge=0, description="How many times lost workers are replaced before the run fails.")
     num_loader_workers: int | None = Field(
-        None, ge=0, le=64, description="Loader processes per worker; by default its CPUs but one where images are decoded."
+        None,
+        ge=0,
+        le=64,
+        description="Loader processes per worker; by default its CPUs but one where images are decoded.",
     )
 
 
