@@ -16,7 +16,8 @@ GRAD_NORM_PREFIX = "grad_l1/"
 
 @dataclass(frozen=True)
 class Record:
-    """One epoch. ``timestamp_ms`` is taken once, so that logging a record again changes nothing in MLflow."""
+    """One epoch. ``timestamp_ms`` is taken once, so that logging a record again changes nothing in MLflow;
+    ``gain_histogram`` is empty where the optimizer has no gains."""
 
     epoch: int
     global_step: int
@@ -62,7 +63,8 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     ):
         if f"val/{name}" in metrics:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
+    if "optim/gain_mean" in metrics:
+        shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
     if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
         shown.append(f"{skipped} corrupt skipped")

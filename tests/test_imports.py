@@ -26,8 +26,10 @@ ALLOWED = {
     "tracking": {"record"},
     "pyfunc": {"export"},
     "analyses": {"optim"},
+    "report": {"config"},
+    "studies": {"config", "data", "driver", "record", "report", "runs", "tasks", "tracking", "training"},
     "driver": {"analyses", "config", "data", "models", "tasks", "record", "runs", "export", "tracking", "training"},
-    "cli": {"config", "record", "runs", "driver"},
+    "cli": {"config", "record", "report", "runs", "driver", "studies"},
 }
 LIBRARIES = {
     "ray": {"training/worker.py", "driver/ray_run.py", "cli/cluster_commands.py"},

@@ -2,18 +2,41 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict
+from pydantic import Field
 
-from activelr_service.config.base import StrictConfig
+from activelr_service.config.baseline import (
+    AdaBeliefConfig,
+    AdamWConfig,
+    COCOBConfig,
+    DAdaptAdamConfig,
+    ProdigyConfig,
+    RAdamConfig,
+    RpropConfig,
+    ScheduleFreeAdamWConfig,
+    SGDConfig,
+)
+from activelr_service.config.optimizer_base import Betas, OptimizerSettings
 
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Betas = Annotated[tuple[Beta, Beta], Strict(False)]  # a YAML list is welcome
+DEFAULT_LR = {
+    "active_sgd": 1e-2,
+    "active_adamw": 1e-3,
+    "active_radam": 1e-3,
+    "active_belief": 1e-3,
+    "sgd": 1e-2,
+    "adamw": 1e-3,
+    "radam": 1e-3,
+    "adabelief": 1e-3,
+    "rprop": 1e-2,
+    "schedule_free_adamw": 2.5e-3,
+    "prodigy": 1.0,
+    "dadapt_adam": 1.0,
+    "cocob": None,
+}
 
 
-class ActiveOptimizerConfig(StrictConfig):
+class ActiveOptimizerConfig(OptimizerSettings):
     """What all ActiveLR optimizers take."""
 
-    lr: float | None = Field(None, gt=0, description="Initial learning rate. Leave it out: the default is derived.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
     gain_increment: float = Field(0.1, ge=0, description="Added to a gain whose gradient sum kept its sign.")
     gain_decay: float = Field(0.9, gt=0, le=1, description="Multiplies a gain whose gradient sum changed its sign.")
@@ -57,5 +80,18 @@ class ActiveBeliefConfig(ActiveOptimizerConfig):
 
 
 OptimizerConfig = Annotated[
-    ActiveSGDConfig | ActiveAdamWConfig | ActiveRAdamConfig | ActiveBeliefConfig, Field(discriminator="type")
+    ActiveSGDConfig
+    | ActiveAdamWConfig
+    | ActiveRAdamConfig
+    | ActiveBeliefConfig
+    | SGDConfig
+    | AdamWConfig
+    | RAdamConfig
+    | AdaBeliefConfig
+    | RpropConfig
+    | ScheduleFreeAdamWConfig
+    | ProdigyConfig
+    | DAdaptAdamConfig
+    | COCOBConfig,
+    Field(discriminator="type"),
 ]

@@ -1,5 +1,6 @@
 """Checks of a job that need no torch: its data are there, and model, data and task suit each other."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,17 @@ from activelr_service.data.remote import is_remote
 from activelr_service.models import check_model
 from activelr_service.runs import output_root
 
+PEERS = {
+    "schedule_free_adamw": "schedulefree",
+    "prodigy": "prodigyopt",
+    "dadapt_adam": "dadaptation",
+    "cocob": "parameterfree",
+}
+
 
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     """What a job's data are, and its task; raises :class:`JobError` for what does not fit."""
+    check_installed(job)
     info = inspect_data(job.data)
     task = infer_task(job, info)
     check_model(job, info, task)
@@ -21,6 +30,15 @@ def check_job(job: TrainJob) -> tuple[DataInfo, str]:
         text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
         raise JobError.at("workers.num_workers", f"{text}; use at most {info.num_train}")
     return info, task
+
+
+def check_installed(job: TrainJob) -> None:
+    """Raise :class:`JobError` if the job's optimizer is in a package that is not there."""
+    package = PEERS.get(job.optimizer.type)
+    if package is not None and find_spec(package) is None:
+        raise JobError.at(
+            "optimizer.type", f"{job.optimizer.type} needs {package}: pip install 'activelr-service[peers]'"
+        )
 
 
 def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:

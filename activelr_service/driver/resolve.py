@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.config.job import WorkersConfig
+from activelr_service.config.optimizer import DEFAULT_LR, ActiveOptimizerConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import infer_task, with_absolute_paths
 from activelr_service.driver.finish import embedded_store
 from activelr_service.runs import output_root
 
-DEFAULT_LR = {"active_sgd": 1e-2, "active_adamw": 1e-3, "active_radam": 1e-3, "active_belief": 1e-3}
 LARGEST_DEFAULT_BATCH = 128
 LARGEST_DEFAULT_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
 STEPS_WANTED_PER_EPOCH = 20
@@ -48,12 +48,7 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
     assert workers.num_workers is not None
     assert info.num_train is not None
     batch_size = _resolve_batch_size(job, task, info.num_train, workers.num_workers, choices)
-    lr = job.optimizer.lr
-    if lr is None:
-        lr = DEFAULT_LR[job.optimizer.type]
-        choices.append(Choice("optimizer.lr", lr, f"default of {job.optimizer.type}; the gains move it from there"))
-    else:
-        choices.append(Choice("optimizer.lr", lr, "overridden by the job"))
+    lr = _resolve_lr(job, choices)
     resolved = job.model_copy(
         update={
             "task": task,
@@ -67,6 +62,20 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
         }
     )
     return resolved, choices
+
+
+def _resolve_lr(job: TrainJob, choices: list[Choice]) -> float | None:
+    lr = job.optimizer.lr
+    if lr is not None:
+        choices.append(Choice("optimizer.lr", lr, "overridden by the job"))
+        return lr
+    lr = DEFAULT_LR[job.optimizer.type]
+    reason = f"default of {job.optimizer.type}"
+    if isinstance(job.optimizer, ActiveOptimizerConfig):
+        reason += "; the gains move it from there"
+    if lr is not None:
+        choices.append(Choice("optimizer.lr", lr, reason))
+    return lr
 
 
 def _resolve_task(job: TrainJob, info: DataInfo, choices: list[Choice]) -> str:
@@ -111,7 +120,14 @@ def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
 def _resolve_batch_size(job: TrainJob, task: str, num_train: int, num_workers: int, choices: list[Choice]) -> int:
     unit = num_workers * job.grad_accum_steps
     size = job.global_batch_size
-    if size is None:
+    if job.optimizer.type == "rprop":
+        if size is not None:
+            raise JobError.at(
+                "global_batch_size", f"rprop takes the whole training set at once; leave it out, got {size}"
+            )
+        size = num_train // unit * unit
+        choices.append(Choice("global_batch_size", size, "rprop takes the whole training set at once"))
+    elif size is None:
         largest = LARGEST_DEFAULT_DETECTION_BATCH if task == "detection" else LARGEST_DEFAULT_BATCH
         size = _default_batch_size(num_train, unit, largest)
         reason = f"at most {largest}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"

@@ -26,7 +26,9 @@ def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
     Returns their paths.
     """
     folder.mkdir(exist_ok=True)
-    pictures = {"learning_curves.png": _learning_curves, "gain_histogram.png": _gain_histogram}
+    pictures = {"learning_curves.png": _learning_curves}
+    if history[-1].gain_histogram:
+        pictures["gain_histogram.png"] = _gain_histogram
     if _layers(history):
         pictures["gradient_norms.png"] = _gradient_norms
         _write_gradient_norms(folder / "gradient_norms.csv", history)

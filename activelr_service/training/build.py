@@ -10,9 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
-from activelr_service import optim
 from activelr_service.config import JobError, TrainJob
-from activelr_service.config.optimizer import OptimizerConfig
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.models import build_model, load_pretrained
@@ -20,13 +18,7 @@ from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed
 from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
-
-OPTIMIZERS = {
-    "active_sgd": optim.ActiveSGD,
-    "active_adamw": optim.ActiveAdamW,
-    "active_radam": optim.ActiveRAdam,
-    "active_belief": optim.ActiveBelief,
-}
+from activelr_service.training.optimizers import build_optimizer
 
 
 @dataclass(frozen=True)
@@ -38,7 +30,7 @@ class Training:
     device: torch.device
     model: nn.Module
     replica: nn.Module
-    optimizer: optim.ActiveOptimizer
+    optimizer: torch.optim.Optimizer
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
@@ -71,12 +63,6 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )
-
-
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.ActiveOptimizer:
-    """The optimizer of a resolved config over the parameters that require gradients."""
-    options = config.model_dump(exclude={"type"})
-    return OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
 
 
 def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from activelr_service import __version__
-from activelr_service.optim import ActiveOptimizer
 from activelr_service.record import Record, append_journal, best_epoch, write_journal
 from activelr_service.training import distributed
 from activelr_service.training.build import Training
@@ -102,13 +101,14 @@ class CheckpointStore:
             shutil.rmtree(leftover)
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: ActiveOptimizer, history: list[Record]) -> None:
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Record]) -> None:
     """Write the four files into ``folder``, which exists and is empty."""
     save_model(model, str(folder / "model.safetensors"))
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
     save_file(tensors, str(folder / "optimizer.safetensors"))
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    state = {"param_groups": groups, "history": [record.to_json() for record in history]}
+    numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
+    state = {"param_groups": groups, "numbers": numbers, "history": [record.to_json() for record in history]}
     (folder / "state.json").write_text(json.dumps(state))
     for path in folder.iterdir():
         _sync(path)
@@ -123,13 +123,14 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: ActiveOptimizer, 
     _sync(folder)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: ActiveOptimizer | None = None) -> list[Record]:
+def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> list[Record]:
     """Load a verified checkpoint in place; returns its history."""
     device = next(model.parameters()).device
     load_model(model, str(folder / "model.safetensors"), device=str(device))
     state = json.loads((folder / "state.json").read_text())
     if optimizer is not None:
-        _load_optimizer(optimizer, model, load_file(str(folder / "optimizer.safetensors")), state["param_groups"])
+        values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
+        _load_optimizer(optimizer, model, values, state["param_groups"])
     return [Record(**record) for record in state["history"]]
 
 
@@ -145,42 +146,50 @@ def verify(folder: Path) -> str | None:
     return None
 
 
-def named_state(model: nn.Module, optimizer: ActiveOptimizer) -> dict[str, Tensor]:
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Every weight, buffer and optimizer tensor by name, in an order that is the same on every rank."""
-    named = {f"optimizer.{name}": tensor for name, tensor in _optimizer_state(model, optimizer)}
+    states = _optimizer_state(model, optimizer)
+    named = {f"optimizer.{name}": value for name, value in states if isinstance(value, Tensor)}
     return {**{f"model.{name}": tensor for name, tensor in model.state_dict().items()}, **named}
 
 
-def _optimizer_state(model: nn.Module, optimizer: ActiveOptimizer) -> Iterator[tuple[str, Tensor]]:
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Any]]:
     for name, param in model.named_parameters():
         for key, value in sorted(optimizer.state.get(param, {}).items()):
             yield f"{name}/{key}", value
 
 
-def _saved_state(model: nn.Module, optimizer: ActiveOptimizer) -> Iterator[tuple[str, Tensor]]:
+def _saved_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
     """Without the running sums, which are all zero at the end of an epoch."""
-    return (item for item in _optimizer_state(model, optimizer) if not item[0].endswith("/grad_sum"))
+    items = _optimizer_state(model, optimizer)
+    return (item for item in items if isinstance(item[1], Tensor) and not item[0].endswith("/grad_sum"))
 
 
 def _load_optimizer(
-    optimizer: ActiveOptimizer, model: nn.Module, tensors: dict[str, Tensor], groups: list[dict[str, Any]]
+    optimizer: torch.optim.Optimizer, model: nn.Module, values: dict[str, Any], groups: list[dict[str, Any]]
 ) -> None:
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for path, value in tensors.items():
+    by_name: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
         name, _, key = path.rpartition("/")
-        by_name.setdefault(name, {})[key] = value.clone()  # load_file only maps the file, which may go
+        kept = value.clone() if isinstance(value, Tensor) else value  # load_file only maps the file, which may go
+        by_name.setdefault(name, {})[key] = kept
     names = {id(param): name for name, param in model.named_parameters()}
     params = [param for group in optimizer.param_groups for param in group["params"]]
     saved_states = {
         index: by_name[names[id(param)]] for index, param in enumerate(params) if names[id(param)] in by_name
     }
-    states = {index: {**state, "grad_sum": torch.zeros_like(state["gain"])} for index, state in saved_states.items()}
+    states = {index: {**state, **_empty_sum(state)} for index, state in saved_states.items()}
     indices = iter(range(len(params)))
     counted = [
         {**saved, "params": [next(indices) for _ in group["params"]]}
         for saved, group in zip(groups, optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": states, "param_groups": counted})
+
+
+def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The running sum of an ActiveLR optimizer, which is not saved."""
+    return {"grad_sum": torch.zeros_like(state["gain"])} if "gain" in state else {}
 
 
 def _describe(path: Path) -> dict[str, Any]:

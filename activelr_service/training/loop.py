@@ -12,11 +12,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from activelr_service.record import Record, finite_metrics, gain_edges
+from activelr_service.optim import ActiveOptimizer
+from activelr_service.record import Record, finite_metrics
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
+from activelr_service.training.optimizers import gain_histogram, gain_metrics, set_lr, set_training
 
 OnEpoch = Callable[[Record], None]
 
@@ -66,11 +68,8 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
     metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
-    gains = training.optimizer.gain_stats()
-    metrics |= {f"optim/gain_{name}": gains[name] for name in gains if name not in ("share_grew", "non_finite")}
+    metrics |= gain_metrics(training.optimizer)
     metrics |= {
-        "optim/share_grew": gains["share_grew"],
-        "optim/non_finite": gains["non_finite"],
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
         "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
@@ -89,7 +88,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
         global_step=epoch * training.steps_per_epoch,
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
-        gain_histogram=training.optimizer.gain_histogram(gain_edges()),
+        gain_histogram=gain_histogram(training.optimizer),
     )
 
 
@@ -106,11 +105,15 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     assert training.train_loader.generator is not None
     training.train_loader.generator.manual_seed(training.job.seed + epoch)
     training.replica.train()
+    set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
     batches = iter(training.train_loader)
+    total_steps, done = training.job.epochs * training.steps_per_epoch, (epoch - 1) * training.steps_per_epoch
     for step in range(training.steps_per_epoch):
+        set_lr(training.optimizer, training.job.optimizer.schedule, done + step, total_steps)
         norm = train_step(training, batches, totals, step)
         totals.add({"grad_norm": norm / distributed.world_size()})
+    set_training(training.optimizer, False)
     steps = training.steps_per_epoch
     sums = totals.over_ranks(steps)
     if "first_bad_step" in sums:
@@ -147,7 +150,8 @@ def end_epoch(training: Training, epoch: int) -> float:
     Returns the seconds that the reduction and the rule took.
     """
     start = time.monotonic()
-    training.optimizer.end_epoch(reduce=distributed.mean_)
+    if isinstance(training.optimizer, ActiveOptimizer):
+        training.optimizer.end_epoch(reduce=distributed.mean_)
     seconds = time.monotonic() - start
     distributed.broadcast_buffers(training.model)
     distributed.check_replicas(named_state(training.model, training.optimizer), epoch)

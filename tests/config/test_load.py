@@ -25,8 +25,8 @@ def test_every_shipped_config_is_valid(path):
             "job.yaml:8: optimizer.wieght_decay: unknown key; did",
         ),
         (
-            "optimizer: {type: adamw}\n",
-            "job.yaml:6: optimizer.type: unknown type 'adamw'; did you mean \"active_adamw\"?",
+            "optimizer: {type: activeadamw}\n",
+            "job.yaml:6: optimizer.type: unknown type 'activeadamw'; did you mean \"active_adamw\"?",
         ),
         ("optimizer: {lr: -1}\n", "job.yaml:6: optimizer.lr: must be greater than 0, got -1"),
         ("optimizer: {lr: .nan}\n", "job.yaml:6: optimizer.lr: must be a finite number, got nan"),

@@ -1,0 +1,88 @@
+"""From an optimizer's config to the optimizer, and what differs between optimizers while they train."""
+
+import importlib
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from activelr_service import optim
+from activelr_service.config.optimizer import OptimizerConfig
+from activelr_service.record import gain_edges
+
+WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et al. 2024 (arXiv 2405.18392)
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a resolved config over the parameters that require gradients."""
+    options = config.model_dump(exclude={"type", "schedule"} | NOT_TAKEN.get(config.type, set()))
+    optimizer = OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = config.lr
+    return optimizer
+
+
+def set_lr(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:
+    """Set the learning rate of step ``step``, counted from 0: a function of nothing else, so that nothing is saved of it."""
+    if schedule != "constant":
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * SCHEDULES[schedule](step, total_steps)
+
+
+def cosine(step: int, total_steps: int) -> float:
+    """Half a cosine from 1 to 0 (Loshchilov & Hutter 2017), as in torch's CosineAnnealingLR stepped at every step."""
+    return 0.5 * (1 + math.cos(math.pi * step / total_steps))
+
+
+def warmup_stable_decay(step: int, total_steps: int) -> float:
+    """Linear warm-up, stable, linear decay (Hu et al. 2024, arXiv 2404.06395)."""
+    return min(1.0, (step + 1) / (WARM_UP * total_steps), (total_steps - step) / (DECAY * total_steps))
+
+
+SCHEDULES: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "wsd": warmup_stable_decay}
+
+
+def set_training(optimizer: torch.optim.Optimizer, mode: bool) -> None:
+    """Schedule-free optimizers keep other weights in the model while they train than those to be evaluated and saved."""
+    switch = getattr(optimizer, "train" if mode else "eval", None)
+    if switch is not None:
+        switch()
+
+
+def gain_metrics(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """What the gains of an ActiveLR optimizer do; nothing of another."""
+    if not isinstance(optimizer, optim.ActiveOptimizer):
+        return {}
+    plain = ("share_grew", "non_finite")
+    stats = optimizer.gain_stats()
+    return {f"optim/{name}" if name in plain else f"optim/gain_{name}": value for name, value in stats.items()}
+
+
+def gain_histogram(optimizer: torch.optim.Optimizer) -> list[int]:
+    return optimizer.gain_histogram(gain_edges()) if isinstance(optimizer, optim.ActiveOptimizer) else []
+
+
+def _build_peer(module: str, name: str, params: Any, **options: Any) -> torch.optim.Optimizer:
+    """An optimizer of the extra ``peers``, imported when it is built."""
+    return getattr(importlib.import_module(module), name)(params, **options)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "active_sgd": optim.ActiveSGD,
+    "active_adamw": optim.ActiveAdamW,
+    "active_radam": optim.ActiveRAdam,
+    "active_belief": optim.ActiveBelief,
+    "sgd": torch.optim.SGD,
+    "adamw": torch.optim.AdamW,
+    "radam": partial(torch.optim.RAdam, decoupled_weight_decay=True),
+    "adabelief": partial(optim.ActiveBelief, gain_increment=0.0, gain_decay=1.0),  # its gains stay at one
+    "rprop": torch.optim.Rprop,
+    "schedule_free_adamw": partial(_build_peer, "schedulefree", "AdamWScheduleFree"),
+    "prodigy": partial(_build_peer, "prodigyopt", "Prodigy"),
+    "dadapt_adam": partial(_build_peer, "dadaptation", "DAdaptAdam", decouple=True),
+    "cocob": partial(_build_peer, "parameterfree", "COCOB"),
+}
+NOT_TAKEN = {"rprop": {"weight_decay"}, "cocob": {"lr"}}

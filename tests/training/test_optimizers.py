@@ -1,0 +1,89 @@
+"""Optimizers other than ActiveLR's in the same loop, and learning-rate schedules."""
+
+import pytest
+import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from activelr_service.config import JobError
+from activelr_service.config.optimizer import DEFAULT_LR
+from activelr_service.data import inspect_data
+from activelr_service.optim import ActiveBelief
+from activelr_service.training.build import build_training
+from activelr_service.training.evaluate import evaluate
+from activelr_service.training.optimizers import set_lr
+from tests.conftest import small_job
+from tests.training.test_loop import CPU, assert_identical, final_tensors, resolved, store, train
+
+BASELINES = sorted(name for name in DEFAULT_LR if not name.startswith("active_"))
+
+
+@pytest.mark.parametrize("optimizer", BASELINES)
+def test_a_baseline_learns_and_a_stopped_training_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, optimizer):
+    job = resolved(small_job(tmp_path, epochs=4, optimizer={"type": optimizer}))
+    _, history = train(job, tmp_path / "whole")
+    losses = [record.metrics["train/loss"] for record in history]
+    assert losses[-1] < losses[0]
+    for epochs in (1, 2, 4):
+        train(job.model_copy(update={"epochs": epochs}), tmp_path / "parts")
+    assert_identical(final_tensors(tmp_path / "whole", 4), final_tensors(tmp_path / "parts", 4))
+
+
+def test_the_checkpoint_of_a_schedule_free_optimizer_has_the_weights_that_were_evaluated(tmp_path):
+    job = resolved(small_job(tmp_path, epochs=2, optimizer={"type": "schedule_free_adamw"}))
+    _, history = train(job, tmp_path)
+    fresh = build_training(job, inspect_data(job.data), CPU)
+    store(tmp_path).restore(fresh)
+    metrics = evaluate(fresh.task, fresh.model, fresh.val_loader, CPU, "float32")
+    assert metrics["loss"] == history[-1].metrics["val/loss"]
+
+
+def test_adabelief_is_active_belief_with_its_gains_at_one(tmp_path):
+    training, _ = train(resolved(small_job(tmp_path, optimizer={"type": "adabelief"})), tmp_path)
+    assert isinstance(training.optimizer, ActiveBelief)
+    assert all(bool((state["gain"] == 1).all()) for state in training.optimizer.state.values())
+
+
+def rates(schedule, total):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    optimizer.param_groups[0]["initial_lr"] = 0.5
+    for step in range(total):
+        set_lr(optimizer, schedule, step, total)
+        yield optimizer.param_groups[0]["lr"]
+
+
+def test_cosine_is_torch_s():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = CosineAnnealingLR(optimizer, T_max=40)
+    for rate in rates("cosine", 40):
+        assert rate == pytest.approx(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_wsd_warms_up_stays_and_decays():
+    found = list(rates("wsd", 100))
+    assert found[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    assert found[5:80] == [0.5] * 75
+    assert found[80:] == pytest.approx([0.5 * left / 20 for left in range(20, 0, -1)])
+
+
+def test_the_schedule_of_a_resumed_training_continues_where_it_was(tmp_path):
+    job = resolved(small_job(tmp_path, epochs=2, optimizer={"type": "adamw", "schedule": "cosine"}))
+    train(job, tmp_path / "whole")
+    train(job, tmp_path / "parts")
+    (tmp_path / "parts" / "checkpoints" / "epoch-000002").rename(tmp_path / "parts" / "lost")
+    train(job, tmp_path / "parts")
+    assert_identical(final_tensors(tmp_path / "whole", 2), final_tensors(tmp_path / "parts", 2))
+
+
+def test_rprop_takes_the_whole_training_set_at_once(tmp_path):
+    job = resolved(small_job(tmp_path, optimizer={"type": "rprop"}), num_workers=2)
+    assert job.global_batch_size == 1436  # of 1,437 rows, shared by two workers
+    with pytest.raises(JobError, match="global_batch_size: rprop takes the whole training set"):
+        resolved(small_job(tmp_path, optimizer={"type": "rprop"}, global_batch_size=64))
+
+
+def test_without_gains_there_is_nothing_to_report_of_them(tmp_path):
+    _, history = train(resolved(small_job(tmp_path, epochs=1, optimizer={"type": "adamw"})), tmp_path)
+    assert history[0].gain_histogram == []
+    assert not [name for name in history[0].metrics if "gain" in name]
