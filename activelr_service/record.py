@@ -68,7 +68,7 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
     if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
         shown.append(f"{skipped} corrupt skipped")
-    shown.append(f"ETA {_duration(seconds_left)}" if record.epoch < job.epochs else "done")
+    shown.append(f"ETA {duration(seconds_left)}" if record.epoch < job.epochs else "done")
     return "  ".join(shown)
 
 
@@ -103,7 +103,8 @@ def numbered(journal: Path) -> list[tuple[int, Record]]:
     return [(record.epoch, record) for record in read_journal(journal)]
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """``1h02m`` or ``3m07s``."""
     minutes, secs = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{secs:02d}s"

@@ -42,6 +42,11 @@ class Run:
         return self.folder / "failure.json"
 
     @property
+    def untrained(self) -> Path:
+        """The held-out metrics of the untrained model, as JSON; trials of studies have them."""
+        return self.folder / "untrained.json"
+
+    @property
     def log(self) -> Path:
         return self.folder / "run.log"
 

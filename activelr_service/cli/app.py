@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import analyse_commands, cluster_commands
+from activelr_service.cli import analyse_commands, cluster_commands, study_commands
+from activelr_service.cli.signals import exit_on_signals
 from activelr_service.config import CommandError, TrainJob, read_job
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
@@ -20,6 +21,8 @@ app = typer.Typer(
 )
 
 app.add_typer(analyse_commands.app, name="analyse")
+app.command()(study_commands.study)
+app.command()(study_commands.report)
 
 JobFile = Annotated[Path, typer.Argument(help="The YAML job.", show_default=False)]
 Overrides = Annotated[
@@ -93,7 +96,7 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
     """
     from activelr_service.driver.launch import train as train_job
 
-    _exit_on_signals()
+    exit_on_signals()
     checked, source = read_job(job, overrides)
     with source.locating():
         train_job(checked)
@@ -108,7 +111,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs") -> None:
     found = _find(run, output_dir)
     from activelr_service.driver.launch import resume as resume_run
 
-    _exit_on_signals()
+    exit_on_signals()
     resume_run(found)
 
 
@@ -246,9 +249,3 @@ def _row(run: Run) -> list[str]:
     epochs = f"{len(read_journal(run.journal))}/{run.job().epochs}"
     score = f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
     return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]
-
-
-def _exit_on_signals() -> None:
-    """So that a stopped run is noted as interrupted before the process ends, with the shell's 130 or 143."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda received, _: sys.exit(128 + received))

@@ -2,16 +2,29 @@
 
 from activelr_service.config.base import CommandError, JobError
 from activelr_service.config.job import TrainJob
-from activelr_service.config.load import JobSource, diff_jobs, dump_job, load_job, parse_job, read_job
+from activelr_service.config.load import (
+    JobSource,
+    diff_jobs,
+    dump_job,
+    load_job,
+    parse_job,
+    parse_study,
+    read_job,
+    read_study,
+)
+from activelr_service.config.study import StudyJob
 
 __all__ = [
     "CommandError",
     "JobError",
     "JobSource",
+    "StudyJob",
     "TrainJob",
     "diff_jobs",
     "dump_job",
     "load_job",
     "parse_job",
+    "parse_study",
     "read_job",
+    "read_study",
 ]

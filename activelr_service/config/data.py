@@ -22,6 +22,14 @@ class DigitsDataConfig(StrictConfig):
     )
 
 
+class StdlibCharsDataConfig(StrictConfig):
+    """The characters of the source of Python's standard library, in blocks, as a language to model. No download."""
+
+    type: Literal["stdlib_chars"] = "stdlib_chars"
+    block_size: int = Field(64, ge=2, le=1024, description="Characters per row.")
+    num_train: int = Field(2048, ge=1, le=8192, description="Rows to train on; 256 more are held out.")
+
+
 class ImageFolderDataConfig(StrictConfig):
     """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split."""
 
@@ -157,6 +165,7 @@ class PythonDataConfig(StrictConfig):
 
 DataConfig = Annotated[
     DigitsDataConfig
+    | StdlibCharsDataConfig
     | ImageFolderDataConfig
     | HuggingFaceDataConfig
     | CIFAR10DataConfig

@@ -4,15 +4,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from activelr_service.config.base import JobError, Location, Problem, dotted
 from activelr_service.config.job import TrainJob
-from activelr_service.config.presets import apply_preset
+from activelr_service.config.presets import apply_preset, merge
+from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import parse_yaml, read_yaml
+
+Job = TypeVar("Job", bound=BaseModel)
 
 
 class JobSource(NamedTuple):
@@ -50,6 +53,24 @@ def load_job(path: str | Path, overrides: Sequence[str] = ()) -> TrainJob:
 
 def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob, JobSource]:
     """As :func:`load_job`, with the source, for errors that are found later."""
+    data, source = read_document(path, overrides)
+    with source.locating():
+        return parse_job(data), source
+
+
+def read_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[StudyJob, JobSource]:
+    """As :func:`read_job`, for a study. Workloads that name a job's file, relative to the study's, have its keys."""
+    data, source = read_document(path, overrides)
+    with source.locating():
+        workloads = data.get("workloads")
+        for name, workload in list(workloads.items()) if isinstance(workloads, dict) else []:
+            if isinstance(workload, dict) and "job" in workload:
+                data["workloads"][name] = _include_job(workload, Path(path).parent, ("workloads", name, "job"))
+        return parse_study(data), source
+
+
+def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], JobSource]:
+    """The plain data of a file, changed by its preset and by ``overrides``, and where they were written."""
     document = read_yaml(Path(path))
     source = JobSource(str(path), document.lines, {})
     with source.locating():
@@ -57,18 +78,39 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob,
             raise JobError([Problem((), "a job is one mapping of keys to values")])
         for override in apply_preset(document.data, document.lines, overrides):
             _apply_override(document.data, override, source)
-        return parse_job(document.data), source
+        return document.data, source
 
 
 def parse_job(data: dict[str, Any]) -> TrainJob:
     """Validate plain data as a job."""
+    return _parse(TrainJob, data)
+
+
+def parse_study(data: dict[str, Any]) -> StudyJob:
+    """Validate plain data as a study; its trials are validated when they are made."""
+    return _parse(StudyJob, data)
+
+
+def _parse(model: type[Job], data: dict[str, Any]) -> Job:
     try:
-        return TrainJob.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        raise JobError([_problem(detail, data) for detail in error.errors(include_url=False)]) from None
+        raise JobError([_problem(detail, data, model) for detail in error.errors(include_url=False)]) from None
 
 
-def dump_job(job: TrainJob) -> str:
+def _include_job(workload: dict[str, Any], folder: Path, location: Location) -> dict[str, Any]:
+    """The keys of the file that ``workload`` names, its ``preset`` applied, under those that the workload itself has."""
+    own = {key: value for key, value in workload.items() if key not in ("job", "preset")}
+    path = folder / str(workload["job"])
+    if not path.is_file():
+        raise JobError([Problem(location, f"no such file: {path}")])
+    overrides = [f"preset={workload['preset']}"] if "preset" in workload else []
+    included, _ = read_document(path, overrides)
+    merge(included, own)
+    return {key: value for key, value in included.items() if key not in ("kind", "name", "optimizer", "seed")}
+
+
+def dump_job(job: TrainJob | StudyJob) -> str:
     """The job as YAML that :func:`load_job` reads back to an equal job, without the keys that are None."""
     data = job.model_dump(mode="json", exclude_none=True)
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
@@ -90,12 +132,12 @@ def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> N
     source.overridden[keys] = option
 
 
-def _problem(detail: Any, data: dict[str, Any]) -> Problem:
+def _problem(detail: Any, data: dict[str, Any], model: type[BaseModel]) -> Problem:
     """One pydantic error in this project's words."""
     location = _written_location(detail["loc"], data)
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed = _allowed_keys(detail["loc"][:-1])
+        allowed = _allowed_keys(detail["loc"][:-1], model)
         return Problem(location, f"unknown key; {_suggest(str(location[-1]), allowed)}")
     if kind == "missing":
         return Problem(location, "is required")
@@ -131,8 +173,8 @@ def _written_location(location: Location, data: Any) -> Location:
     return tuple(written)
 
 
-def _allowed_keys(location: Location) -> list[str]:
-    models: list[type[BaseModel]] = [TrainJob]
+def _allowed_keys(location: Location, root: type[BaseModel]) -> list[str]:
+    models = [root]
     for part in location:
         inner = [m for model in models if part in model.model_fields for m in _models_in(model.model_fields[str(part)])]
         models = inner or [model for model in models if _tag(model) == part]

@@ -1,6 +1,6 @@
 """Optimizer configs: a union discriminated by ``type``. Every default is the optimizer's own unless it says otherwise."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -95,3 +95,9 @@ OptimizerConfig = Annotated[
     | COCOBConfig,
     Field(discriminator="type"),
 ]
+
+
+def config_of(optimizer_type: str) -> type[OptimizerSettings] | None:
+    """The config class of a ``type``; None if there is no such optimizer."""
+    classes = get_args(get_args(OptimizerConfig)[0])
+    return next((found for found in classes if found.model_fields["type"].default == optimizer_type), None)

@@ -42,6 +42,11 @@ def apply_preset(document: dict[str, Any], lines: Lines, overrides: Sequence[str
     return left
 
 
+def merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Change ``target`` in place: mappings are merged, unless they have a ``type``; everything else replaces what was."""
+    _merge(target, changes, {}, (), ())
+
+
 def _merge(target: dict[str, Any], changes: dict[str, Any], lines: Lines, to: Location, origin: Location) -> None:
     for key, value in changes.items():
         inner = target.get(key)

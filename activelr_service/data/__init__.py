@@ -7,12 +7,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from activelr_service.data import cifar, digits, entry_point, huggingface, imagefolder, npz, table, text, voc
+from activelr_service.data import (
+    cifar,
+    digits,
+    entry_point,
+    huggingface,
+    imagefolder,
+    npz,
+    stdlib_chars,
+    table,
+    text,
+    voc,
+)
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import fetch
 
 _BY_TYPE: dict[str, ModuleType] = {
     "digits": digits,
+    "stdlib_chars": stdlib_chars,
     "imagefolder": imagefolder,
     "huggingface": huggingface,
     "cifar10": cifar,

@@ -31,16 +31,16 @@ def find_resources() -> Resources:
 
     if not is_attached():
         return Resources(len(os.sched_getaffinity(0)), torch.cuda.device_count())
-    _init_ray()
+    init_ray()
     total = ray.cluster_resources()
     return Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), is_shared=True)
 
 
-def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
+def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
     """Train a resolved job with Ray Train; one worker without a cluster runs in this process.
 
-    Returns when the training ended, with or without a failure written to the run. Raises :class:`WorkersLostError`
-    when it could not be brought to an end.
+    ``measure_untrained`` has the workers write :attr:`Run.untrained` first. Returns when the training ended, with or
+    without a failure written to the run. Raises :class:`WorkersLostError` when it could not be brought to an end.
     """
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -51,7 +51,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
     is_local = workers.num_workers == 1 and not is_attached()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if not is_local:
-        _init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
+        init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
     trainer = TorchTrainer(
         train_loop_per_worker,
         train_loop_config={
@@ -59,6 +59,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo) -> None:
             "job": job.model_dump(mode="json"),
             "info": info._asdict(),
             "in_driver": is_local,
+            "measure_untrained": measure_untrained,
         },
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
@@ -90,7 +91,7 @@ def _resources_per_worker(job: TrainJob) -> dict[str, float]:
     return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
 
 
-def _init_ray(num_cpus: int | None = None) -> None:
+def init_ray(num_cpus: int | None = None) -> None:
     """Join the cluster there is, or start one on this machine that nobody else can use, for this process alone."""
     import ray
 

@@ -12,6 +12,7 @@ from activelr_service import __version__
 from activelr_service.record import Record
 
 REQUEST_TIMEOUT_S = 4
+METRICS_PER_REQUEST, RUNS_PER_REQUEST = 1000, 1000  # what MLflow allows, and what it returns at once
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -28,10 +29,13 @@ class Tracker:
         self.run_id = run_id
 
     @classmethod
-    def create(cls, uri: str, experiment: str, name: str, artifacts: Path | None = None) -> "Tracker":
+    def create(
+        cls, uri: str, experiment: str, name: str, artifacts: Path | None = None, tags: dict[str, str] | None = None
+    ) -> "Tracker":
         """A new run called ``name``. ``artifacts``: where an experiment made now keeps files; None lets a server decide."""
         client = connect(uri)
         tags = {
+            **(tags or {}),
             "mlflow.runName": name,
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": "activelr train",
@@ -61,12 +65,37 @@ class Tracker:
 
     def log_record(self, record: Record) -> None:
         """The metrics of one epoch, in one request; logging it again changes nothing."""
+        row = {**record.metrics, "global_step": float(record.global_step)}
+        self.log_rows([{"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **row}])
+
+    def log_rows(self, rows: list[dict[str, float]]) -> None:
+        """The metrics of epochs, each row with its ``epoch`` and ``timestamp_ms``; logging them again changes nothing."""
         from mlflow.entities import Metric
 
-        metrics = {**record.metrics, "global_step": float(record.global_step)}
-        entities = [Metric(name, value, record.timestamp_ms, record.epoch) for name, value in metrics.items()]
+        entities = [
+            Metric(name, value, int(row["timestamp_ms"]), int(row["epoch"]))
+            for row in rows
+            for name, value in row.items()
+            if name not in ("epoch", "timestamp_ms")
+        ]
         with _tracking_errors(self.uri):
-            self._client.log_batch(self.run_id, metrics=entities)
+            for start in range(0, len(entities), METRICS_PER_REQUEST):
+                self._client.log_batch(self.run_id, metrics=entities[start : start + METRICS_PER_REQUEST])
+
+    def child(self, name: str, tags: dict[str, str]) -> "Tracker":
+        """A new run under this one."""
+        client = self._client
+        with _tracking_errors(self.uri):
+            experiment_id = client.get_run(self.run_id).info.experiment_id
+            tags = {"mlflow.runName": name, "mlflow.parentRunId": self.run_id, "mlflow.user": getpass.getuser(), **tags}
+            return Tracker(client, self.uri, client.create_run(experiment_id, tags=tags).info.run_id)
+
+    def children(self, tag: str) -> dict[str, "Tracker"]:
+        """The runs under this one, by the value of a tag of theirs."""
+        with _tracking_errors(self.uri):
+            experiment_id = self._client.get_run(self.run_id).info.experiment_id
+            found = search_runs(self._client, experiment_id, f"tags.mlflow.parentRunId = '{self.run_id}'")
+            return {run.data.tags[tag]: Tracker(self._client, self.uri, run.info.run_id) for run in found}
 
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files into the run, under their paths relative to ``folder``."""
@@ -114,6 +143,10 @@ class Tracker:
             for key, value in tags.items():
                 self._client.set_tag(self.run_id, key, str(value)[:5000])
 
+    def delete(self) -> None:
+        with _tracking_errors(self.uri):
+            self._client.delete_run(self.run_id)
+
     def finish(self, status: str) -> None:
         """``status`` as in a run's state: finished, failed or interrupted."""
         with _tracking_errors(self.uri):
@@ -134,6 +167,17 @@ def connect(uri: str) -> Any:
         client = MlflowClient(tracking_uri=uri)
         client.search_experiments(max_results=1)
         return client
+
+
+def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> list[Any]:
+    """All runs of an experiment that a filter finds, page by page."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], filter_string, max_results=RUNS_PER_REQUEST, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
 
 
 def download_model(uri: str) -> Path:

@@ -18,9 +18,10 @@ from activelr_service.config import parse_job
 from activelr_service.data.info import DataInfo
 from activelr_service.record import Record
 from activelr_service.runs import Run
-from activelr_service.training.build import build_training
+from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointStore
-from activelr_service.training.loop import fit
+from activelr_service.training.distributed import barrier
+from activelr_service.training.loop import evaluate_held_out, fit
 
 # What a lost peer looks like to the others: torch raises RuntimeError with the text of the transport.
 PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", "DataLoader worker")
@@ -47,6 +48,8 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
             info=DataInfo.from_json(config["info"]),
             device=ray.train.torch.get_device(),  # [1] the device Ray gave this worker
         )
+        if config["measure_untrained"] and not run.untrained.exists():
+            write_untrained(run, training)
         fit(training, CheckpointStore(run.checkpoints, run.journal, run.note), on_epoch=report)
     except Exception as error:
         if run.failure.exists():
@@ -56,6 +59,15 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         write_failure(run, error)
         if not config["in_driver"]:
             raise  # the other ranks may wait in a collective, which only their end ends: see NoteFailures
+
+
+def write_untrained(run: Run, training: Training) -> None:
+    metrics = evaluate_held_out(training)
+    barrier()  # no rank may see the file before all have measured
+    if ray.train.get_context().get_world_rank() == 0:
+        temporary = run.untrained.with_suffix(".tmp")
+        temporary.write_text(json.dumps(metrics))
+        temporary.replace(run.untrained)
 
 
 @contextmanager

@@ -1,0 +1,53 @@
+"""What all figures of a report share."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from pandas import DataFrame
+
+from activelr_service.report.metrics import Floats
+from activelr_service.report.wording import direction
+
+WIDE_SPAN = 5
+
+
+class Picture(NamedTuple):
+    """A figure, the name of its files without their ends, and a caption that says how to read it."""
+
+    name: str
+    caption: str
+    figure: Figure
+
+
+def file_name(text: str) -> str:
+    """The text with every run of other characters than letters, digits, dots and dashes as one underscore."""
+    return re.sub(r"[^\w.-]+", "_", text).strip("._") or "workload"
+
+
+def metric_axis(plot: Axes, rows: DataFrame) -> None:
+    """Name the vertical axis after the metric of the rows, make it logarithmic if need be, and give it a grid."""
+    first = rows.iloc[0]
+    plot.set_ylabel(f"{first['metric']}\n({direction(first['higher_is_better'])})")
+    values = [np.asarray(line.get_ydata(), dtype=float) for line in plot.lines]
+    if values and is_wide(np.concatenate(values), first["higher_is_better"]):
+        plot.set_yscale("log")
+        plot.yaxis.set_major_formatter("{x:g}")
+    plot.grid(alpha=0.3)
+
+
+def is_wide(values: Floats, higher_is_better: bool) -> bool:
+    """Whether a scale should be logarithmic: for a loss or a perplexity whose values span more than a factor of 5."""
+    values = values[np.isfinite(values)]
+    return not higher_is_better and len(values) > 0 and bool(0 < values.min() * WIDE_SPAN < values.max())
+
+
+def legend_beside(figure: Figure, plot: Axes) -> None:
+    """A legend right of the figure: never on the data, however many lines there are."""
+    entries = zip(*plot.get_legend_handles_labels(), strict=True)
+    # Lines with error bars come last in matplotlib's own order.
+    handles, labels = zip(*sorted(entries, key=lambda entry: isinstance(entry[0], Line2D)), strict=True)
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3.2)

@@ -1,0 +1,62 @@
+"""From a row for every trial and epoch to one row for every trial."""
+
+import numpy as np
+import pandas as pd
+from pandas import DataFrame, Series
+
+KEYS = ["workload", "trial"]
+NOT_TRAINED = ("diverged", "out_of_memory")
+
+
+def trials_of(table: DataFrame) -> DataFrame:
+    """One row for each trial of a table in normal form, with its settings, status, reason, metric, and
+
+    - ``best_score``, ``lowest_loss``: over the epochs from 1 on; ``final_score``: of its last epoch;
+    - ``epochs``, ``seconds``, ``samples``: how long it trained, in all;
+    - ``untrained_score``, ``untrained_loss``: of epoch 0, or where the trial lacks it the mean of its workload;
+    - ``score``, ``loss``: what counts in every number: the best score and the lowest validation loss. A trial that
+      diverged or ran out of memory counts as its untrained model, NaN if that is not known; a failed one is NaN;
+    - ``clipped_score``, ``clipped_loss``: the same, at worst those of the untrained model.
+    """
+    table = table.sort_values([*KEYS, "epoch"], kind="stable")
+    table = table.assign(**{name: table[name].where(np.isfinite(table[name])) for name in ("score", "val_loss")})
+    trials = table.drop_duplicates(KEYS, keep="last").set_index(KEYS)
+    trials = trials.drop(columns=["val_loss", "train_loss", "seconds", "samples"])
+    trials = trials.rename(columns={"epoch": "epochs", "score": "final_score"})
+    trained = table[table["epoch"] >= 1].groupby(KEYS)
+    sign = sign_of(trials)
+    oriented = table.assign(score=table["score"] * sign_of(table))
+    trials["best_score"] = oriented[oriented["epoch"] >= 1].groupby(KEYS)["score"].max() * sign
+    trials["lowest_loss"] = trained["val_loss"].min()
+    for name in ("seconds", "samples"):
+        trials[name] = trained[name].sum(min_count=1)
+    trials["final_score"] = trials["final_score"].where(trials["epochs"] >= 1)
+    _add_untrained(trials, table)
+    _add_what_counts(trials, sign)
+    return trials.reset_index()
+
+
+def sign_of(rows: DataFrame) -> Series:
+    """1 where a higher score is better, else -1."""
+    return pd.Series(np.where(rows["higher_is_better"], 1.0, -1.0), index=rows.index)
+
+
+def counted(trials: DataFrame) -> DataFrame:
+    """The trials that numbers are made of: all but those that failed for a reason outside the optimizer."""
+    return trials[trials["status"] != "failed"]
+
+
+def _add_untrained(trials: DataFrame, table: DataFrame) -> None:
+    untrained = table[table["epoch"] == 0].set_index(KEYS)
+    for name, column in (("untrained_score", "score"), ("untrained_loss", "val_loss")):
+        own = untrained[column].reindex(trials.index)
+        trials[name] = own.fillna(own.groupby("workload").transform("mean"))
+
+
+def _add_what_counts(trials: DataFrame, sign: Series) -> None:
+    lost, failed = trials["status"].isin(NOT_TRAINED), trials["status"] == "failed"
+    for name, best in (("score", "best_score"), ("loss", "lowest_loss")):
+        trials[name] = trials[best].mask(lost, trials[f"untrained_{name}"]).mask(failed)
+    worse_than_untrained = sign * trials["score"] < sign * trials["untrained_score"]
+    trials["clipped_score"] = trials["score"].mask(worse_than_untrained, trials["untrained_score"])
+    trials["clipped_loss"] = trials["loss"].mask(trials["loss"] > trials["untrained_loss"], trials["untrained_loss"])

@@ -1,0 +1,124 @@
+"""A study from its spec to its report: what is done already stays done, what is left is run."""
+
+import os
+from collections.abc import Callable
+
+from activelr_service.config import StudyJob, dump_job
+from activelr_service.driver.finish import embedded_store
+from activelr_service.record import duration
+from activelr_service.report import summary_lines, write_report
+from activelr_service.runs import output_root
+from activelr_service.studies.folder import RESULTS, StudyFolder, hold_study
+from activelr_service.studies.plan import Plan, describe_plan, estimate_seconds, make_plan
+from activelr_service.studies.progress import Progress
+from activelr_service.studies.table import make_table
+from activelr_service.studies.track import StudyTracker
+from activelr_service.studies.tune import count_concurrent, run_trials
+from activelr_service.tracking.follower import Follower
+from activelr_service.tracking.tracker import TrackingError
+
+Say = Callable[[str], None]
+
+
+def show_study(study: StudyJob) -> None:
+    """Say what a study would run and cost, without running it."""
+    with hold_study(study.output_dir, study.name) as folder:
+        plan = make_plan(study)
+        pending = find_pending(plan, folder)
+        _say_plan(study, plan, len(pending), print)
+        print(f"  {_estimate(plan, pending, count_concurrent(study))}; nothing is started (--dry-run)")
+
+
+def run_study(study: StudyJob) -> StudyFolder:
+    """Run what is left of a study, and write its report. Raises :class:`JobError` or :class:`TrackingError` before anything
+    starts; trials that end badly are results."""
+    with hold_study(study.output_dir, study.name) as folder:
+        say = _log_to(folder)
+        plan = make_plan(study)
+        pending = find_pending(plan, folder)
+        tracker = StudyTracker.open(study, tracking_uri(study), plan, folder)
+        tracker.forget(pending)
+        (folder.path / "study.yaml").write_text(dump_job(study))
+        folder.write_plan(plan.ready)
+        _say_plan(study, plan, len(pending), say)
+        status = "interrupted"
+        try:
+            if pending:
+                say(f"  {_estimate(plan, pending, count_concurrent(study))}")
+                _run(study, plan, folder, pending, tracker, say)
+            status = "finished"
+        finally:
+            if status != "finished":
+                left = len(find_pending(plan, folder))
+                say(f"study {study.name} is interrupted with {left} trials left; the same command continues it")
+            _conclude(study, plan, folder, tracker, status, say)
+        return folder
+
+
+def find_pending(plan: Plan, folder: StudyFolder) -> list[str]:
+    """The trials to be run: those without an outcome, and those that failed."""
+    outcomes = {trial_id: folder.read_outcome(trial_id) for trial_id in plan.ready}
+    return [trial_id for trial_id, outcome in outcomes.items() if outcome is None or outcome.status not in RESULTS]
+
+
+def tracking_uri(study: StudyJob) -> str:
+    given = study.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return given or embedded_store(output_root(study.output_dir))
+
+
+def _run(study: StudyJob, plan: Plan, folder: StudyFolder, pending: list[str], tracker: StudyTracker, say: Say) -> None:
+    ended = [trial_id for trial_id in plan.ready if trial_id not in set(pending)]
+    progress = Progress(plan, folder, ended, say)
+    follower: Follower[str] = Follower(lambda: list(enumerate(ended, start=1)), tracker.deliver)
+    follower.start()
+
+    def end(trial_id: str) -> None:
+        progress.end(trial_id)
+        ended.append(trial_id)
+
+    try:
+        run_trials(study, folder, pending, end)
+    finally:
+        say("\n".join(progress.table()))
+        if not follower.finish():
+            say(f"MLflow at {tracker.parent.uri} has not got all trials; the same command delivers the rest")
+
+
+def _conclude(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: StudyTracker, status: str, say: Say) -> None:
+    """The report of what there is, and the end of the study in MLflow."""
+    table = make_table(plan, folder)
+    if not table.empty:
+        write_report(table, folder.report, study.name)
+        say("\n".join(summary_lines(table)))
+        say(f"study {study.name}: {folder.report / 'report.html'}")
+    try:
+        for trial_id in plan.ready:
+            tracker.deliver(trial_id)
+        tracker.deliver_report()
+        tracker.finish(status)
+    except TrackingError as error:
+        say(f"{error}; the same command delivers what it has not got")
+
+
+def _say_plan(study: StudyJob, plan: Plan, num_pending: int, say: Say) -> None:
+    num_done = len(plan.ready) - num_pending
+    say("\n".join(describe_plan(plan, study, count_concurrent(study), num_done)))
+
+
+def _estimate(plan: Plan, pending: list[str], num_concurrent: int) -> str:
+    """What the pending trials will cost, as far as this machine can tell."""
+    try:
+        seconds = estimate_seconds(plan, pending)
+    except (RuntimeError, MemoryError) as error:
+        return f"{len(pending)} trials to run; their cost cannot be measured here: {str(error).splitlines()[0][:200]}"
+    work = f"{duration(seconds)} of training on this machine's CPU"
+    return f"{len(pending)} trials to run: {work}, {duration(seconds / num_concurrent)} at {num_concurrent} at once"
+
+
+def _log_to(folder: StudyFolder) -> Say:
+    def say(line: str) -> None:
+        print(line, flush=True)
+        with folder.log.open("a") as file:
+            file.write(line + "\n")
+
+    return say

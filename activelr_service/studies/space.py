@@ -1,0 +1,166 @@
+"""From a study to its trials: plain data, nothing is run."""
+
+import copy
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from activelr_service.config import JobError, StudyJob, TrainJob, parse_job
+from activelr_service.config.base import Location, Problem
+from activelr_service.config.optimizer import DEFAULT_LR, config_of
+
+LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
+FULL_BATCH = ("rprop",)  # optimizers whose batch is the whole training set
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of a study. ``optimizer`` is its label; ``settings`` are the values of the sweeps, by path, that are
+    neither the learning rate nor the batch size. ``id`` is a hash of all that the training depends on, so that the same
+    trial is recognised in another version of its study."""
+
+    id: str
+    workload: str
+    optimizer: str
+    settings: dict[str, Any]
+    job: TrainJob
+
+    def describe(self) -> str:
+        """One line for a log."""
+        lr = f"lr {self.job.optimizer.lr:g}" if self.job.optimizer.lr is not None else "no lr"
+        batch = f", batch {self.job.global_batch_size}" if self.job.global_batch_size else ""
+        return f"{self.workload}, {self.optimizer}, {lr}{batch}, seed {self.job.seed}"
+
+
+class _Point(NamedTuple):
+    """A place in the space of a study: what is set, and where in the study it was written."""
+
+    workload: str
+    optimizer: dict[str, Any]
+    optimizer_at: Location
+    values: dict[str, Any]
+    sweep_at: Location
+    seed: int
+
+
+def make_trials(study: StudyJob) -> list[Trial]:
+    """The trials of a study, each once. Raises :class:`JobError` for what no training job takes, where it was written."""
+    _check_paths(study)
+    trials = (_make_trial(study, point) for point in _points(study))
+    by_id: dict[str, Trial] = {}
+    for trial in trials:
+        by_id.setdefault(trial.id, trial)
+    return list(by_id.values())
+
+
+def _points(study: StudyJob) -> Iterator[_Point]:
+    entries = [(("optimizers", index), entry, True) for index, entry in enumerate(study.optimizers)]
+    entries += [(("baselines", index), entry, False) for index, entry in enumerate(study.baselines)]
+    for workload, (at, entry, is_swept) in itertools.product(study.workloads, entries):
+        for index, sweep in enumerate(study.sweeps):
+            taken = {path: values for path, values in sweep.items() if _takes(entry, path, is_swept)}
+            for values in itertools.product(*taken.values()):
+                for seed in study.seeds:
+                    point = dict(zip(taken, values, strict=True))
+                    yield _Point(workload, entry, at, point, ("sweeps", index), seed)
+
+
+def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
+    """Whether an optimizer is swept over ``path``: not over settings that it has not got, nor a baseline over any."""
+    if path == BATCH_SIZE and entry["type"] in FULL_BATCH:
+        return False
+    key = path.removeprefix("optimizer.")
+    return key == path or (is_swept and _has_setting(entry, key))
+
+
+def _has_setting(entry: dict[str, Any], key: str) -> bool:
+    if entry["type"] == "cocob" and key == "lr":
+        return False
+    known = config_of(entry["type"])
+    return known is None or key.split(".", maxsplit=1)[0] in known.model_fields
+
+
+def _make_trial(study: StudyJob, point: _Point) -> Trial:
+    data = copy.deepcopy(study.workloads[point.workload])
+    optimizer = {key: value for key, value in point.optimizer.items() if key != "label"}
+    data |= {"kind": "train", "name": point.workload, "seed": point.seed, "optimizer": optimizer}
+    if optimizer["type"] in FULL_BATCH:
+        data.pop(BATCH_SIZE, None)
+    for path, value in point.values.items():
+        _set(data, path.split("."), value)
+    try:
+        job = parse_job(data)
+    except JobError as error:
+        raise JobError([_where_written(problem, point) for problem in error.problems]) from None
+    job = _complete(job, study)
+    settings = {path: value for path, value in point.values.items() if path not in (LR, BATCH_SIZE)}
+    label = optimizer_label(point.optimizer, settings)
+    return Trial(_hash(job), point.workload, label, settings, job)
+
+
+def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
+    """With the study's workers, and the default learning rate written out: it is the same trial if a sweep names it."""
+    lr = job.optimizer.lr if job.optimizer.lr is not None else DEFAULT_LR[job.optimizer.type]
+    trials = study.trials
+    workers = {
+        "num_workers": trials.num_workers,
+        "cpus_per_worker": trials.cpus_per_worker,
+        "use_gpu": trials.gpus_per_worker > 0,
+    }
+    return job.model_copy(
+        update={
+            "optimizer": job.optimizer.model_copy(update={"lr": lr}),
+            "workers": job.workers.model_copy(update=workers),
+            "tracking": study.tracking,
+            "output_dir": study.output_dir,
+        }
+    )
+
+
+def optimizer_label(entry: dict[str, Any], settings: dict[str, Any]) -> str:
+    """``adamw``, or with what makes it another optimizer in this study, ``adamw (schedule=cosine)``. An entry's own
+    ``label`` stands for its settings."""
+    known = config_of(entry["type"])
+    defaults = {} if known is None else {name: field.default for name, field in known.model_fields.items()}
+    own = {key: value for key, value in entry.items() if key not in ("type", "lr", "label") and "label" not in entry}
+    own |= {path.removeprefix("optimizer."): value for path, value in settings.items()}
+    listed = ", ".join(f"{key}={value}" for key, value in own.items() if key not in defaults or value != defaults[key])
+    name = entry.get("label", entry["type"])
+    return f"{name} ({listed})" if listed else name
+
+
+def _check_paths(study: StudyJob) -> None:
+    """A setting that no optimizer of the study has is a mistake, not a sweep of nothing."""
+    for index, sweep in enumerate(study.sweeps):
+        for path in sweep:
+            if not any(_takes(entry, path, True) for entry in study.optimizers):
+                types = ", ".join(entry["type"] for entry in study.optimizers)
+                text = f"no optimizer of this study has this setting: {types}"
+                raise JobError([Problem(("sweeps", index, path), text)])
+
+
+def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        data = data.setdefault(key, {})
+        if not isinstance(data, dict):
+            return  # the job's own check says what is wrong with it
+    data[keys[-1]] = value
+
+
+def _where_written(problem: Problem, point: _Point) -> Problem:
+    """A problem of a trial's job, at the place in the study that it comes from."""
+    for path in point.values:
+        keys = tuple(path.split("."))
+        if problem.location[: len(keys)] == keys:
+            return Problem((*point.sweep_at, path), problem.message)
+    if problem.location[:1] == ("optimizer",):
+        return Problem((*point.optimizer_at, *problem.location[1:]), problem.message)
+    return Problem(("workloads", point.workload, *problem.location), problem.message)
+
+
+def _hash(job: TrainJob) -> str:
+    data = job.model_dump(mode="json", exclude={"tracking", "output_dir"})
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,103 @@
+"""One trial in this process: the plain loop without checkpoints, and how it ended."""
+
+import itertools
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from activelr_service.config import TrainJob
+from activelr_service.data.info import DataInfo
+from activelr_service.record import Record, finite_metrics
+from activelr_service.studies.folder import Outcome
+from activelr_service.training.build import build_training, seed_everything
+from activelr_service.training.evaluate import Totals
+from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
+from activelr_service.training.optimizers import set_training
+
+STEPS_NOT_TIMED, STEPS_TIMED = 2, 3
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
+    """Train a resolved one-worker job to its end, whatever that is: what goes wrong is its outcome, not an error."""
+    rows: list[dict[str, float]] = []
+    try:
+        with _threads(job.workers.cpus_per_worker or 1):
+            for row in train_rows(job, info):
+                rows.append(row)
+    except Exception as error:
+        return Outcome(classify(error), describe(error), len(rows), rows)
+    return Outcome("finished", "", job.epochs, rows)
+
+
+def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
+    """The untrained model's row, then one an epoch."""
+    device = torch.device("cuda" if job.workers.use_gpu else "cpu")
+    training = build_training(job, info, device)
+    yield untrained_row(evaluate_held_out(training))
+    for epoch in range(1, job.epochs + 1):
+        seed_everything(job.seed, epoch, 0)
+        row = epoch_row(run_epoch(training, epoch))
+        if "val/loss" not in row:
+            raise NonFiniteLossError(f"the held-out loss was not finite at the end of epoch {epoch}")
+        yield row
+
+
+def untrained_row(metrics: dict[str, float]) -> dict[str, float]:
+    """The row of epoch 0."""
+    held_out = {f"val/{name}": value for name, value in metrics.items()}
+    return {"epoch": 0, "timestamp_ms": round(time.time() * 1000), **finite_metrics(held_out)}
+
+
+def epoch_row(record: Record) -> dict[str, float]:
+    return {"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **record.metrics}
+
+
+def classify(error: BaseException) -> str:
+    """The status of a trial that ended with ``error``."""
+    if isinstance(error, NonFiniteLossError):
+        return "diverged"
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error)):
+        return "out_of_memory"
+    return "failed"
+
+
+def says_out_of_memory(text: str) -> bool:
+    return any(words in text.lower() for words in OUT_OF_MEMORY)
+
+
+def describe(error: BaseException) -> str:
+    """One line: what went wrong, and where unless it is of the kind that a study expects."""
+    line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
+    if classify(error) != "failed":
+        return line
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{line} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def time_step(job: TrainJob, info: DataInfo) -> float:
+    """Seconds of one training step on the CPU: the mean of a few, after some that are not counted."""
+    training = build_training(job, info, torch.device("cpu"))
+    training.replica.train()
+    set_training(training.optimizer, True)
+    totals = Totals((*training.task.sums, "grad_norm"), training.device)
+    batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
+    with _threads(job.workers.cpus_per_worker or 1):
+        for step in range(STEPS_NOT_TIMED + STEPS_TIMED):
+            if step == STEPS_NOT_TIMED:
+                start = time.perf_counter()
+            train_step(training, batches, totals, step)
+    return (time.perf_counter() - start) / STEPS_TIMED

@@ -1,0 +1,108 @@
+"""Running the trials of a study with Ray Tune: a grid in first-in, first-out order, since stopping trials early would bias
+what a study says of robustness."""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+
+from activelr_service.config import StudyJob
+from activelr_service.driver.ray_run import find_resources, init_ray
+from activelr_service.studies.folder import Outcome, StudyFolder
+from activelr_service.studies.plan import is_packed
+from activelr_service.studies.trial import describe, run_trial, says_out_of_memory
+from activelr_service.studies.worker_group import run_distributed_trial
+
+OnEnd = Callable[[str], None]
+
+
+def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end: OnEnd) -> None:
+    """Run the pending trials, whose jobs are in the folder's plan. Each leaves its outcome in the folder; ``on_end`` is
+    called with its id."""
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command's own handler ends the study
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0: nothing but what the study itself says
+    init_ray(num_cpus=count_concurrent(study) * cpus_of_a_trial(study))
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    tuner = tune.Tuner(
+        _trainable(study),
+        param_space={"study": str(folder.path), "trial": tune.grid_search(pending)},
+        tune_config=tune.TuneConfig(max_concurrent_trials=study.trials.max_concurrent, reuse_actors=is_packed(study)),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder.path),
+            callbacks=[EndOfTrial(folder, on_end)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    try:
+        tuner.fit()
+    finally:
+        shutil.rmtree(folder.path / "tune", ignore_errors=True)  # what counts is in the outcomes
+
+
+def count_concurrent(study: StudyJob) -> int:
+    """How many trials run at once."""
+    resources = find_resources()
+    trials = study.trials
+    count = max(1, resources.num_cpus // cpus_of_a_trial(study))
+    if trials.gpus_per_worker:
+        count = min(count, max(1, int(resources.num_gpus / (trials.num_workers * trials.gpus_per_worker))))
+    return min(count, trials.max_concurrent or count)
+
+
+def cpus_of_a_trial(study: StudyJob) -> int:
+    return study.trials.num_workers * study.trials.cpus_per_worker
+
+
+def _trainable(study: StudyJob) -> Any:
+    if not is_packed(study):
+        return tune.with_resources(run_distributed_trial, {"cpu": 0})  # its workers ask for what they need
+    return tune.with_resources(PackedTrials, {"cpu": study.trials.cpus_per_worker, "gpu": study.trials.gpus_per_worker})
+
+
+class PackedTrials(tune.Trainable):
+    """A process that takes trial after trial (``reuse_actors``), each in one step: one start for all of them."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config = new_config
+        return True
+
+    def step(self) -> dict[str, Any]:
+        folder = StudyFolder(Path(self.config["study"]))
+        outcome = run_trial(*folder.read_plan(self.config["trial"]))
+        folder.write_outcome(self.config["trial"], outcome)
+        return {"done": True, "status": outcome.status}
+
+
+class EndOfTrial(tune.Callback):
+    """Tells that a trial has ended; one whose process died without a word gets its outcome from the error."""
+
+    def __init__(self, folder: StudyFolder, on_end: OnEnd) -> None:
+        self.folder = folder
+        self.on_end = on_end
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self.on_end(trial.config["trial"])
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        trial_id = trial.config["trial"]
+        if self.folder.read_outcome(trial_id) is None:
+            self.folder.write_outcome(trial_id, outcome_of_lost(trial.get_error()))
+        self.on_end(trial_id)
+
+
+def outcome_of_lost(error: BaseException | None) -> Outcome:
+    """Of a trial whose process was lost: the kernel and Ray end those that take too much memory."""
+    is_memory = says_out_of_memory(str(error)) or "OutOfMemory" in type(error).__name__
+    reason = f"the trial's process was lost: {describe(error or RuntimeError('without an error'))}"
+    return Outcome("out_of_memory" if is_memory else "failed", reason)

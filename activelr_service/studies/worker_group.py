@@ -1,0 +1,64 @@
+"""A trial that is a Ray Train run of its own: workers, checkpoints and all, so that a killed study continues within it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from activelr_service.config import TrainJob, dump_job
+from activelr_service.data.info import DataInfo
+from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
+from activelr_service.record import read_journal
+from activelr_service.runs import Run, start_attempt
+from activelr_service.studies.folder import Outcome, StudyFolder
+from activelr_service.studies.trial import epoch_row, says_out_of_memory, untrained_row
+
+
+def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Tune runs for such a trial; it takes no CPU itself."""
+    folder = StudyFolder(Path(config["study"]))
+    job, info = folder.read_plan(config["trial"])
+    run = open_run(folder.trial(config["trial"]), job)
+    outcome = train(run, job, info)
+    folder.write_outcome(config["trial"], outcome)
+    shutil.rmtree(run.checkpoints)
+    return {"status": outcome.status}
+
+
+def open_run(path: Path, job: TrainJob) -> Run:
+    """The trial's run on disk, which may have been begun before."""
+    run = Run(path)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    (path / "resolved.yaml").write_text(dump_job(job))
+    if not (path / "run.json").exists():
+        run.update(status="running", attempts=0)
+    start_attempt(run)
+    return run
+
+
+def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
+    try:
+        train_on_ray(run, job, info, measure_untrained=True)
+    except WorkersLostError as error:
+        return _ended(run, "out_of_memory" if says_out_of_memory(str(error)) else "failed", str(error))
+    if not run.failure.exists():
+        return Outcome("finished", "", job.epochs, _rows(run))
+    failure = json.loads(run.failure.read_text())
+    return _ended(run, _status(failure), f"{failure['type']}: {failure['message'][:300]}")
+
+
+def _status(failure: dict[str, Any]) -> str:
+    if failure["type"] == "NonFiniteLossError":
+        return "diverged"
+    is_memory = failure["type"] in ("MemoryError", "OutOfMemoryError") or says_out_of_memory(failure["message"])
+    return "out_of_memory" if is_memory else "failed"
+
+
+def _ended(run: Run, status: str, reason: str) -> Outcome:
+    """In the epoch after the last one that was committed."""
+    return Outcome(status, reason, len(read_journal(run.journal)) + 1, _rows(run))
+
+
+def _rows(run: Run) -> list[dict[str, float]]:
+    untrained = [untrained_row(json.loads(run.untrained.read_text()))] if run.untrained.exists() else []
+    return untrained + [epoch_row(record) for record in read_journal(run.journal)]

@@ -1,0 +1,34 @@
+"""Reading the trainings of an MLflow experiment back."""
+
+from typing import Any, NamedTuple
+
+from activelr_service.tracking.tracker import TrackingError, connect, search_runs
+
+
+class TrackedRun(NamedTuple):
+    """A run as MLflow has it; ``history`` gives the values of every metric by step."""
+
+    run_id: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    history: dict[str, dict[int, float]]
+
+
+def read_experiment(uri: str, name: str) -> list[TrackedRun]:
+    """The trainings of an experiment: runs that name their optimizer. Raises :class:`TrackingError` if there is none."""
+    client = connect(uri)
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(sorted(found.name for found in client.search_experiments()))
+        raise TrackingError(f"no experiment {name!r} at {uri}; it has {known}")
+    runs = [run for run in search_runs(client, experiment.experiment_id) if "optimizer.type" in run.data.params]
+    if not runs:
+        raise TrackingError(f"the experiment {name!r} at {uri} has no training")
+    return [_tracked(client, run) for run in runs]
+
+
+def _tracked(client: Any, run: Any) -> TrackedRun:
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    values = {name: {metric.step: metric.value for metric in metrics} for name, metrics in history.items()}
+    return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), values)

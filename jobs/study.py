@@ -1,0 +1,9 @@
+"""What ``ray job submit --working-dir . -- python -m jobs.study STUDY.yaml [--set A.B=VALUE ...]`` runs."""
+
+import sys
+
+from activelr_service.cli import main
+
+if __name__ == "__main__":
+    sys.argv[:1] = ["activelr", "study"]
+    main()
