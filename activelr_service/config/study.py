@@ -55,7 +55,8 @@ class StudyJob(StrictConfig):
     )
     sweeps: list[dict[str, Annotated[Values, Field(min_length=1)]]] = Field(
         min_length=1,
-        description="Each is a grid: values by path, such as `optimizer.lr`; a list, or {from, to, points_per_decade}.",
+        description="Each is a grid: values by path, such as `optimizer.lr`; a list, or {from, to, points_per_decade}. "
+        "`only` lists the types of the optimizers that it is for.",
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
     trials: TrialsConfig = Field(default_factory=TrialsConfig)

@@ -76,7 +76,7 @@ def batch_size_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
         _finish(plot, trials, f"{label}, lr {setting(rate)}" if pd.notna(rate) else label, has_legend=False)
     _share_scale(plots[: len(labels)])
     handles = {line.get_label(): line for plot in plots[: len(labels)] for line in plot.lines}
-    names = [setting(size) for size in sizes]
+    names = [setting(size) for size in sizes if setting(size) in handles]  # an optimizer at one size has no panel
     figure.legend(
         [handles[name] for name in names], names, title="batch size", loc="outside right upper", frameon=False
     )

@@ -81,21 +81,3 @@ def describe_plan(plan: Plan, study: StudyJob, num_concurrent: int, num_done: in
     for reason, number in Counter(plan.refused.values()).items():
         lines.append(f"  {number} trials cannot run: {reason}")
     return lines
-
-
-def estimate_seconds(plan: Plan, pending: list[str]) -> float:
-    """Seconds that the pending trials take, one after the other, on this machine's CPU: a few steps of each workload at each
-    batch size are timed, with the optimizer of its first trial."""
-    from activelr_service.studies.trial import time_step
-
-    measured: dict[tuple[str, int], float] = {}
-    total = 0.0
-    for trial_id in pending:
-        job, info = plan.ready[trial_id]
-        assert job.global_batch_size is not None
-        assert info.num_train is not None
-        key = (job.name + job.model.model_dump_json(), job.global_batch_size)
-        if key not in measured:
-            measured[key] = time_step(job, info)
-        total += measured[key] * job.epochs * (info.num_train // job.global_batch_size)
-    return total

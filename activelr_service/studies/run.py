@@ -5,15 +5,15 @@ from collections.abc import Callable
 
 from activelr_service.config import StudyJob, dump_job
 from activelr_service.driver.finish import embedded_store
-from activelr_service.record import duration
 from activelr_service.report import summary_lines, write_report
 from activelr_service.runs import output_root
+from activelr_service.studies.cost import estimate_cost
 from activelr_service.studies.folder import RESULTS, StudyFolder, hold_study
-from activelr_service.studies.plan import Plan, describe_plan, estimate_seconds, make_plan
+from activelr_service.studies.plan import Plan, describe_plan, make_plan
 from activelr_service.studies.progress import Progress
 from activelr_service.studies.table import make_table
 from activelr_service.studies.track import StudyTracker
-from activelr_service.studies.tune import count_concurrent, run_trials
+from activelr_service.studies.tune import check_resources, count_concurrent, run_trials
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.tracker import TrackingError
 
@@ -23,10 +23,11 @@ Say = Callable[[str], None]
 def show_study(study: StudyJob) -> None:
     """Say what a study would run and cost, without running it."""
     with hold_study(study.output_dir, study.name) as folder:
+        check_resources(study)
         plan = make_plan(study)
         pending = find_pending(plan, folder)
         _say_plan(study, plan, len(pending), print)
-        print(f"  {_estimate(plan, pending, count_concurrent(study))}; nothing is started (--dry-run)")
+        print(f"  {estimate_cost(plan, pending, count_concurrent(study))}; nothing is started (--dry-run)")
 
 
 def run_study(study: StudyJob) -> StudyFolder:
@@ -34,6 +35,7 @@ def run_study(study: StudyJob) -> StudyFolder:
     starts; trials that end badly are results."""
     with hold_study(study.output_dir, study.name) as folder:
         say = _log_to(folder)
+        check_resources(study)
         plan = make_plan(study)
         pending = find_pending(plan, folder)
         tracker = StudyTracker.open(study, tracking_uri(study), plan, folder)
@@ -44,7 +46,7 @@ def run_study(study: StudyJob) -> StudyFolder:
         status = "interrupted"
         try:
             if pending:
-                say(f"  {_estimate(plan, pending, count_concurrent(study))}")
+                say(f"  {estimate_cost(plan, pending, count_concurrent(study))}")
                 _run(study, plan, folder, pending, tracker, say)
             status = "finished"
         finally:
@@ -103,16 +105,6 @@ def _conclude(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: StudyTr
 def _say_plan(study: StudyJob, plan: Plan, num_pending: int, say: Say) -> None:
     num_done = len(plan.ready) - num_pending
     say("\n".join(describe_plan(plan, study, count_concurrent(study), num_done)))
-
-
-def _estimate(plan: Plan, pending: list[str], num_concurrent: int) -> str:
-    """What the pending trials will cost, as far as this machine can tell."""
-    try:
-        seconds = estimate_seconds(plan, pending)
-    except (RuntimeError, MemoryError) as error:
-        return f"{len(pending)} trials to run; their cost cannot be measured here: {str(error).splitlines()[0][:200]}"
-    work = f"{duration(seconds)} of training on this machine's CPU"
-    return f"{len(pending)} trials to run: {work}, {duration(seconds / num_concurrent)} at {num_concurrent} at once"
 
 
 def _log_to(folder: StudyFolder) -> Say:

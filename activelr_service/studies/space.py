@@ -13,6 +13,7 @@ from activelr_service.config.base import Location, Problem
 from activelr_service.config.optimizer import DEFAULT_LR, config_of
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
+ONLY = "only"  # in a sweep: the types of the optimizers that it is for
 FULL_BATCH = ("rprop",)  # optimizers whose batch is the whole training set
 
 
@@ -61,6 +62,8 @@ def _points(study: StudyJob) -> Iterator[_Point]:
     entries += [(("baselines", index), entry, False) for index, entry in enumerate(study.baselines)]
     for workload, (at, entry, is_swept) in itertools.product(study.workloads, entries):
         for index, sweep in enumerate(study.sweeps):
+            if entry["type"] not in sweep.get(ONLY, [entry["type"]]):
+                continue
             taken = {path: values for path, values in sweep.items() if _takes(entry, path, is_swept)}
             for values in itertools.product(*taken.values()):
                 for seed in study.seeds:
@@ -70,6 +73,8 @@ def _points(study: StudyJob) -> Iterator[_Point]:
 
 def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
     """Whether an optimizer is swept over ``path``: not over settings that it has not got, nor a baseline over any."""
+    if path == ONLY:
+        return False
     if path == BATCH_SIZE and entry["type"] in FULL_BATCH:
         return False
     key = path.removeprefix("optimizer.")
@@ -133,13 +138,21 @@ def optimizer_label(entry: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _check_paths(study: StudyJob) -> None:
-    """A setting that no optimizer of the study has is a mistake, not a sweep of nothing."""
+    """A setting that no optimizer of the study has is a mistake, not a sweep of nothing; so is a type it has not got."""
+    swept, types = _types(study.optimizers), _types([*study.optimizers, *study.baselines])
     for index, sweep in enumerate(study.sweeps):
-        for path in sweep:
+        for path in sweep.keys() - {ONLY}:
             if not any(_takes(entry, path, True) for entry in study.optimizers):
-                types = ", ".join(entry["type"] for entry in study.optimizers)
-                text = f"no optimizer of this study has this setting: {types}"
+                text = f"no optimizer of this study has this setting: {', '.join(swept)}"
                 raise JobError([Problem(("sweeps", index, path), text)])
+        for name in sweep.get(ONLY, []):
+            if name not in types:
+                text = f"no optimizer of this study has the type {name!r}: {', '.join(types)}"
+                raise JobError([Problem(("sweeps", index, ONLY), text)])
+
+
+def _types(entries: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(entry["type"] for entry in entries))
 
 
 def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:

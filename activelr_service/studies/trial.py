@@ -89,8 +89,9 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def time_step(job: TrainJob, info: DataInfo) -> float:
-    """Seconds of one training step on the CPU: the mean of a few, after some that are not counted."""
-    training = build_training(job, info, torch.device("cpu"))
+    """Seconds of one training step of a single worker on the CPU: the mean of a few, after some that are not counted."""
+    workers = job.workers.model_copy(update={"num_workers": 1, "num_loader_workers": 0})
+    training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)

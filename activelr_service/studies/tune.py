@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
-from activelr_service.config import StudyJob
+from activelr_service.config import JobError, StudyJob
 from activelr_service.driver.ray_run import find_resources, init_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
@@ -55,6 +55,17 @@ def count_concurrent(study: StudyJob) -> int:
     if trials.gpus_per_worker:
         count = min(count, max(1, int(resources.num_gpus / (trials.num_workers * trials.gpus_per_worker))))
     return min(count, trials.max_concurrent or count)
+
+
+def check_resources(study: StudyJob) -> None:
+    """Raise :class:`JobError` if a trial needs more than there is: it would wait for ever."""
+    resources, trials = find_resources(), study.trials
+    cpus, gpus = cpus_of_a_trial(study), trials.num_workers * trials.gpus_per_worker
+    if gpus > resources.num_gpus:
+        text = f"a trial needs {gpus:g} GPUs and there are {resources.num_gpus}; set it to 0 to train on the CPU"
+        raise JobError.at("trials.gpus_per_worker", text)
+    if cpus > resources.num_cpus:
+        raise JobError.at("trials.num_workers", f"a trial needs {cpus} CPUs and there are {resources.num_cpus}")
 
 
 def cpus_of_a_trial(study: StudyJob) -> int:

@@ -1,0 +1,52 @@
+"""What a study will cost: a few steps of each of its models are timed on this machine's CPU."""
+
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+
+from activelr_service.config import TrainJob
+from activelr_service.data.info import DataInfo
+from activelr_service.record import duration
+from activelr_service.studies.plan import Plan
+
+Entry = tuple[TrainJob, DataInfo]
+
+
+def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
+    """One line: the training time of the pending trials, one after the other and as many at once as there will be."""
+    entries = [plan.ready[trial_id] for trial_id in pending]
+    seconds_per_step = time_steps({model_key(*entry): entry for entry in entries})
+    known = [entry for entry in entries if model_key(*entry) in seconds_per_step]
+    seconds = sum(seconds_per_step[model_key(*entry)] * count_steps(*entry) for entry in known)
+    text = f"{len(pending)} trials to run: {duration(seconds)} of training on this machine's CPU"
+    text += f", {duration(seconds / num_concurrent)} at {num_concurrent} at once"
+    unknown = len(entries) - len(known)
+    return f"{text}, without {unknown} trials whose steps could not be timed here" if unknown else text
+
+
+def model_key(job: TrainJob, info: DataInfo) -> str:
+    """Trials with the same key take about as long for a step."""
+    parts = [job.model.model_dump_json(), job.data.model_dump_json()]
+    return "|".join([*parts, str(job.global_batch_size), str(job.grad_accum_steps)])
+
+
+def count_steps(job: TrainJob, info: DataInfo) -> int:
+    assert job.global_batch_size is not None
+    assert info.num_train is not None
+    return job.epochs * (info.num_train // job.global_batch_size)
+
+
+def time_steps(entries: dict[str, Entry]) -> dict[str, float]:
+    """Seconds of a step by key, in a process of their own: a model that takes too much memory ends that, not this one.
+    Those that could not be timed are left out."""
+    from activelr_service.studies.trial import time_step
+
+    found: dict[str, float] = {}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        futures = {key: pool.submit(time_step, *entry) for key, entry in entries.items()}
+        for key, future in futures.items():
+            try:
+                found[key] = future.result()
+            except (Exception, BrokenProcessPool):  # noqa: S112 - what is wrong with it, its trials will say
+                continue
+    return found
