@@ -37,12 +37,13 @@ def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
     """The untrained model's row, then one an epoch."""
     device = torch.device("cuda" if job.workers.use_gpu else "cpu")
     training = build_training(job, info, device)
-    yield untrained_row(evaluate_held_out(training))
+    untrained = untrained_row(evaluate_held_out(training))
+    yield untrained
     for epoch in range(1, job.epochs + 1):
         seed_everything(job.seed, epoch, 0)
         row = epoch_row(run_epoch(training, epoch))
-        if "val/loss" not in row:
-            raise NonFiniteLossError(f"the held-out loss was not finite at the end of epoch {epoch}")
+        if lost := sorted(untrained.keys() - row.keys()):
+            raise NonFiniteLossError(f"{', '.join(lost)} was not finite at the end of epoch {epoch}")
         yield row
 
 

@@ -1,5 +1,6 @@
 """The study document: what it means, and what it says to mistakes."""
 
+import itertools
 import math
 
 import pytest
@@ -78,8 +79,8 @@ def test_a_workload_may_be_a_job_s_file_with_its_preset_and_changes(tmp_path):
         "kind: train\nname: x\nmodel: {type: mlp, hidden: [8]}\ndata: {type: digits, image_size: 16}\nepochs: 9\n"
         "optimizer: {type: active_sgd, lr: 1e-4}\npresets: {smoke: {epochs: 1}}\n"
     )
-    text = STUDY.replace("digits: {model: {type: mlp, hidden: [16]}, data: {type: digits, image_size: 8}, epochs: 2,", "own: {")
-    text = text.replace("own: {", "own: {job: job.yaml, preset: smoke, data: {image_size: 8},")
+    workload = "  own: {job: job.yaml, preset: smoke, data: {image_size: 8}, global_batch_size: 64}"
+    text = "\n".join(workload if line.startswith("  digits:") else line for line in STUDY.splitlines())
     job = trials_of(tmp_path, text)[0].job
     assert (job.epochs, job.data.image_size, job.model.hidden, job.optimizer.type) == (1, 8, [8], "active_adamw")
 
@@ -89,20 +90,24 @@ def test_a_range_has_its_points_per_decade_and_both_ends(tmp_path):
     rates = sorted({trial.job.optimizer.lr for trial in trials_of(tmp_path, text) if trial.optimizer == "adamw"})
     assert rates[0] == 1e-6
     assert rates[-1] == 1e-1
-    assert [math.log10(b / a) for a, b in zip(rates, rates[1:], strict=False)] == pytest.approx([0.5] * 10, abs=1e-5)
+    assert [math.log10(b / a) for a, b in itertools.pairwise(rates)] == pytest.approx([0.5] * 10, abs=1e-5)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
         ("kind: study", "kind: train", "study.yaml:1: kind: must be 'study', got 'train'"),
-        ("{from: 1e-4, to: 1e-2}", "[1e-3, -2]", "study.yaml:8: sweeps[0].optimizer.lr: must be greater than 0, got -2"),
+        (
+            "{from: 1e-4, to: 1e-2}",
+            "[1e-3, -2]",
+            "study.yaml:8: sweeps[0].optimizer.lr: must be greater than 0, got -2",
+        ),
         ("{from: 1e-4, to: 1e-2}", "[]", "study.yaml:8: sweeps[0].optimizer.lr: List should have at least 1 item"),
         ("{from: 1e-4, to: 1e-2}", "{from: 0, to: 1}", "a range needs 0 < from <= to"),
         ("{from: 1e-4, to: 1e-2}", "{low: 1, to: 1}", "a range is {from, to, points_per_decade}"),
         ("optimizer.lr", "optimizer.lrr", "study.yaml:8: sweeps[0].optimizer.lrr: no optimizer of this study has this"),
         ("global_batch_size: [32", "global_bach_size: [32", 'unknown key; did you mean "global_batch_size"?'),
-        ("[prodigy", "[prodigyy", 'baselines[0].type: unknown type \'prodigyy\'; did you mean "prodigy"?'),
+        ("[prodigy", "[prodigyy", "baselines[0].type: unknown type 'prodigyy'; did you mean \"prodigy\"?"),
         ("schedule: cosine", "schedule: cosin", "baselines[3].schedule: must be 'constant', 'cosine' or 'wsd'"),
         ("epochs: 2", "epoch: 2", 'workloads.digits.epoch: unknown key; did you mean "epochs"?'),
         ("seeds: [0, 1]", "seeds: [1, 1]", "study.yaml:10: seeds: a seed is there twice"),

@@ -1,0 +1,104 @@
+"""One trial in this process: every way it can end is an outcome."""
+
+import pytest
+import torch
+
+from activelr_service.config import JobError, parse_study
+from activelr_service.data import inspect_data
+from activelr_service.studies.folder import StudyFolder
+from activelr_service.studies.plan import make_plan
+from activelr_service.studies.table import SCORES, make_table
+from activelr_service.studies.trial import classify, run_trial
+from activelr_service.tasks import TASKS
+from activelr_service.training.loop import NonFiniteLossError
+from tests.conftest import small_job
+from tests.training.test_loop import resolved
+
+TRILLION = 1_000_000
+
+
+def outcome_of(folder, **changes):
+    job = resolved(small_job(folder, **changes))
+    return run_trial(job, inspect_data(job.data))
+
+
+def test_a_trial_has_a_row_for_the_untrained_model_and_one_for_every_epoch(tmp_path):
+    outcome = outcome_of(tmp_path, epochs=2)
+    assert (outcome.status, outcome.epoch) == ("finished", 2)
+    assert [row["epoch"] for row in outcome.rows] == [0, 1, 2]
+    assert outcome.rows[0]["val/accuracy"] < 0.3 < outcome.rows[2]["val/accuracy"]
+    assert outcome.rows[2]["perf/rows"] == 1437 // 64 * 64
+
+
+def test_a_trial_is_the_training_that_the_same_job_would_be(tmp_path):
+    from tests.training.test_loop import train
+
+    job = resolved(small_job(tmp_path, epochs=2))
+    _, history = train(job, tmp_path)
+    losses = [row["val/loss"] for row in run_trial(job, inspect_data(job.data)).rows[1:]]
+    assert losses == [record.metrics["val/loss"] for record in history]
+
+
+def test_a_trial_that_diverges_says_in_which_epoch(tmp_path):
+    outcome = outcome_of(tmp_path, optimizer={"type": "sgd", "lr": 1e30})
+    assert (outcome.status, outcome.epoch) == ("diverged", 1)
+    assert [row["epoch"] for row in outcome.rows] == [0]
+
+
+def test_a_trial_that_runs_out_of_memory_says_so(tmp_path):
+    outcome = outcome_of(tmp_path, model={"type": "mlp", "hidden": [TRILLION, TRILLION]})
+    assert outcome.status == "out_of_memory"
+    assert "allocate" in outcome.reason
+
+
+def test_any_other_error_is_a_failure_with_its_place(tmp_path):
+    job = resolved(small_job(tmp_path))
+    info = inspect_data(job.data)._replace(num_classes=3)  # not what the data are
+    outcome = run_trial(job, info)
+    assert outcome.status == "failed"
+    assert "IndexError" in outcome.reason
+    assert ".py:" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NonFiniteLossError("loss"), "diverged"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("shapes"), "failed"),
+    ],
+)
+def test_errors_are_told_apart(error, status):
+    assert classify(error) == status
+
+
+def test_every_task_has_its_score_in_tables():
+    for name, task in TASKS.items():
+        assert SCORES[name] == (f"val_{task.score}", task.higher_is_better)
+
+
+STUDY = {
+    "kind": "study",
+    "name": "x",
+    "workloads": {"digits": {"model": {"type": "mlp"}, "data": {"type": "npz", "path": "none.npz"}, "epochs": 1}},
+    "optimizers": ["adamw"],
+    "sweeps": [{"optimizer.lr": [1e-3, 1e-2]}],
+}
+
+
+def test_a_study_of_which_no_trial_can_run_is_refused_with_the_reason():
+    with pytest.raises(JobError, match=r"none of the 6 trials can run: data\.path: no such file: none\.npz"):
+        make_plan(parse_study(STUDY))
+
+
+def test_a_trial_that_cannot_run_is_in_the_table_as_failed(tmp_path):
+    good = {"model": {"type": "mlp"}, "data": {"type": "digits"}, "epochs": 1}
+    study = parse_study({**STUDY, "workloads": {**STUDY["workloads"], "good": good}})
+    plan = make_plan(study)
+    assert len(plan.ready) == 6
+    table = make_table(plan, StudyFolder(tmp_path))
+    assert set(table["status"]) == {"failed"}
+    assert set(table["reason"]) == {"data.path: no such file: none.npz"}
+    assert len(table) == 6  # those that could run have not ended yet

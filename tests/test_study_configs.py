@@ -1,0 +1,51 @@
+"""Every study that ships can be planned as it stands, and a trial of its small version runs on generated data."""
+
+import math
+
+import pytest
+
+from activelr_service.config import read_study
+from activelr_service.studies.plan import make_plan
+from activelr_service.studies.space import make_trials
+from activelr_service.studies.trial import run_trial
+from tests.conftest import ROOT
+from tests.test_paper_configs import WRITERS
+
+STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Makes the root of generated data of a type, once."""
+    folder = tmp_path_factory.mktemp("data")
+
+    def root_of(kind):
+        if not (folder / kind).exists():
+            WRITERS[kind](folder / kind)
+        return folder / kind
+
+    return root_of
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_trials_of_a_study_are_jobs(path):
+    study, _ = read_study(path)
+    trials = make_trials(study)
+    labels = {trial.optimizer for trial in trials}
+    assert any(label.startswith("active_") for label in labels)
+    assert not labels <= {label for label in labels if label.startswith("active_")}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_trial_of_the_small_version_runs(path, data, tmp_path):
+    small, _ = read_study(path, ["preset=smoke"])
+    roots = []
+    for name, workload in small.workloads.items():
+        if workload["data"]["type"] in WRITERS:
+            roots.append(f"workloads.{name}.data.root={data(workload['data']['type'])}")
+    study, _ = read_study(path, ["preset=smoke", f"output_dir={tmp_path}", *roots])
+    plan = make_plan(study)
+    assert not plan.refused
+    outcome = run_trial(*next(iter(plan.ready.values())))
+    assert (outcome.status, outcome.reason) == ("finished", "")
+    assert math.isfinite(outcome.rows[-1]["train/loss"])
