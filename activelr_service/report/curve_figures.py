@@ -18,6 +18,8 @@ from activelr_service.report.wording import held_text, setting
 
 COLUMNS = 3
 
+OTHERS = "others"
+
 
 def curves_of(table: DataFrame, trials: DataFrame) -> DataFrame:
     """(epochs, trials): the score of each of the ``trials`` after each epoch from 1 on.
@@ -48,7 +50,8 @@ def curves_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
         for label in labels:
             _band(plot, _by(curves, trials, label, "initial_lr"), label, looks[label])
         _finish(plot, trials, title)
-    _share_scale(plots[: len(panels)])
+    paired = [plot for plot, (title, _) in zip(plots, panels, strict=False) if title != OTHERS]
+    _share_scale(paired or plots[: len(panels)])  # the others have their own: one of them may be far off
     held = held_text(trials.assign(held=trials["batch_size"]), "initial_lr")
     figure.suptitle(f"{trials['workload'].iloc[0]}: mean over initial learning rates {held}".rstrip())
     caption = (
@@ -97,7 +100,7 @@ def _panels(trials: DataFrame) -> list[tuple[str, list[str]]]:
     ]
     partners = {label for _, pair in panels for label in pair}
     alone = [label for label in labels if label not in partners]
-    return [*panels, ("others" if panels else "", alone)] if alone else panels
+    return [*panels, (OTHERS if panels else "", alone)] if alone else panels
 
 
 def _by(curves: DataFrame, trials: DataFrame, label: str, axis: str) -> DataFrame:

@@ -16,7 +16,7 @@ from activelr_service.report.curve_figures import batch_size_figure, curves_figu
 from activelr_service.report.drawing import Picture, file_name, is_wide, legend_beside, metric_axis
 from activelr_service.report.labels import ordered, styles
 from activelr_service.report.metrics import AXES, value_means
-from activelr_service.report.targets import LARGEST_RATIO, profile, ratios, time_to_target, with_curves
+from activelr_service.report.targets import LARGEST_RATIO, costs_to_target, profile, ratios, with_curves
 from activelr_service.report.trials import counted, trials_of
 from activelr_service.report.wording import AXIS_NAMES, setting, short
 
@@ -39,7 +39,7 @@ def draw(table: DataFrame) -> list[Picture]:
             name = f"{name}_{place}"  # of a workload whose name differs only in what a file's may not have
         own = _of_workload(table[table["workload"] == workload], group)
         pictures += [picture._replace(name=f"{name}_{picture.name}") for picture in own]
-    found = ratios(time_to_target(table, trials))
+    found = ratios(costs_to_target(table, trials))
     if found.shape[1] >= 2:
         pictures.append(_profiles(found))
     return pictures
@@ -102,10 +102,13 @@ def _log_axis(plot: Axes, axis: str, values: np.ndarray) -> None:
 
 
 def _heat_map(trials: DataFrame) -> Iterator[Picture]:
-    """Mean score over seeds by learning rate and batch size, a panel for each optimizer with two of each or more."""
+    """Mean score over seeds by learning rate and batch size, a panel for each optimizer with two batch sizes or more at
+    two learning rates or more."""
     means = counted(trials).groupby(["optimizer", "batch_size", "initial_lr"])["score"].mean(skipna=False)
-    tables = {label: means[label].unstack() for label in ordered(trials["optimizer"]) if label in means}
-    tables = {label: table for label, table in tables.items() if min(table.shape) > 1}
+    tables = {
+        label: means[label].unstack().sort_index(axis=1) for label in ordered(trials["optimizer"]) if label in means
+    }
+    tables = {label: table for label, table in tables.items() if (table.notna().sum() > 1).sum() > 1}
     if not tables or means.notna().sum() == 0:
         return
     columns = min(len(tables), 4)
@@ -162,7 +165,7 @@ def _searches(trials: DataFrame) -> Iterator[Picture]:
 
 
 def _profiles(found: DataFrame) -> Picture:
-    """rho(tau) of each optimizer over all workloads."""
+    """rho(tau) of each optimizer over all problems."""
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     plot = figure.subplots()
     taus = np.linspace(1, LARGEST_RATIO, 601)
@@ -170,9 +173,9 @@ def _profiles(found: DataFrame) -> Picture:
         shares = profile(found.loc[label].to_numpy(dtype=float), taus)
         shifted = shares + (place - len(found) / 2) * 0.004  # else equal lines hide each other
         plot.plot(taus, shifted, label=label, linewidth=1.8, markevery=(place * 7, 100), **style._asdict())
-    plot.set(xlabel="epochs to the target / least of any optimizer", ylabel="share of workloads", ylim=(-0.05, 1.05))
-    plot.set_title(f"Performance profiles over {found.shape[1]} workloads")
+    plot.set(xlabel="epochs to the target / least of any optimizer", ylabel="share of problems", ylim=(-0.05, 1.05))
+    plot.set_title(f"Performance profiles over {found.shape[1]} problems: workloads at learning rates")
     plot.grid(alpha=0.3)
     legend_beside(figure, plot)
-    caption = "The share of workloads on which an optimizer, without a choice of its learning rate, was at the target"
+    caption = "The share of problems, a workload at a learning rate each, on which an optimizer was at the target"
     return Picture("performance_profiles", f"{caption} within so many times the epochs of the fastest.", figure)

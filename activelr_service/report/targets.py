@@ -5,10 +5,10 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from activelr_service.report.labels import ordered
-from activelr_service.report.metrics import Floats, costs_of, worsened
-from activelr_service.report.trials import KEYS, NOT_TRAINED, counted, sign_of
+from activelr_service.report.metrics import Floats, axis_trials, costs_of, worsened
+from activelr_service.report.trials import KEYS, NOT_TRAINED, sign_of
 
-TARGET_SHARE = 0.01
+TARGET_SHARE = 0.05
 LARGEST_RATIO = 4.0  # AlgoPerf's
 COSTS = ("epochs", "samples", "seconds")
 
@@ -20,10 +20,10 @@ def with_curves(table: DataFrame) -> set[str]:
 
 
 def targets_of(trials: DataFrame) -> Series:
-    """The target of each workload: the best mean score over seeds of any optimizer at any learning rate and batch size,
-    worsened by 1 % of itself. A workload of which no score is known has none."""
-    rows = counted(trials)
-    keys = ["workload", "higher_is_better", "optimizer", "initial_lr", "batch_size"]
+    """The target of each workload: the best mean score over seeds of any optimizer at any learning rate, at the batch size
+    of ``axis_trials``, worsened by 5 % of itself. A workload of which no score is known has none."""
+    rows = axis_trials(trials, "initial_lr")
+    keys = ["workload", "higher_is_better", "optimizer", "initial_lr"]
     means = rows.groupby(keys, dropna=False)["score"].mean(skipna=False).reset_index()
     lowest = means.assign(cost=costs_of(means)).groupby(["workload", "higher_is_better"])["cost"].min().dropna()
     targets = lowest.map(lambda cost: worsened(cost, TARGET_SHARE)).reset_index()
@@ -31,14 +31,15 @@ def targets_of(trials: DataFrame) -> Series:
 
 
 def costs_to_target(table: DataFrame, trials: DataFrame) -> DataFrame:
-    """A row for each trial: whether it ``reached`` its workload's target, and after how many ``epochs``, ``samples`` and
-    ``seconds``: infinite where it missed it, or diverged later.
+    """A row for each trial along the learning rate (``axis_trials``): whether it ``reached`` its workload's target, and
+    after how many ``epochs``, ``samples`` and ``seconds``: infinite where it missed it, or diverged later.
 
     The first epoch at the target counts. NaN epochs where the table has no curves and the target was reached, NaN
     samples and seconds where they were not measured.
     """
-    rows = counted(trials).set_index(KEYS)
-    table = table[table["epoch"] >= 1].sort_values([*KEYS, "epoch"])
+    rows = axis_trials(trials, "initial_lr").set_index(KEYS)
+    is_counted = (table["epoch"] >= 1) & table["trial"].isin(rows.index.get_level_values("trial"))
+    table = table[is_counted].sort_values([*KEYS, "epoch"])
     spent = table.groupby(KEYS)[["samples", "seconds"]].cumsum().assign(epochs=table["epoch"].astype(float))
     target = table["workload"].map(targets_of(trials)).astype(float)
     hits = table[sign_of(table) * table["score"] >= sign_of(table) * target][KEYS]
@@ -47,15 +48,14 @@ def costs_to_target(table: DataFrame, trials: DataFrame) -> DataFrame:
     reached &= ~rows["status"].isin(NOT_TRAINED)
     first[~first.index.get_level_values("workload").isin(with_curves(table))] = np.nan
     found = first.where(reached, np.inf)[list(COSTS)].assign(reached=reached)
-    return found.assign(optimizer=rows["optimizer"]).reset_index()
+    return found.assign(optimizer=rows["optimizer"], initial_lr=rows["initial_lr"]).reset_index()
 
 
-def time_to_target(table: DataFrame, trials: DataFrame) -> DataFrame:
+def time_to_target(costs: DataFrame, trials: DataFrame) -> DataFrame:
     """A row for each workload and optimizer: the ``target``, the share of its trials that ``reached`` it, and the medians
-    of ``epochs``, ``samples`` and ``seconds`` over all its trials: no learning rate is chosen for it."""
-    if counted(trials).empty:
+    of ``epochs``, ``samples`` and ``seconds`` over all of them, from ``costs_to_target``: no learning rate is chosen."""
+    if costs.empty:
         return DataFrame(columns=["workload", "optimizer", "target", "trials", "reached", *COSTS])
-    costs = costs_to_target(table, trials)
     groups = costs.groupby(["workload", "optimizer"])
     found = groups["reached"].agg(trials="size", reached="mean")
     for name in COSTS:
@@ -66,34 +66,51 @@ def time_to_target(table: DataFrame, trials: DataFrame) -> DataFrame:
     return found.sort_values(["workload", "place"]).drop(columns="place").reset_index()
 
 
-def ratios(times: DataFrame) -> DataFrame:
-    """(optimizers, workloads): the median epochs to the target over the least of any optimizer (Dolan & More 2002).
+def ratios(costs: DataFrame) -> DataFrame:
+    """(optimizers, problems): the epochs to the target over the least of any optimizer and learning rate of the workload
+    (Dolan & More 2002), from ``costs_to_target``.
 
-    From ``time_to_target``. Infinite where the optimizer missed the target, or was not run. Workloads without
-    curves are left out.
+    A problem is a workload at a learning rate, so that an optimizer which needs another one has not solved it; the
+    median over seeds counts. One that was run at one learning rate only has that time at all of them. Infinite where
+    the optimizer missed the target, or was not run. Workloads without curves are left out.
     """
-    is_known = times.groupby("workload")["epochs"].transform(lambda column: column.notna().all())
-    table = times[is_known.astype(bool)].pivot(index="optimizer", columns="workload", values="epochs").fillna(np.inf)
-    least = table.min().where(np.isfinite(table.min()), 1.0)  # where all missed it, all are infinite
-    return (table / least).reindex(ordered(table.index))
+    problems = [_problems(rows) for _, rows in costs.groupby("workload") if rows["epochs"].notna().all()]
+    if not problems:
+        return DataFrame()
+    found = pd.concat(problems, axis=1).fillna(np.inf)
+    return found.reindex(ordered(found.index))
+
+
+def _problems(costs: DataFrame) -> DataFrame:
+    """(optimizers, learning rates) of one workload."""
+    rates = costs["initial_lr"].fillna(0.0)  # of an optimizer that has none
+    times = costs.groupby(["optimizer", rates])["epochs"].agg(lambda column: np.median(column.to_numpy())).unstack()
+    is_swept = times.notna().sum(axis=1) > 1
+    swept = times.loc[is_swept].dropna(axis=1, how="all") if is_swept.any() else times.max(axis=1).to_frame()
+    own = times.max(axis=1)  # of those at one learning rate: the only value
+    found = DataFrame({rate: swept[rate].reindex(times.index) for rate in swept.columns})
+    found.loc[~is_swept] = np.tile(own[~is_swept].to_numpy()[:, None], found.shape[1])
+    least = np.nanmin(found.to_numpy())
+    found.columns = pd.Index([f"{costs['workload'].iloc[0]} at {rate:g}" for rate in found.columns])
+    return found.fillna(np.inf) / (least if np.isfinite(least) else 1.0)  # where all missed it, all are infinite
 
 
 def profile(ratios_of_one: Floats, tau: Floats) -> Floats:
-    """rho(tau), the share of workloads (n,) with a ratio of at most ``tau`` (points,)."""
+    """rho(tau), the share of problems (n,) with a ratio of at most ``tau`` (points,)."""
     return np.mean(ratios_of_one[:, None] <= tau[None], axis=0)
 
 
 def benchmark_score(ratios_of_one: Floats, largest: float = LARGEST_RATIO) -> float:
     """AlgoPerf's score (Dahl et al. 2023): the mean of rho(tau) for tau from 1 to ``largest``.
 
-    rho is a sum of steps, one for each workload (n,) at its ratio, so the integral is exact.
+    rho is a sum of steps, one for each problem (n,) at its ratio, so the integral is exact.
     """
     return float(np.mean(np.clip(largest - ratios_of_one, 0, None)) / (largest - 1))
 
 
-def profile_scores(times: DataFrame) -> DataFrame:
-    """``benchmark_score`` of each optimizer, the best first, over the workloads of ``time_to_target``: of two at least."""
-    found = ratios(times)
+def profile_scores(costs: DataFrame) -> DataFrame:
+    """``benchmark_score`` of each optimizer, the best first, over the problems of ``ratios``: of two at least."""
+    found = ratios(costs)
     if found.shape[1] < 2:
         return DataFrame(columns=["optimizer", "profile_score"])
     rows = [

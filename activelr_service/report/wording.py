@@ -54,7 +54,7 @@ def held_text(rows: DataFrame, axis: str) -> str:
         return ""
     if len(held) == 1:
         return f"at {AXIS_NAMES[OTHER[axis]]} {setting(held[0])}"
-    return "each at the learning rate that was best for it"
+    return "each at its own learning rate"
 
 
 def caveats(means: DataFrame, axis: str) -> list[str]:

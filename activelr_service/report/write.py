@@ -11,7 +11,7 @@ from activelr_service.report.intervals import with_intervals
 from activelr_service.report.metrics import AXES, summarise, value_means
 from activelr_service.report.normal_form import normal_form
 from activelr_service.report.page import Results, render
-from activelr_service.report.targets import profile_scores, time_to_target
+from activelr_service.report.targets import costs_to_target, profile_scores, time_to_target
 from activelr_service.report.text import has_axis
 from activelr_service.report.trials import trials_of
 
@@ -52,15 +52,15 @@ def analyse(table: DataFrame) -> Results:
     trials = trials_of(table)
     means = {axis: value_means(trials, axis) for axis in AXES}
     means = {axis: rows for axis, rows in means.items() if has_axis(rows, axis)}
-    targets = time_to_target(table, trials)
+    costs = costs_to_target(table, trials)
     return Results(
         table=table,
         trials=trials,
         means=means,
         summaries={axis: with_intervals(summarise(trials, axis), trials, axis) for axis in means},
         pairs=paired_tests(trials),
-        targets=targets,
+        targets=time_to_target(costs, trials),
         searches=search_costs(trials),
-        profiles=profile_scores(targets),
+        profiles=profile_scores(costs),
         pictures=draw(table),
     )

@@ -10,7 +10,14 @@ from activelr_service.report.comparisons import expected_best, paired_tests, sea
 from activelr_service.report.intervals import intervals
 from activelr_service.report.labels import family_of, ordered, pairs, styles
 from activelr_service.report.metrics import axis_trials, basin_width, summarise
-from activelr_service.report.targets import benchmark_score, profile, profile_scores, ratios, time_to_target
+from activelr_service.report.targets import (
+    benchmark_score,
+    costs_to_target,
+    profile,
+    profile_scores,
+    ratios,
+    time_to_target,
+)
 from activelr_service.report.trials import trials_of
 from tests.report.tables import table_of, trial
 
@@ -127,8 +134,9 @@ def test_the_target_is_reached_at_the_first_epoch_that_is_as_good():
         trial("b", 1.0, [1.0, math.nan], "diverged", untrained=0.1),
         trial("b", 2.0, [0.3, 0.4, 0.995], untrained=0.1),
     )
-    a, b = time_to_target(table, trials_of(table)).to_dict("records")
-    assert (a["target"], b["target"]) == pytest.approx((0.99, 0.99))
+    trials = trials_of(table)
+    a, b = time_to_target(costs_to_target(table, trials), trials).to_dict("records")
+    assert (a["target"], b["target"]) == pytest.approx((0.95, 0.95))
     assert (a["reached"], a["epochs"], a["samples"], a["seconds"]) == (0.5, math.inf, math.inf, math.inf)
     assert b["reached"] == pytest.approx(2 / 3)
     assert (b["epochs"], b["samples"], b["seconds"]) == (3, 300, 6)
@@ -141,14 +149,26 @@ def test_a_profile_is_of_the_ratios_to_the_fastest():
         for label, epochs in times.items()
     ]
     table = table_of(*rows, trial("c", 0.1, [0.1, 0.1], workload="v"))
-    times = time_to_target(table, trials_of(table))
-    found = ratios(times)
+    costs = costs_to_target(table, trials_of(table))
+    found = ratios(costs)
     assert found.loc["a"].tolist() == [1, 2]
     assert found.loc["c"].tolist() == [math.inf, math.inf]
     assert profile(np.array([1.0, 2.0]), np.array([1.0, 1.9, 2.0])).tolist() == [0.5, 0.5, 1]
     assert benchmark_score(np.array([1.0, 2.0])) == pytest.approx((3 + 2) / 2 / 3)
-    scores = profile_scores(times).set_index("optimizer")["profile_score"]
+    scores = profile_scores(costs).set_index("optimizer")["profile_score"]
     assert scores.to_dict() == pytest.approx({"a": 5 / 6, "b": (1.5 + 3) / 6, "c": 0})
+
+
+def test_in_a_profile_an_optimizer_must_solve_a_workload_at_every_learning_rate():
+    table = table_of(
+        trial("swept", 0.1, [0.2, 1.0]),
+        trial("swept", 1.0, [0.2, 0.3]),
+        trial("fixed", 0.5, [1.0, 1.0]),
+    )
+    found = ratios(costs_to_target(table, trials_of(table)))
+    assert found.shape == (2, 2)  # at 0.1 and at 1
+    assert found.loc["fixed"].tolist() == [1, 1]
+    assert found.loc["swept"].tolist() == [2, math.inf]
 
 
 def test_pairs_are_tested_as_scipy_does():
