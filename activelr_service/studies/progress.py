@@ -22,6 +22,7 @@ class Progress:
         self.say = say
         self.done_before = len(done)
         self.start = self.last_table = time.monotonic()
+        self.first_end: float | None = None
 
     def end(self, trial_id: str) -> None:
         """A trial has ended."""
@@ -29,9 +30,10 @@ class Progress:
         if outcome is None:
             return
         self.outcomes[trial_id] = outcome
+        self.first_end = self.first_end or time.monotonic()
         if outcome.status != "finished":
             trial = self.plan.trial(trial_id).describe()
-            self.say(f"  {trial}: {outcome.status} in epoch {outcome.epoch} ({outcome.reason})")
+            self.say(f"  {trial}: {outcome.status} in epoch {outcome.epoch} ({outcome.reason[:120]})")
         if time.monotonic() - self.last_table >= TABLE_EVERY_S:
             self.last_table = time.monotonic()
             self.say("\n".join(self.table()))
@@ -42,15 +44,22 @@ class Progress:
 
     def table(self) -> list[str]:
         """How far every workload and optimizer is, and its best score so far."""
-        total, rate = len(self.plan.ready), self.trials_per_minute()
-        left = duration(60 * (total - len(self.outcomes)) / rate) if rate else "?"
-        lines = [f"{len(self.outcomes)} of {total} trials, {rate:.1f} a minute, about {left} left"]
+        total, ended = len(self.plan.ready), len(self.outcomes)
+        lines = [f"{ended} of {total} trials, {self.trials_per_minute():.1f} a minute{self._left(total - ended)}"]
         lines.append(f"  {'':44}{'ended':>9}{'diverged':>9}{'other':>7}   best")
         groups: dict[tuple[str, str], list[str]] = {}
         for trial in self.plan.trials:
             if trial.id in self.plan.ready:
                 groups.setdefault((trial.workload, trial.optimizer), []).append(trial.id)
         return lines + [self._line(*group, ids) for group, ids in groups.items()]
+
+    def _left(self, count: int) -> str:
+        """Without the time that the processes took to start."""
+        since_first = len(self.outcomes) - self.done_before - 1
+        if count == 0 or self.first_end is None or since_first < 1:
+            return ""
+        seconds = (time.monotonic() - self.first_end) / since_first * count
+        return f", about {duration(seconds)} left"
 
     def _line(self, workload: str, optimizer: str, ids: list[str]) -> str:
         ended = [self.outcomes[trial_id] for trial_id in ids if trial_id in self.outcomes]

@@ -61,9 +61,9 @@ def _points(study: StudyJob) -> Iterator[_Point]:
     entries = [(("optimizers", index), entry, True) for index, entry in enumerate(study.optimizers)]
     entries += [(("baselines", index), entry, False) for index, entry in enumerate(study.baselines)]
     for workload, (at, entry, is_swept) in itertools.product(study.workloads, entries):
-        for index, sweep in enumerate(study.sweeps):
-            if entry["type"] not in sweep.get(ONLY, [entry["type"]]):
-                continue
+        sweeps = list(enumerate(study.sweeps))
+        own = [(index, sweep) for index, sweep in sweeps if entry["type"] in sweep.get(ONLY, [entry["type"]])]
+        for index, sweep in own or [(0, {})]:  # one that no sweep is for is run as it stands
             taken = {path: values for path, values in sweep.items() if _takes(entry, path, is_swept)}
             for values in itertools.product(*taken.values()):
                 for seed in study.seeds:

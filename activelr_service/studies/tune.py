@@ -18,6 +18,8 @@ from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, run_trial, says_out_of_memory
 from activelr_service.studies.worker_group import run_distributed_trial
 
+HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
+
 OnEnd = Callable[[str], None]
 
 
@@ -32,7 +34,7 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
     tuner = tune.Tuner(
         _trainable(study),
         param_space={"study": str(folder.path), "trial": tune.grid_search(pending)},
-        tune_config=tune.TuneConfig(max_concurrent_trials=study.trials.max_concurrent, reuse_actors=is_packed(study)),
+        tune_config=tune.TuneConfig(max_concurrent_trials=count_concurrent(study), reuse_actors=is_packed(study)),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder.path),
@@ -74,7 +76,7 @@ def cpus_of_a_trial(study: StudyJob) -> int:
 
 def _trainable(study: StudyJob) -> Any:
     if not is_packed(study):
-        return tune.with_resources(run_distributed_trial, {"cpu": 0})  # its workers ask for what they need
+        return tune.with_resources(run_distributed_trial, {HEAD_NODE: 0.001})  # its workers ask for what they need
     return tune.with_resources(PackedTrials, {"cpu": study.trials.cpus_per_worker, "gpu": study.trials.gpus_per_worker})
 
 

@@ -55,6 +55,15 @@ def test_several_axes_in_one_sweep_are_a_grid(tmp_path):
     assert len(where(trials_of(tmp_path, text), "adamw")) == 3 * 2
 
 
+def test_a_sweep_may_be_for_some_optimizers_only_and_the_others_run_as_they_stand(tmp_path):
+    text = STUDY.replace("- optimizer.lr: {", "- only: [adamw]\n    optimizer.lr: {")
+    text = text.replace("  - global_batch_size: [32, 64]\n", "")
+    trials = trials_of(tmp_path, text)
+    assert where(trials, "adamw") == [(1e-4, 64), (1e-3, 64), (1e-2, 64)]
+    assert where(trials, "active_adamw") == [(1e-3, 64)]
+    assert where(trials, "prodigy") == [(1.0, 64)]
+
+
 def test_a_setting_that_only_some_optimizers_have_sweeps_only_those_and_names_them(tmp_path):
     text = STUDY.replace("global_batch_size: [32, 64]\n", "optimizer.gain_increment: [0.1, 0.5]\n")
     labels = {trial.optimizer for trial in trials_of(tmp_path, text)}
