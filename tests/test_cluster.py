@@ -103,7 +103,8 @@ def train_once(rank, job, folder):
 def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
     cluster, never_killed, monkeypatch
 ):
-    process = submit_as_in_the_readme(cluster, epochs=12, name="worker-killed", **{"data.image_size": 8})
+    large = {"model": "{type: mlp, hidden: [1024, 1024]}", "data.image_size": 8, "epochs": 12}
+    process = submit_as_in_the_readme(cluster, name="worker-killed", **large)
     run = Run(cluster.home / "outputs" / "worker-killed" / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)
     workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
@@ -126,14 +127,15 @@ def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bi
     assert load_model("models:/worker-killed/1").task == "classification"
 
 
-def submit_as_in_the_readme(cluster, **settings):
-    """The README's `ray job submit` line, word for word but for the address, with the large model and ``settings``."""
+def submit_as_in_the_readme(cluster, module="jobs.train", **settings):
+    """The README's `ray job submit` line, word for word but for the address, with ``settings``."""
     (line,) = re.findall(
-        r"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*jobs\.train \S+$", (ROOT / "README.md").read_text(), re.MULTILINE
+        rf"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*{re.escape(module)} \S+$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
     )
     line = line.replace("http://127.0.0.1:8265", cluster.address)
     line = line.replace(".venv/bin/", f"{os.path.dirname(sys.executable)}/")
-    settings = {"model": "{type: mlp, hidden: [1024, 1024]}", **settings}
     line += "".join(f" --set '{path}={value}'" for path, value in settings.items())
     environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     return subprocess.Popen(  # noqa: S602 - the line is for a shell
@@ -211,6 +213,19 @@ def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, 
     assert "cat/0.png cannot be decoded as an image" in log
     assert "workers lost" not in log
     assert "Traceback" not in log
+
+
+def test_the_readme_line_for_a_study_runs_it_on_the_cluster_and_tracks_every_trial(cluster):
+    process = submit_as_in_the_readme(cluster, "jobs.study", preset="smoke")
+    log, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, log
+    assert "16 of 16 trials" in log
+    assert (cluster.home / "outputs" / "studies" / "digits-grid" / "report" / "report.html").exists()
+    study = run_named(cluster, "digits-grid")
+    where = f"tags.mlflow.parentRunId = '{study['info']['run_id']}' and params.`optimizer.type` = 'active_sgd'"
+    found = mlflow_rest(cluster, "runs/search", {"experiment_ids": ["1"], "filter": where})["runs"]
+    assert len(found) == 4
+    assert {run["info"]["status"] for run in found} == {"FINISHED"}
 
 
 def test_a_client_without_the_token_is_told_what_to_set(cluster, tmp_path):

@@ -4,13 +4,13 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from activelr_service.cli import analyse_commands, cluster_commands, study_commands
 from activelr_service.cli.signals import exit_on_signals
-from activelr_service.config import CommandError, TrainJob, read_job
+from activelr_service.config import CommandError, StudyJob, TrainJob, read_job
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
 app = typer.Typer(
@@ -80,12 +80,15 @@ def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - t
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON Schema of a job, for editors.
+def schema(
+    kind: Annotated[Literal["train", "study"], typer.Argument(help="The kind of document.")] = "train",
+) -> None:
+    """Print the JSON Schema of a job or a study, for editors.
 
     Example: activelr schema > job.schema.json
     """
-    print(json.dumps(TrainJob.model_json_schema(), indent=1))
+    model = TrainJob if kind == "train" else StudyJob
+    print(json.dumps(model.model_json_schema(), indent=1))
 
 
 @app.command()

@@ -17,6 +17,8 @@ from activelr_service.config.yaml_file import parse_yaml, read_yaml
 
 Job = TypeVar("Job", bound=BaseModel)
 
+COMMANDS = {"train": "`activelr train` and `activelr submit`", "study": "`activelr study`"}
+
 
 class JobSource(NamedTuple):
     """Where the values of a job were written: file and lines, and the options that set some of them."""
@@ -92,6 +94,9 @@ def parse_study(data: dict[str, Any]) -> StudyJob:
 
 
 def _parse(model: type[Job], data: dict[str, Any]) -> Job:
+    kind, (expected,) = data.get("kind"), get_args(model.model_fields["kind"].annotation)
+    if kind != expected and kind in COMMANDS:
+        raise JobError([Problem(("kind",), f"is {kind!r}: this file is for {COMMANDS[kind]}")])
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,5 +1,6 @@
 """What a study will cost: a few steps of each of its models are timed on this machine's CPU."""
 
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -9,17 +10,22 @@ from activelr_service.data.info import DataInfo
 from activelr_service.record import duration
 from activelr_service.studies.plan import Plan
 
+TIME_LIMIT_S = 30.0
 Entry = tuple[TrainJob, DataInfo]
 
 
 def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
-    """One line: the training time of the pending trials, one after the other and as many at once as there will be."""
+    """One line: the steps of the pending trials, and for the CPU their time, one after the other and as many at once as
+    there will be."""
     entries = [plan.ready[trial_id] for trial_id in pending]
+    text = f"{len(pending)} trials to run: {sum(count_steps(*entry) for entry in entries):,} steps"
+    if any(job.workers.use_gpu for job, _ in entries):
+        return text
     seconds_per_step = time_steps({model_key(*entry): entry for entry in entries})
     known = [entry for entry in entries if model_key(*entry) in seconds_per_step]
     seconds = sum(seconds_per_step[model_key(*entry)] * count_steps(*entry) for entry in known)
-    text = f"{len(pending)} trials to run: {duration(seconds)} of training on this machine's CPU"
-    text += f", {duration(seconds / num_concurrent)} at {num_concurrent} at once"
+    text += f", {duration(seconds)} of training on this machine's CPU, {duration(seconds / num_concurrent)}"
+    text += f" at {num_concurrent} at once"
     unknown = len(entries) - len(known)
     return f"{text}, without {unknown} trials whose steps could not be timed here" if unknown else text
 
@@ -38,15 +44,17 @@ def count_steps(job: TrainJob, info: DataInfo) -> int:
 
 def time_steps(entries: dict[str, Entry]) -> dict[str, float]:
     """Seconds of a step by key, in a process of their own: a model that takes too much memory ends that, not this one.
-    Those that could not be timed are left out."""
+    Those that could not be timed, or not in :data:`TIME_LIMIT_S`, are left out."""
     from activelr_service.studies.trial import time_step
 
     found: dict[str, float] = {}
+    deadline = time.monotonic() + TIME_LIMIT_S
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        futures = {key: pool.submit(time_step, *entry) for key, entry in entries.items()}
-        for key, future in futures.items():
+        for key, entry in entries.items():
+            if time.monotonic() > deadline:
+                break
             try:
-                found[key] = future.result()
+                found[key] = pool.submit(time_step, *entry).result()
             except (Exception, BrokenProcessPool):  # noqa: S112 - what is wrong with it, its trials will say
                 continue
     return found

@@ -64,7 +64,7 @@ def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
         "initial_lr": float(params.get("optimizer.lr", "nan")),
         "batch_size": float(params.get("global_batch_size", "nan")),
         "seed": int(params.get("seed", "0")),
-        "trial": tags.get("activelr.trial", run.run_id),
+        "trial": run.run_id,
         "status": status,
         "reason": tags.get("activelr.reason", ""),
         "metric": metric,

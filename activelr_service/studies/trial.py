@@ -17,8 +17,8 @@ from activelr_service.training.evaluate import Totals
 from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
 from activelr_service.training.optimizers import set_training
 
-STEPS_NOT_TIMED, STEPS_TIMED = 2, 3
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory")
 
 
 def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
@@ -90,7 +90,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def time_step(job: TrainJob, info: DataInfo) -> float:
-    """Seconds of one training step of a single worker on the CPU: the mean of a few, after some that are not counted."""
+    """Seconds of one training step of a single worker on the CPU: the mean of a few, after a first that is not counted."""
     workers = job.workers.model_copy(update={"num_workers": 1, "num_loader_workers": 0})
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
@@ -98,8 +98,9 @@ def time_step(job: TrainJob, info: DataInfo) -> float:
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     with _threads(job.workers.cpus_per_worker or 1):
-        for step in range(STEPS_NOT_TIMED + STEPS_TIMED):
-            if step == STEPS_NOT_TIMED:
-                start = time.perf_counter()
-            train_step(training, batches, totals, step)
-    return (time.perf_counter() - start) / STEPS_TIMED
+        train_step(training, batches, totals, 0)
+        start, steps = time.perf_counter(), 0
+        while steps < STEPS_TIMED and time.perf_counter() - start < STEPS_LIMIT_S:
+            train_step(training, batches, totals, steps)
+            steps += 1
+    return (time.perf_counter() - start) / steps

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from activelr_service.tracking.tracker import TrackingError, connect, search_runs
 
+ENDED = ("FINISHED", "FAILED", "KILLED")
+
 
 class TrackedRun(NamedTuple):
     """A run as MLflow has it; ``history`` gives the values of every metric by step."""
@@ -16,15 +18,17 @@ class TrackedRun(NamedTuple):
 
 
 def read_experiment(uri: str, name: str) -> list[TrackedRun]:
-    """The trainings of an experiment: runs that name their optimizer. Raises :class:`TrackingError` if there is none."""
+    """The trainings of an experiment that have ended: runs that name their optimizer. Raises :class:`TrackingError` if
+    there is none."""
     client = connect(uri)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         known = ", ".join(sorted(found.name for found in client.search_experiments()))
         raise TrackingError(f"no experiment {name!r} at {uri}; it has {known}")
-    runs = [run for run in search_runs(client, experiment.experiment_id) if "optimizer.type" in run.data.params]
+    runs = [run for run in search_runs(client, experiment.experiment_id) if run.info.status in ENDED]
+    runs = [run for run in runs if "optimizer.type" in run.data.params]
     if not runs:
-        raise TrackingError(f"the experiment {name!r} at {uri} has no training")
+        raise TrackingError(f"the experiment {name!r} at {uri} has no training that has ended")
     return [_tracked(client, run) for run in runs]
 
 

@@ -6,7 +6,7 @@ import sys
 
 import torch
 
-from tests.benchmarks import epoch, loaders, options, start, step
+from tests.benchmarks import epoch, loaders, options, start, step, study
 
 FIGURES = {
     "step": step.main,
@@ -14,6 +14,7 @@ FIGURES = {
     "start": start.main,
     "options": options.main,
     "loaders": loaders.main,
+    "study": study.main,
 }
 
 if __name__ == "__main__":

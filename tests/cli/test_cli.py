@@ -20,6 +20,8 @@ COMMANDS = [
     "stop",
     "submit",
     "ui",
+    "study",
+    "report",
 ]
 
 

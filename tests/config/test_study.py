@@ -105,7 +105,7 @@ def test_a_range_has_its_points_per_decade_and_both_ends(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("kind: study", "kind: train", "study.yaml:1: kind: must be 'study', got 'train'"),
+        ("kind: study", "kind: train", "study.yaml:1: kind: is 'train': this file is for `activelr train`"),
         (
             "{from: 1e-4, to: 1e-2}",
             "[1e-3, -2]",
