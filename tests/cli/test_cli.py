@@ -105,3 +105,33 @@ def test_another_machine_without_https_is_refused(job_file):
     result = activelr("submit", job_file(), "--address", "http://198.51.100.7:8265")
     assert result.returncode == 2
     assert "--insecure allows it" in result.stderr
+
+
+def test_report_says_the_published_numbers_of_published_results(tmp_path):
+    results = ROOT / "tests" / "report" / "reference" / "cifar10_resnet18.csv"
+    result = activelr("report", results, "--output", "report", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("ActiveAdamW")]
+    assert line.split()[1:8] == ["68.51", "76.98", "84.01", "85.82", "85.39", "80.14", "85.82"]
+    assert (tmp_path / "report" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ("none.csv", "none.csv"),
+        ("none", "no results 'none': no such file, and neither a study nor an MLflow store"),
+    ],
+)
+def test_results_that_are_not_there_are_named(tmp_path, results, expected):
+    result = activelr("report", results, cwd=tmp_path)
+    assert result.returncode == 2
+    assert expected in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_document_of_the_other_kind_is_told_its_command(tmp_path):
+    result = activelr("train", ROOT / "configs" / "studies" / "invariance.yaml", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "kind: is 'study': this file is for `activelr study`" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1

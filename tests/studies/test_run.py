@@ -114,6 +114,19 @@ def test_a_study_is_a_run_in_mlflow_and_every_trial_one_under_it_found_by_its_ax
     assert sorted(point.step for point in history) == [0, 1, 2, 3]
 
 
+def test_the_report_of_the_mlflow_experiment_has_the_numbers_of_the_study_s(ended):
+    folder, _, _ = ended
+    result = activelr("report", "activelr", "--output", "from-mlflow", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    keys = ["axis", "workload", "optimizer"]
+    found = pd.read_csv(folder / "from-mlflow" / "summary.csv").set_index(keys).sort_index()
+    own = (
+        pd.read_csv(folder / "outputs" / "studies" / "trouble" / "report" / "summary.csv").set_index(keys).sort_index()
+    )
+    for column in ("mean", "best", "range", "sensitivity", "regret", "divergence"):
+        pd.testing.assert_series_equal(found.loc[own.index, column], own[column])
+
+
 def test_the_same_command_again_runs_nothing_and_writes_the_same_report(ended):
     folder, _, _ = ended
     before = results_of(folder)
