@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli.signals import exit_on_signals, keeping_exit_code
+from activelr_service.cli.signals import exit_on_signals
 from activelr_service.config import read_study
 
 StudyFile = Annotated[Path, typer.Argument(help="The YAML study.", show_default=False)]
@@ -30,7 +30,7 @@ def study(
     checked, source = read_study(study, overrides)
     from activelr_service.studies.run import run_study, show_study
 
-    with source.locating(), keeping_exit_code():
+    with source.locating():
         if dry_run:
             show_study(checked)
         else:
