@@ -32,9 +32,9 @@ ALLOWED = {
     "cli": {"config", "record", "report", "runs", "driver", "studies"},
 }
 LIBRARIES = {
-    "ray": {"training/worker.py", "driver/ray_run.py", "cli/cluster_commands.py"},
+    "ray": {"training/worker.py", "driver/ray_run.py", "studies/tune.py", "cli/cluster_commands.py"},
     "mlflow": {"tracking/tracker.py"},
-    "torch": {"analyses", "optim", "training", "tasks", "driver/evaluate.py"},
+    "torch": {"analyses", "optim", "training", "tasks", "driver/evaluate.py", "studies/trial.py"},
 }
 
 

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import ACTIVELR, activelr
+from activelr_service.runs import Run
+from activelr_service.studies.worker_group import ending
+from tests.conftest import ACTIVELR, activelr, small_job
 
 pytestmark = pytest.mark.xdist_group("studies")
 
@@ -146,23 +148,34 @@ def test_a_dry_run_says_what_would_run_and_cost_and_starts_nothing(tmp_path):
     assert not list((tmp_path / "outputs" / "studies" / "trouble" / "trials").iterdir())
 
 
-def test_trials_of_two_workers_are_ray_train_runs_of_their_own(tmp_path):
-    (tmp_path / "study.yaml").write_text(STUDY)
-    options = [
-        "trials.num_workers=2",
-        "seeds=[0]",
-        "baselines=[]",
-        "workloads.digits.epochs=2",
-        "optimizers=[adamw, sgd]",
-    ]
-    sweeps = "sweeps=[{only: [adamw], optimizer.lr: [1e-3]}, {only: [sgd], optimizer.lr: [1e30]}]"
-    chosen = [argument for option in (*options, sweeps) for argument in ("--set", option)]
+def test_a_trial_of_two_workers_is_a_ray_train_run_of_its_own(tmp_path):
     text = "\n".join(line for line in STUDY.splitlines() if not line.startswith(("  gone", "  huge")))
     (tmp_path / "study.yaml").write_text(text)
+    options = ["trials.num_workers=2", "seeds=[0]", "baselines=[]", "workloads.digits.epochs=2", "optimizers=[adamw]"]
+    options.append("sweeps=[{optimizer.lr: [1e-3]}]")
+    chosen = [argument for option in options for argument in ("--set", option)]
     result = activelr("study", "study.yaml", *chosen, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = results_of(tmp_path)
-    assert list(table.loc[table["optimizer"] == "adamw", "epoch"]) == [0, 1, 2]
-    assert set(table.loc[table["optimizer"] == "adamw", "status"]) == {"finished"}
-    assert set(table.loc[table["optimizer"] == "sgd", "status"]) == {"diverged"}
-    assert np.isfinite(table.loc[table["epoch"] == 0, "score"]).all()
+    assert list(table["epoch"]) == [0, 1, 2]
+    assert set(table["status"]) == {"finished"}
+    assert np.isfinite(table["score"]).all()
+    assert not list((tmp_path / "outputs" / "studies" / "trouble" / "trials").glob("*/checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "status"),
+    [
+        ({"type": "NonFiniteLossError", "message": "the loss was not finite"}, "diverged"),
+        ({"type": "OutOfMemoryError", "message": "CUDA out of memory"}, "out_of_memory"),
+        ({"type": "RuntimeError", "message": "DefaultCPUAllocator: can't allocate memory"}, "out_of_memory"),
+        ({"type": "ValueError", "message": "shapes"}, "failed"),
+    ],
+)
+def test_what_the_workers_of_such_a_trial_noted_is_its_status(tmp_path, failure, status):
+    run = Run(tmp_path)
+    run.failure.write_text(json.dumps({**failure, "rank": 0}))
+    run.journal.write_text("")
+    outcome = ending(run, small_job(tmp_path))
+    assert (outcome.status, outcome.epoch) == (status, 1)
+    assert failure["message"] in outcome.reason
