@@ -1,11 +1,13 @@
 """One trial in this process: the plain loop without checkpoints, and how it ended."""
 
 import itertools
+import resource
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 import torch
 
 from activelr_service.config import TrainJob
@@ -77,6 +79,14 @@ def describe(error: BaseException) -> str:
         return line
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{line} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+
+
+def limit_memory(count: int) -> None:
+    """Let this process take one of ``count`` equal shares of the memory that is free: a model that needs more fails in its
+    own trial. Without it the system or Ray would kill processes, and Ray Tune 2.60 ends with the first that Ray kills."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    share = psutil.virtual_memory().available // count
+    resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + share, hard))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from activelr_service.config import JobError, StudyJob
 from activelr_service.driver.ray_run import find_resources, init_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
-from activelr_service.studies.trial import describe, run_trial, says_out_of_memory
+from activelr_service.studies.trial import describe, limit_memory, run_trial, says_out_of_memory
 from activelr_service.studies.worker_group import run_distributed_trial
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
@@ -37,7 +37,11 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
     stopper = StopOnSignal()
     tuner = tune.Tuner(
         _trainable(study),
-        param_space={"study": str(folder.path), "trial": tune.grid_search(pending)},
+        param_space={
+            "study": str(folder.path),
+            "num_concurrent": count_concurrent(study),
+            "trial": tune.grid_search(pending),
+        },
         tune_config=tune.TuneConfig(max_concurrent_trials=count_concurrent(study), reuse_actors=is_packed(study)),
         run_config=tune.RunConfig(
             name="tune",
@@ -91,6 +95,7 @@ class PackedTrials(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.config = config
+        limit_memory(config["num_concurrent"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config

@@ -1,5 +1,8 @@
 """One trial in this process: every way it can end is an outcome."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from activelr_service.studies.table import SCORES, make_table
 from activelr_service.studies.trial import classify, run_trial
 from activelr_service.tasks import TASKS
 from activelr_service.training.loop import NonFiniteLossError
-from tests.conftest import small_job
+from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 
 TRILLION = 1_000_000
@@ -102,3 +105,19 @@ def test_a_trial_that_cannot_run_is_in_the_table_as_failed(tmp_path):
     assert set(table["status"]) == {"failed"}
     assert set(table["reason"]) == {"data.path: no such file: none.npz"}
     assert len(table) == 6  # those that could run have not ended yet
+
+
+def test_a_model_that_needs_more_than_its_share_of_memory_fails_in_its_own_trial(tmp_path):
+    code = """
+import sys, psutil
+from activelr_service.data import inspect_data
+from activelr_service.studies.trial import limit_memory, run_trial
+from tests.studies.test_trial import resolved, small_job
+limit_memory(psutil.virtual_memory().available // 2**29)  # half a GiB
+job = resolved(small_job(sys.argv[1], model={"type": "mlp", "hidden": [12000, 12000]}))  # half a GiB of weights, and gradients
+outcome = run_trial(job, inspect_data(job.data))
+print(outcome.status)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert result.stdout.split() == ["out_of_memory"]
