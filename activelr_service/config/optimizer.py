@@ -38,6 +38,11 @@ class ActiveOptimizerConfig(OptimizerSettings):
     """What all ActiveLR optimizers take."""
 
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    rule: Literal["paper", "robust"] = Field(
+        "paper",
+        description="paper: a gain per parameter, moved at the ends of epochs. robust: one per tensor, moved in windows; "
+        "the learning rate cancels.",
+    )
     gain_increment: float = Field(0.1, ge=0, description="Added to a gain whose gradient sum kept its sign.")
     gain_decay: float = Field(0.9, gt=0, le=1, description="Multiplies a gain whose gradient sum changed its sign.")
     hold_on_zero: bool = Field(

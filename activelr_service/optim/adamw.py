@@ -36,6 +36,8 @@ class ActiveAdamW(ActiveOptimizer):
         gain_decay: float = 0.9,
         hold_on_zero: bool = False,
         steps_per_epoch: int | None = None,
+        rule: str = "paper",
+        total_steps: int | None = None,
     ) -> None:
         options = {
             "lr": lr,
@@ -49,7 +51,7 @@ class ActiveAdamW(ActiveOptimizer):
             "gain_decay": gain_decay,
             "hold_on_zero": hold_on_zero,
         }
-        super().__init__(params, options, steps_per_epoch)
+        super().__init__(params, options, steps_per_epoch, rule, total_steps)
 
     def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
         names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))

@@ -1,4 +1,4 @@
-"""What the four ActiveLR optimizers share: the step in outline, the gain state and the end of an epoch."""
+"""What the four ActiveLR optimizers share: the step in outline, the gain state and the ends of epochs and windows."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from activelr_service.optim import robust
 from activelr_service.optim.gain import update_gain
 from activelr_service.optim.stats import gain_histogram, gain_stats
 
-FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts")
+FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "clip", "agreement")
+RULES = ("paper", "robust")
 
 Closure = Callable[[], Any]
 Reduce = Callable[[Tensor], Tensor | None]
@@ -27,14 +29,34 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     State per parameter: what the base optimizer keeps, under torch's names, and ``gain``, ``grad_sum`` and, from the end
     of the first epoch on, ``prev_grad_sum``: float32 in the shape of the parameter, whatever its dtype. Gradients are
     read, never changed; ``step()`` contains no collective and no host synchronisation.
+
+    ``rule="robust"`` (:mod:`~activelr_service.optim.robust`) keeps one gain per tensor instead, a 0-dim ``gain``, and moves
+    it at the ends of windows of its own. It needs to know how much of the run is behind: from ``total_steps``, or from who
+    sets :attr:`progress` before every step and calls :meth:`end_window` when :meth:`is_window_over`.
     """
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any], steps_per_epoch: int | None) -> None:
+    def __init__(
+        self,
+        params: Iterable[Any],
+        defaults: dict[str, Any],
+        steps_per_epoch: int | None,
+        rule: str = "paper",
+        total_steps: int | None = None,
+    ) -> None:
         check_options(defaults)
-        if steps_per_epoch is not None and steps_per_epoch < 1:
-            raise ValueError(f"steps_per_epoch must be at least 1 or None, got {steps_per_epoch}")
+        for name, value in (("steps_per_epoch", steps_per_epoch), ("total_steps", total_steps)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1 or None, got {value}")
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
         self.steps_per_epoch = steps_per_epoch
-        super().__init__(params, {**defaults, "steps_since_epoch_end": 0})
+        self.rule = rule
+        self.total_steps = total_steps
+        counters = {"steps_since_epoch_end": 0}
+        if rule == "robust":
+            counters |= {"steps_done": 0, "window_end": robust.next_window_end(0)}
+        super().__init__(params, {**defaults, **counters})
+        self.progress: float | None = None
 
     @abstractmethod
     def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
@@ -66,6 +88,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             if params:
                 self._step_group(params, group)
             group["steps_since_epoch_end"] += 1
+            if self.rule == "robust":
+                group["steps_done"] += 1
+        if self.total_steps is not None and self.is_window_over():
+            self.end_window()
         if self.steps_per_epoch is not None and self.param_groups[0]["steps_since_epoch_end"] >= self.steps_per_epoch:
             self.end_epoch()
         return loss
@@ -77,10 +103,31 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if group["weight_decay"] != 0:
-            grads = _decay_weights(params, grads, group)
+            rate = float(group["lr"]) if self.rule == "paper" else robust.DECAY_RATE * (1 - self._done(group))
+            grads = _decay_weights(params, grads, group, rate)
         updates = self._direction(grads, states, group)
-        torch._foreach_mul_(updates, [state["gain"] for state in states])
-        torch._foreach_add_(params, updates, alpha=-float(group["lr"]))
+        if self.rule == "robust":
+            self._scale_robustly(params, updates, states, group)
+        else:
+            torch._foreach_mul_(updates, [state["gain"] for state in states])
+        torch._foreach_add_(params, updates, alpha=-1.0 if self.rule == "robust" else -float(group["lr"]))
+
+    def _scale_robustly(
+        self, params: list[Tensor], updates: list[Tensor], states: list[State], group: dict[str, Any]
+    ) -> None:
+        gain = torch.stack([state["gain"] for state in states])
+        scaled = robust.scale_steps(params, updates, gain, float(group["lr"]), self._done(group))
+        for state, own_gain, clip in zip(states, scaled.gain.unbind(), scaled.clip.unbind(), strict=True):
+            state["gain"], state["clip"] = own_gain, clip
+        torch._foreach_mul_(updates, list(scaled.factor.unbind()))
+
+    def _done(self, group: dict[str, Any]) -> float:
+        """The share of the run that is behind when this step is taken."""
+        if self.progress is not None:
+            return self.progress
+        if self.total_steps is None:
+            raise RuntimeError("the robust rule needs total_steps, or progress to be set before every step")
+        return min(1.0, (group["steps_done"] + 1) / self.total_steps)
 
     def _dense_grad(self, param: Tensor) -> Tensor:
         assert param.grad is not None
@@ -95,7 +142,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         state = self.state[param]
         if "gain" not in state:
             state.update(self._init_direction(param, group))
-            state["gain"] = torch.ones_like(param, dtype=torch.float32)
+            state["gain"] = torch.ones_like(param, dtype=torch.float32) if self.rule == "paper" else _zero_on(param)
             state["grad_sum"] = torch.zeros_like(param, dtype=torch.float32)
         return state
 
@@ -105,8 +152,31 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
         The first call only stores the sums: there is nothing yet to compare them with. ``reduce`` gets all sums as one
         flat float32 tensor, in the order of ``param_groups``, and makes it the mean over ranks, in place or as its
-        result. Every rank must call it with parameters of the same shapes.
+        result. Every rank must call it with parameters of the same shapes. The robust rule has windows instead: an epoch's
+        end is nothing to it.
         """
+        if self.rule == "paper":
+            for state, group in self._reduced_states(reduce):
+                _end_epoch_of(state, group)
+        for group in self.param_groups:
+            group["steps_since_epoch_end"] = 0
+
+    def is_window_over(self) -> bool:
+        """Whether the robust rule has a window to end: a matter of the number of steps, so the same on every rank."""
+        group = self.param_groups[0]
+        return self.rule == "robust" and group["steps_done"] >= group["window_end"]
+
+    @torch.no_grad()
+    def end_window(self, reduce: Reduce | None = None) -> None:
+        """End a window of the robust rule; as :meth:`end_epoch` is for the paper's."""
+        for state, _ in self._reduced_states(reduce):
+            _end_window_of(state)
+        for group in self.param_groups:
+            group["window_end"] = robust.next_window_end(group["steps_done"])
+
+    def _reduced_states(self, reduce: Reduce | None) -> list[tuple[State, dict[str, Any]]]:
+        """The states of all parameters that have one, with their groups; with ``reduce``, of all that could have one, and
+        their sums the mean over ranks."""
         entries = [
             (self._state_of(param, group), group)
             for group in self.param_groups
@@ -115,10 +185,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         ]
         if reduce and entries:
             _reduce_flat([state["grad_sum"] for state, _ in entries], reduce)
-        for state, group in entries:
-            _end_epoch_of(state, group)
-        for group in self.param_groups:
-            group["steps_since_epoch_end"] = 0
+        return entries
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but gains and sums stay float32, where torch would cast them to the dtype of the parameter."""
@@ -158,10 +225,10 @@ def count_step(states: list[State]) -> list[float]:
     return [step.item() for step in steps]
 
 
-def _decay_weights(params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+def _decay_weights(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], rate: float) -> list[Tensor]:
     """Decoupled: shrink the weights, whatever their gain. Coupled (L2): return gradients with the penalty's added."""
     if group["decoupled_weight_decay"]:
-        torch._foreach_mul_(params, 1 - float(group["lr"]) * group["weight_decay"])
+        torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
         return grads
     return list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
 
@@ -189,5 +256,25 @@ def _end_epoch_of(state: State, group: dict[str, Any]) -> None:
         )
         state["gain"].copy_(update.gain)
         state["gain_counts"] = torch.stack([update.grew, update.non_finite]).float()
+    _start_sum(state)
+
+
+def _end_window_of(state: State) -> None:
+    if "prev_grad_sum" not in state:
+        state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
+    elif "clip" in state:
+        sums = state["grad_sum"], state["prev_grad_sum"]
+        gain, state["agreement"] = robust.update_gain(state["gain"], state["clip"], *sums)
+        non_finite = ~sums[0].isfinite().all()
+        state["gain_counts"] = torch.stack([gain > state["gain"], non_finite]).float()
+        state["gain"] = gain
+    _start_sum(state)
+
+
+def _start_sum(state: State) -> None:
     state["grad_sum"], state["prev_grad_sum"] = state["prev_grad_sum"], state["grad_sum"]
     state["grad_sum"].zero_()
+
+
+def _zero_on(param: Tensor) -> Tensor:
+    return torch.zeros((), dtype=torch.float32, device=param.device)

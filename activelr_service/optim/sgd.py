@@ -38,6 +38,8 @@ class ActiveSGD(ActiveOptimizer):
         gain_decay: float = 0.9,
         hold_on_zero: bool = False,
         steps_per_epoch: int | None = None,
+        rule: str = "paper",
+        total_steps: int | None = None,
     ) -> None:
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
@@ -53,7 +55,7 @@ class ActiveSGD(ActiveOptimizer):
             "gain_decay": gain_decay,
             "hold_on_zero": hold_on_zero,
         }
-        super().__init__(params, options, steps_per_epoch)
+        super().__init__(params, options, steps_per_epoch, rule, total_steps)
 
     def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
         return {}

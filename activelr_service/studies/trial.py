@@ -17,7 +17,7 @@ from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
 from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
-from activelr_service.training.optimizers import set_training
+from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory")
@@ -107,6 +107,7 @@ def time_step(job: TrainJob, info: DataInfo) -> float:
     set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
+    begin_step(training.optimizer, "constant", 0, 1000)
     with _threads(job.workers.cpus_per_worker or 1):
         train_step(training, batches, totals, 0)
         start, steps = time.perf_counter(), 0

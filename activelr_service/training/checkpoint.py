@@ -160,9 +160,10 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iter
 
 
 def _saved_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Without the running sums, which are all zero at the end of an epoch."""
-    items = _optimizer_state(model, optimizer)
-    return (item for item in items if isinstance(item[1], Tensor) and not item[0].endswith("/grad_sum"))
+    """Without the running sums of the paper's rule, which are all zero at the end of an epoch."""
+    are_zero = getattr(optimizer, "rule", None) == "paper"
+    items = ((name, value) for name, value in _optimizer_state(model, optimizer) if isinstance(value, Tensor))
+    return (item for item in items if not (are_zero and item[0].endswith("/grad_sum")))
 
 
 def _load_optimizer(
@@ -178,7 +179,7 @@ def _load_optimizer(
     saved_states = {
         index: by_name[names[id(param)]] for index, param in enumerate(params) if names[id(param)] in by_name
     }
-    states = {index: {**state, **_empty_sum(state)} for index, state in saved_states.items()}
+    states = {index: {**_empty_sum(state), **state} for index, state in saved_states.items()}
     indices = iter(range(len(params)))
     counted = [
         {**saved, "params": [next(indices) for _ in group["params"]]}
@@ -188,7 +189,7 @@ def _load_optimizer(
 
 
 def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The running sum of an ActiveLR optimizer, which is not saved."""
+    """The running sum of an ActiveLR optimizer, for where it was not saved."""
     return {"grad_sum": torch.zeros_like(state["gain"])} if "gain" in state else {}
 
 

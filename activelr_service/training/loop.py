@@ -18,7 +18,7 @@ from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
-from activelr_service.training.optimizers import gain_histogram, gain_metrics, set_lr, set_training
+from activelr_service.training.optimizers import begin_step, end_step, gain_histogram, gain_metrics, set_training
 
 OnEpoch = Callable[[Record], None]
 
@@ -110,7 +110,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     batches = iter(training.train_loader)
     total_steps, done = training.job.epochs * training.steps_per_epoch, (epoch - 1) * training.steps_per_epoch
     for step in range(training.steps_per_epoch):
-        set_lr(training.optimizer, training.job.optimizer.schedule, done + step, total_steps)
+        begin_step(training.optimizer, training.job.optimizer.schedule, done + step, total_steps)
         norm = train_step(training, batches, totals, step)
         totals.add({"grad_norm": norm / distributed.world_size()})
     set_training(training.optimizer, False)
@@ -140,6 +140,7 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
         training.grad_norms.add()
     norm = clip_gradients(training)
     training.optimizer.step()
+    end_step(training.optimizer)
     training.optimizer.zero_grad()
     return norm
 

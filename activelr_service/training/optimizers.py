@@ -12,6 +12,7 @@ from torch import nn
 from activelr_service import optim
 from activelr_service.config.optimizer import OptimizerConfig
 from activelr_service.record import gain_edges
+from activelr_service.training import distributed
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et al. 2024 (arXiv 2405.18392)
 
@@ -23,6 +24,19 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
     return optimizer
+
+
+def begin_step(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:
+    """What an optimizer must know before step ``step`` of the run, counted from 0."""
+    set_lr(optimizer, schedule, step, total_steps)
+    if isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.progress = (step + 1) / total_steps
+
+
+def end_step(optimizer: torch.optim.Optimizer) -> None:
+    """End the window of a robust rule where one ends: on all ranks, on the mean of their sums."""
+    if isinstance(optimizer, optim.ActiveOptimizer) and optimizer.is_window_over():
+        optimizer.end_window(reduce=distributed.mean_)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:
