@@ -114,7 +114,7 @@ from activelr_service.data import inspect_data
 from activelr_service.studies.trial import limit_memory, run_trial
 from tests.studies.test_trial import resolved, small_job
 limit_memory(psutil.virtual_memory().available // 2**29)  # half a GiB
-job = resolved(small_job(sys.argv[1], model={"type": "mlp", "hidden": [12000, 12000]}))  # half a GiB of weights, and gradients
+job = resolved(small_job(sys.argv[1], model={"type": "mlp", "hidden": [12000, 12000]}))  # half a GiB, and gradients
 outcome = run_trial(job, inspect_data(job.data))
 print(outcome.status)
 """

@@ -12,6 +12,7 @@ from activelr_service.training.build import build_training
 from activelr_service.training.evaluate import evaluate
 from activelr_service.training.optimizers import set_lr
 from tests.conftest import small_job
+from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, resolved, store, train
 
 BASELINES = sorted(name for name in DEFAULT_LR if not name.startswith("active_"))
@@ -67,8 +68,17 @@ def test_wsd_warms_up_stays_and_decays():
     assert found[80:] == pytest.approx([0.5 * left / 20 for left in range(20, 0, -1)])
 
 
-def test_the_schedule_of_a_resumed_training_continues_where_it_was(tmp_path):
-    job = resolved(small_job(tmp_path, epochs=2, optimizer={"type": "adamw", "schedule": "cosine"}))
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"type": "adamw", "schedule": "cosine"},
+        {"type": "active_adamw", "rule": "robust"},
+        {"type": "active_sgd", "rule": "robust"},
+    ],
+    ids=["cosine", "robust adamw", "robust sgd"],
+)
+def test_what_follows_the_progress_of_the_run_continues_where_it_was(tmp_path, optimizer):
+    job = resolved(small_job(tmp_path, epochs=2, optimizer=optimizer))
     train(job, tmp_path / "whole")
     train(job, tmp_path / "parts")
     (tmp_path / "parts" / "checkpoints" / "epoch-000002").rename(tmp_path / "parts" / "lost")
@@ -87,3 +97,28 @@ def test_without_gains_there_is_nothing_to_report_of_them(tmp_path):
     _, history = train(resolved(small_job(tmp_path, epochs=1, optimizer={"type": "adamw"})), tmp_path)
     assert history[0].gain_histogram == []
     assert not [name for name in history[0].metrics if "gain" in name]
+
+
+def test_two_ranks_take_the_steps_of_one_under_the_robust_rule_and_agree_to_the_last_bit(tmp_path):
+    job = small_job(tmp_path, epochs=3, global_batch_size=96, optimizer={"type": "active_adamw", "rule": "robust"})
+    train(resolved(job), tmp_path / "alone")
+    run_ranks(train_on_rank, 2, tmp_path, resolved(job, 2), tmp_path / "together")  # which checks the replicas
+    alone, together = final_tensors(tmp_path / "alone", 3), final_tensors(tmp_path / "together", 3)
+    for name in alone:
+        if name.startswith("model.") or name.endswith("/gain"):
+            torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=1e-4)
+
+
+def train_on_rank(rank, job, folder):
+    train(job, folder)
+
+
+@pytest.mark.parametrize("optimizer", ["active_adamw", "active_sgd"])
+def test_under_the_robust_rule_any_learning_rate_gives_the_same_training(tmp_path, optimizer):
+    losses = []
+    for lr in (1e-6, 1e-1):
+        job = resolved(small_job(tmp_path, optimizer={"type": optimizer, "rule": "robust", "lr": lr}))
+        _, history = train(job, tmp_path / str(lr))
+        losses.append([record.metrics["val/loss"] for record in history])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    assert losses[0][-1] < 1.0
