@@ -16,6 +16,7 @@ OPTIMIZERS = {
     "ActiveSGD, momentum 0.9": lambda params: ActiveSGD(params, momentum=0.9),
     "ActiveRAdam": ActiveRAdam,
     "ActiveBelief": ActiveBelief,
+    "ActiveAdamW, robust rule": lambda params: ActiveAdamW(params, rule="robust", total_steps=100_000),
 }
 
 
