@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +11,18 @@ from activelr_service.optim import robust
 from activelr_service.optim.gain import update_gain
 from activelr_service.optim.stats import gain_histogram, gain_stats
 
-FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "clip", "agreement")
+FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
 RULES = ("paper", "robust")
+
+
+class WindowStats(NamedTuple):
+    """What the robust rule's last window said of a tensor, 0-dim each: the cosine of its sum with that of the window before,
+    the share of signs that agreed and the share of steps that the cap cut."""
+
+    cosine: Tensor
+    signs: Tensor
+    capped: Tensor
+
 
 Closure = Callable[[], Any]
 Reduce = Callable[[Tensor], Tensor | None]
@@ -30,10 +40,14 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     of the first epoch on, ``prev_grad_sum``: float32 in the shape of the parameter, whatever its dtype. Gradients are
     read, never changed; ``step()`` contains no collective and no host synchronisation.
 
-    ``rule="robust"`` (:mod:`~activelr_service.optim.robust`) keeps one gain per tensor instead, a 0-dim ``gain``, and moves
-    it at the ends of windows of its own. It needs to know how much of the run is behind: from ``total_steps``, or from who
-    sets :attr:`progress` before every step and calls :meth:`end_window` when :meth:`is_window_over`.
+    ``rule="robust"`` (:mod:`~activelr_service.optim.robust`) keeps one gain per tensor instead, a 0-dim ``gain`` that is the
+    share of its size that a step moves it, and moves it at the ends of windows of its own. ``lr`` has no effect under it. It
+    needs to know how much of the run is behind: from ``total_steps``, or from who sets :attr:`progress` before every step
+    and calls :meth:`end_window` when :meth:`is_window_over`. Beside the gain it keeps ``pace`` and ``window``, six and
+    three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`, :class:`WindowStats`).
     """
+
+    first_step = robust.FIRST_STEP
 
     def __init__(
         self,
@@ -54,7 +68,12 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         self.total_steps = total_steps
         counters = {"steps_since_epoch_end": 0}
         if rule == "robust":
-            counters |= {"steps_done": 0, "window_end": robust.next_window_end(0)}
+            counters |= {
+                "steps_done": 0,
+                "window_begin": 0,
+                "window_end": robust.next_window_end(0, robust.Constants()),
+            }
+        self.constants = robust.Constants()
         super().__init__(params, {**defaults, **counters})
         self.progress: float | None = None
 
@@ -107,19 +126,22 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             grads = _decay_weights(params, grads, group, rate)
         updates = self._direction(grads, states, group)
         if self.rule == "robust":
-            self._scale_robustly(params, updates, states, group)
+            rates = self._rates(updates, states, group)
+            for param, update, rate in zip(params, updates, rates, strict=True):
+                param.addcmul_(update, rate, value=-1.0)  # broadcasts a 0-dim tensor, which no foreach function does
         else:
             torch._foreach_mul_(updates, [state["gain"] for state in states])
-        torch._foreach_add_(params, updates, alpha=-1.0 if self.rule == "robust" else -float(group["lr"]))
+            torch._foreach_add_(params, updates, alpha=-float(group["lr"]))
 
-    def _scale_robustly(
-        self, params: list[Tensor], updates: list[Tensor], states: list[State], group: dict[str, Any]
-    ) -> None:
+    def _rates(self, updates: list[Tensor], states: list[State], group: dict[str, Any]) -> list[Tensor]:
+        """What multiplies each direction under the robust rule, 0-dim each."""
+        pace = robust.Pace(*torch.stack([state["pace"] for state in states], dim=1))
         gain = torch.stack([state["gain"] for state in states])
-        scaled = robust.scale_steps(params, updates, gain, float(group["lr"]), self._done(group))
-        for state, own_gain, clip in zip(states, scaled.gain.unbind(), scaled.clip.unbind(), strict=True):
-            state["gain"], state["clip"] = own_gain, clip
-        torch._foreach_mul_(updates, list(scaled.factor.unbind()))
+        moment = robust.Moment(group["steps_done"], self._done(group))
+        scaled = robust.scale_steps(updates, gain, pace, moment, self.constants)
+        for state, row in zip(states, torch.stack(scaled, dim=1).unbind(), strict=True):
+            state["pace"] = row
+        return list(scaled.rate.unbind())
 
     def _done(self, group: dict[str, Any]) -> float:
         """The share of the run that is behind when this step is taken."""
@@ -142,8 +164,12 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         state = self.state[param]
         if "gain" not in state:
             state.update(self._init_direction(param, group))
-            state["gain"] = torch.ones_like(param, dtype=torch.float32) if self.rule == "paper" else _zero_on(param)
             state["grad_sum"] = torch.zeros_like(param, dtype=torch.float32)
+            if self.rule == "paper":
+                state["gain"] = torch.ones_like(param, dtype=torch.float32)
+            else:
+                state["gain"] = torch.full((), self.first_step, dtype=torch.float32, device=param.device)
+                state["pace"] = robust.begin_pace(param)
         return state
 
     @torch.no_grad()
@@ -169,10 +195,11 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     @torch.no_grad()
     def end_window(self, reduce: Reduce | None = None) -> None:
         """End a window of the robust rule; as :meth:`end_epoch` is for the paper's."""
-        for state, _ in self._reduced_states(reduce):
-            _end_window_of(state)
+        for state, group in self._reduced_states(reduce):
+            _end_window_of(state, group["steps_done"] - group["window_begin"], self.constants)
         for group in self.param_groups:
-            group["window_end"] = robust.next_window_end(group["steps_done"])
+            group["window_begin"] = group["steps_done"]
+            group["window_end"] = robust.next_window_end(group["steps_done"], self.constants)
 
     def _reduced_states(self, reduce: Reduce | None) -> list[tuple[State, dict[str, Any]]]:
         """The states of all parameters that have one, with their groups; with ``reduce``, of all that could have one, and
@@ -259,22 +286,22 @@ def _end_epoch_of(state: State, group: dict[str, Any]) -> None:
     _start_sum(state)
 
 
-def _end_window_of(state: State) -> None:
+def _end_window_of(state: State, steps: int, constants: robust.Constants) -> None:
+    pace = robust.Pace(*state["pace"])
+    non_finite = ~state["grad_sum"].isfinite().all()
     if "prev_grad_sum" not in state:
         state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
-    elif "clip" in state:
-        sums = state["grad_sum"], state["prev_grad_sum"]
-        gain, state["agreement"] = robust.update_gain(state["gain"], state["clip"], *sums)
-        non_finite = ~sums[0].isfinite().all()
+    else:
+        agreed = robust.agreement(state["grad_sum"], state["prev_grad_sum"])
+        gain = robust.update_gain(state["gain"], pace.clip, agreed, steps, constants)
         state["gain_counts"] = torch.stack([gain > state["gain"], non_finite]).float()
         state["gain"] = gain
+        state["window"] = torch.stack([*agreed[:2], pace.capped / max(1, steps)])
+    seen = torch.maximum(pace.seen, torch.count_nonzero(state["grad_sum"]))
+    state["pace"] = torch.stack(pace._replace(seen=seen, capped=torch.zeros_like(pace.capped)))
     _start_sum(state)
 
 
 def _start_sum(state: State) -> None:
     state["grad_sum"], state["prev_grad_sum"] = state["prev_grad_sum"], state["grad_sum"]
     state["grad_sum"].zero_()
-
-
-def _zero_on(param: Tensor) -> Tensor:
-    return torch.zeros((), dtype=torch.float32, device=param.device)

@@ -1,75 +1,143 @@
 r"""The robust rule: a gain per tensor, set by a control loop on the agreement of successive gradient sums.
 
-Pure functions on tensors and numbers; who calls them, and when, is decided elsewhere. For every tensor :math:`\theta`, with
-the base optimizer's direction :math:`d`, :math:`done` the share of the run that is behind, and :math:`rms` the root of the
-mean square:
+Pure functions on tensors and numbers; who calls them, and when, is decided elsewhere. For every tensor :math:`\theta`
+with the base optimizer's direction :math:`d`, :math:`done` the share of a run of :math:`T` steps that is behind and
+:math:`rms` the root of the mean square over the elements that gradients have reached:
 
 .. math::
-    size &= \max(rms(\theta),\ 0.01) \\
-    gain &= 0.003 \cdot size / rms(lr\, d) \quad \text{at its first step, so that the initial learning rate cancels} \\
-    clip &= \min(1,\ cap \cdot size / rms(lr\, gain\, d)), \quad cap = 0.1 \cdot \min(1,\ done / 0.2) \\
-    \theta &\leftarrow \theta - (1 - done) \cdot clip \cdot lr \cdot gain \cdot d
+    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; } 0.1 \text{ instead for vectors} \\
+    length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
+    clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))), \quad cap = 0.1 \cdot \min(1,\ done / 0.2) \\
+    \theta &\leftarrow \theta - (1 - done)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length
 
-and at the end of a window, with :math:`S` its gradient sum and :math:`S'` that of the window before:
+and at the end of a window of :math:`w` steps, with :math:`S` its gradient sum and :math:`S'` that of the window before:
 
 .. math::
-    gain \leftarrow gain \cdot clip \cdot \exp(\cos(S, S') + 0.2)
+    gain \leftarrow gain \cdot clip \cdot \exp(\min(1, w / 20) \cdot (\cos(S, S') + 0.2))
 
-The cosine is the agreement of signs that the paper reads, weighted by size: unweighted, the many coordinates that are noise
-drown it. Sums that keep their direction say that the step is too small, sums that turn back that it is too large; slightly
-negative agreement is the best working point found. ``gain * clip`` forgets what the cap cut off: without it a gain that
-is too large winds up behind the cap. Windows grow with the run, so that a short one adapts at all and a long one reads sums
-that are more than noise. The constants were chosen once, and hold for Adam's directions and for those of SGD with momentum.
+So a gain is the share of its tensor's size that a step moves it: the learning rate cancels, and so does the scale of the
+loss. It starts at 0.05, or 0.015 for SGD, whose directions have fewer dimensions. The cosine is the agreement of signs that
+the paper reads, weighted by size: unweighted, the many coordinates that are noise drown it. Sums that keep their direction
+say that the step is too small, sums that turn back that it is too large; slightly negative agreement is the best working
+point found. ``gain * clip`` forgets what the cap cut off: without it a gain that is too large winds up behind the cap. The
+rising cap is the warm-up. The size is that of the start, since steps in proportion to a tensor's size of the moment can make
+it grow without bound. ``length`` rises at once and falls slowly, so that a quiet time does not make the next step a jump.
+Windows grow with the run: a short one adapts at all, a long one reads sums that are more than noise; short windows move the
+gain less, since momentum answers later than they end. Runs of few steps decay late: they are short of way, not of rest.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-FIRST_STEP = 3e-3  # of the size of a tensor
-SMALLEST_SIZE = 1e-2  # of a tensor that starts at zero, such as a bias
-CAP, CAP_RISES_UNTIL = 0.1, 0.2
-SET_POINT = -0.2
-WINDOW_GROWTH, SMALLEST_WINDOW = 0.2, 2
+
+class Constants(NamedTuple):
+    """What the rule is made of, chosen once on the shipped studies; another value is for studies of what each part does."""
+
+    cap: float = 0.1  # largest step, as a share of the size
+    cap_rises_until: float = 0.2  # share of the run
+    set_point: float = -0.2  # the agreement at which a gain stays
+    speed: float = 1.0
+    full_speed_at: int = 20  # steps of a window from which on a gain moves at full speed
+    decay: float = 1.0  # power of 1 - done in a long run
+    full_decay_at: int = 400  # steps of a run from which on it decays so
+    window_growth: float = 0.2  # a window, as a share of the steps done
+    smallest_window: int = 2
+    unwind: bool = True  # forget what the cap cut off
+    signs: bool = False  # read the share of agreeing signs instead of the cosine
+
+
+FIRST_STEP = 0.05
+FALLS_BY = 0.01  # of the length of a direction, a step
+SMALLEST_VECTOR = 0.1  # size of a bias that starts at zero
 DECAY_RATE = 1e-3  # weight decay is that of a learning rate of 1e-3, whatever the gains do
 
 
-class Scaled(NamedTuple):
-    """Of n tensors, float32 (n,): their gains, the shares the cap has left of their steps, and what multiplies their
-    directions."""
+class Pace(NamedTuple):
+    """Of n tensors, float32 (n,): their ``size``, the ``length`` of their directions, how many of their elements gradients
+    have reached (``seen``), the share the cap left of the last step (``clip``), in how many steps of this window it
+    cut (``capped``) and what multiplied the direction in the last step (``rate``, the effective learning rate)."""
 
-    gain: Tensor
+    size: Tensor
+    length: Tensor
+    seen: Tensor
     clip: Tensor
-    factor: Tensor
+    capped: Tensor
+    rate: Tensor
 
 
-def scale_steps(params: list[Tensor], directions: list[Tensor], gain: Tensor, lr: float, done: float) -> Scaled:
-    """How far each of n tensors goes along its direction. ``gain``: float32 (n,), 0 for one that has not moved yet; one
-    whose direction is all zero stays so. No host synchronisation."""
-    counts = torch.tensor([param.numel() for param in params], dtype=torch.float32).sqrt().to(gain.device)
-    size = (_norms(params) / counts).clamp_min(SMALLEST_SIZE)
-    length = lr * _norms(directions) / counts
-    gain = torch.where((gain == 0) & (length > 0), FIRST_STEP * size / length, gain)
-    cap = CAP * min(1.0, done / CAP_RISES_UNTIL)
-    clip = (cap * size / (gain * length).clamp_min(1e-30)).clamp_max(1.0)
-    return Scaled(gain, clip, (1 - done) * clip * gain * lr)
+class Moment(NamedTuple):
+    """A step's place in the run: ``steps_done`` before it, and the share of the run that is behind after it, in (0, 1]."""
+
+    steps_done: int
+    done: float
 
 
-def update_gain(gain: Tensor, clip: Tensor, grad_sum: Tensor, prev_grad_sum: Tensor) -> tuple[Tensor, Tensor]:
-    """The gain (0-dim) of a tensor at the end of a window, and the agreement that moved it, in [-1, 1]. A sum that is all
-    zero or not finite says nothing: the gain stays."""
+class Agreement(NamedTuple):
+    """Of two sums of one tensor, 0-dim: the cosine and the share of agreeing signs (0..1), and whether they say anything."""
+
+    cosine: Tensor
+    signs: Tensor
+    is_finite: Tensor
+
+
+def begin_pace(param: Tensor) -> Tensor:
+    """The pace of one tensor that has not moved yet: float32 (6,), in the order of :class:`Pace`."""
+    shape = param.shape
+    smallest = SMALLEST_VECTOR if len(shape) < 2 else 1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:]))
+    values = param.detach()
+    size = (torch.linalg.vector_norm(values, dtype=torch.float32) / math.sqrt(max(1, param.numel()))).clamp_min(
+        smallest
+    )
+    seen = torch.count_nonzero(param.grad).float() if param.grad is not None else size.new_zeros(())
+    seen = torch.where(seen > 0, seen, float(max(1, param.numel())))
+    zero = torch.zeros_like(size)
+    return torch.stack([size, zero, seen, zero + 1, zero, zero])
+
+
+def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Moment, constants: Constants) -> Pace:
+    """How far each of n tensors goes along its direction: the new pace, whose ``rate`` multiplies the direction. ``gain``:
+    float32 (n,). No host synchronisation."""
+    now = torch.stack(torch._foreach_norm(directions, 2, torch.float32)) / pace.seen.sqrt()
+    length = torch.maximum(now, torch.lerp(pace.length, now, FALLS_BY))
+    share = gain * now / length.clamp_min(1e-30)
+    clip = (largest_step(moment, constants) / share.clamp_min(1e-30)).clamp_max(1.0)
+    rate = gain * clip * pace.size / length.clamp_min(1e-30) * decay(moment, constants)
+    return pace._replace(length=length, clip=clip, capped=pace.capped + (clip < 1), rate=rate)
+
+
+def largest_step(moment: Moment, constants: Constants) -> float:
+    """The cap of a step."""
+    rises = constants.cap_rises_until
+    return constants.cap * (min(1.0, moment.done / rises) if rises else 1.0)
+
+
+def decay(moment: Moment, constants: Constants) -> float:
+    """What the run's decay leaves of a step: 1 at the first, close to 0 at the last."""
+    total = (moment.steps_done + 1) / max(moment.done, 1e-9)
+    behind = moment.done * moment.steps_done / (moment.steps_done + 1)
+    return (1 - behind) ** (constants.decay * min(1.0, total / constants.full_decay_at))
+
+
+def agreement(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:
+    """Whether two sums of one tensor, of any shape, point the same way. Sums that are all zero or not finite say nothing."""
     norm = torch.linalg.vector_norm(grad_sum) * torch.linalg.vector_norm(prev_grad_sum)
-    agreement = torch.dot(grad_sum.reshape(-1), prev_grad_sum.reshape(-1)) / norm
-    moved = gain * clip * torch.exp(agreement - SET_POINT)
-    says_something = agreement.isfinite()
-    return torch.where(says_something, moved, gain), torch.where(says_something, agreement, 0.0)
+    cosine = torch.dot(grad_sum.reshape(-1), prev_grad_sum.reshape(-1)) / norm
+    products = grad_sum.sign() * prev_grad_sum.sign()
+    signs = (products > 0).sum() / (products != 0).sum().clamp_min(1)
+    return Agreement(cosine.nan_to_num(0.0), signs, cosine.isfinite())
 
 
-def next_window_end(steps_done: int) -> int:
+def update_gain(gain: Tensor, clip: Tensor, agreed: Agreement, window: int, constants: Constants) -> Tensor:
+    """The gain (0-dim) of a tensor at the end of a window of ``window`` steps; where the sums say nothing it stays."""
+    measure = 2 * agreed.signs - 1 if constants.signs else agreed.cosine
+    speed = constants.speed * min(1.0, window / constants.full_speed_at)
+    moved = gain * (clip if constants.unwind else 1.0) * torch.exp(speed * (measure - constants.set_point))
+    return torch.where(agreed.is_finite, moved, gain)
+
+
+def next_window_end(steps_done: int, constants: Constants) -> int:
     """The step after which the window that begins now ends."""
-    return steps_done + max(SMALLEST_WINDOW, int(WINDOW_GROWTH * steps_done))
-
-
-def _norms(tensors: list[Tensor]) -> Tensor:
-    return torch.stack(torch._foreach_norm(tensors, 2, torch.float32))
+    return steps_done + max(constants.smallest_window, int(constants.window_growth * steps_done))

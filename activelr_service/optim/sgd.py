@@ -23,6 +23,10 @@ class ActiveSGD(ActiveOptimizer):
     With all gains at 1 and no weight decay it equals :class:`torch.optim.SGD`.
     """
 
+    first_step = (
+        0.015  # of its size; a gradient has fewer dimensions than an adaptive direction, so a step goes further
+    )
+
     def __init__(
         self,
         params: Iterable[Any],

@@ -19,35 +19,40 @@ def rms(tensor):
 
 
 class Oracle:
-    """One tensor at a time, in plain numbers."""
+    """One tensor at a time, in plain numbers, from the formulas of the rule."""
 
-    def __init__(self, params, direction, lr, total_steps):
-        self.params, self.direction, self.lr, self.total = params, direction, lr, total_steps
+    def __init__(self, params, direction, first_step, total_steps):
+        self.params, self.direction, self.total = params, direction, total_steps
         self.states = [{} for _ in params]
-        self.gains, self.clips = [None] * len(params), [1.0] * len(params)
+        self.gains, self.clips, self.lengths = [first_step] * len(params), [1.0] * len(params), [0.0] * len(params)
+        self.sizes = [max(rms(p), self.floor(p)) for p in params]
         self.sums, self.previous = [torch.zeros_like(p) for p in params], None
-        self.t, self.window_end = 0, 2
+        self.t, self.window_begin, self.window_end = 0, 0, 2
+
+    @staticmethod
+    def floor(param):
+        return 0.1 if param.dim() < 2 else 1 / math.sqrt(max(param.shape[:2]) * math.prod(param.shape[2:]))
 
     def step(self):
+        decay = (1 - self.t / self.total) ** min(1, self.total / 400)
         self.t += 1
-        done = self.t / self.total
+        cap = 0.1 * min(1, self.t / self.total / 0.2)
         for i, p in enumerate(self.params):
             self.sums[i] += p.grad
-            d = self.lr * self.direction(self.states[i], p.grad, self.t)
-            size = max(rms(p), 0.01)
-            if self.gains[i] is None:
-                self.gains[i] = 0.003 * size / rms(d)
-            self.clips[i] = min(1.0, 0.1 * min(1, done / 0.2) * size / (self.gains[i] * rms(d)))
-            p.data -= (1 - done) * self.clips[i] * self.gains[i] * d
+            d = self.direction(self.states[i], p.grad, self.t)
+            self.lengths[i] = max(rms(d), 0.99 * self.lengths[i] + 0.01 * rms(d))
+            self.clips[i] = min(1.0, cap * self.lengths[i] / (self.gains[i] * rms(d)))
+            p.data -= decay * self.clips[i] * self.gains[i] * self.sizes[i] * d / self.lengths[i]
         if self.t >= self.window_end:
             self.end_window()
 
     def end_window(self):
-        self.window_end = self.t + max(2, int(0.2 * self.t))
+        speed = min(1, (self.t - self.window_begin) / 20)
+        self.window_begin, self.window_end = self.t, self.t + max(2, int(0.2 * self.t))
         if self.previous is not None:
             for i, (new, old) in enumerate(zip(self.sums, self.previous, strict=True)):
                 cosine = functional.cosine_similarity(new.flatten(), old.flatten(), dim=0).item()
-                self.gains[i] *= self.clips[i] * math.exp(cosine + 0.2)
+                self.gains[i] *= self.clips[i] * math.exp(speed * (cosine + 0.2))
         self.previous = [total.clone() for total in self.sums]
         for total in self.sums:
             total.zero_()
@@ -56,10 +61,10 @@ class Oracle:
 @every_member
 def test_matches_the_oracle(member):
     params, twins = make_params(), make_params()
-    optimizer = member.build(params, rule="robust", total_steps=40, weight_decay=0.0)
-    oracle = Oracle(twins, member.direction(), member.options["lr"], 40)
+    optimizer = member.build(params, rule="robust", total_steps=140, weight_decay=0.0)
+    oracle = Oracle(twins, member.direction(), member.active.first_step, 140)
     rng, twin_rng = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
-    for _ in range(40):
+    for _ in range(140):
         set_grads(params, rng)
         set_grads(twins, twin_rng)
         optimizer.step()
@@ -87,33 +92,112 @@ def test_the_initial_learning_rate_cancels(member):
 def test_a_window_lasts_two_steps_or_a_fifth_of_those_done():
     ends = [0]
     while ends[-1] < 100:
-        ends.append(robust.next_window_end(ends[-1]))
+        ends.append(robust.next_window_end(ends[-1], robust.Constants()))
     assert ends == [0, 2, 4, 6, 8, 10, 12, 14, 16, 19, 22, 26, 31, 37, 44, 52, 62, 74, 88, 105]
 
 
+def updated(gain, clip, total, prev, window=20, **constants):
+    agreed = robust.agreement(total, prev)
+    return robust.update_gain(
+        torch.tensor(gain), torch.tensor(clip), agreed, window, robust.Constants(**constants)
+    ).item()
+
+
 def test_agreement_grows_a_gain_and_disagreement_shrinks_it():
-    one, total = torch.tensor(1.0), torch.randn(50)
-    grown, agreement = robust.update_gain(one, one, total, 3 * total)
-    assert (grown.item(), agreement.item()) == pytest.approx((math.exp(1.2), 1.0))
-    assert robust.update_gain(one, one, total, -total)[0].item() == pytest.approx(math.exp(-0.8))
-    assert robust.update_gain(one, torch.tensor(0.5), total, total)[0].item() == pytest.approx(0.5 * math.exp(1.2))
+    total = torch.randn(50)
+    assert updated(1.0, 1.0, total, 3 * total) == pytest.approx(math.exp(1.2))
+    assert updated(1.0, 1.0, total, -total) == pytest.approx(math.exp(-0.8))
+    assert updated(1.0, 1.0, total, total, window=5) == pytest.approx(math.exp(0.3))
+
+
+def test_a_gain_forgets_what_the_cap_cut_off_unless_told_not_to():
+    total = torch.randn(50)
+    assert updated(1.0, 0.5, total, total) == pytest.approx(0.5 * math.exp(1.2))
+    assert updated(1.0, 0.5, total, total, unwind=False) == pytest.approx(math.exp(1.2))
+
+
+def test_the_cosine_weighs_signs_by_size_and_their_share_does_not():
+    total, prev = torch.tensor([10.0, 0.1, 0.1, 0.1, 0.0]), torch.tensor([10.0, -0.1, -0.1, -0.1, 1.0])
+    agreed = robust.agreement(total, prev)
+    assert agreed.cosine > 0.9
+    assert agreed.signs.item() == 0.25  # where one is zero there is no sign to agree
+    assert updated(1.0, 1.0, total, prev, signs=True) == pytest.approx(math.exp(-0.5 + 0.2))
 
 
 @pytest.mark.parametrize("total", [torch.zeros(5), torch.tensor([1.0, math.nan]), torch.full((2,), math.inf)])
 def test_a_sum_that_says_nothing_moves_no_gain(total):
-    gain, agreement = robust.update_gain(torch.tensor(2.0), torch.tensor(0.5), total, torch.ones_like(total))
-    assert (gain.item(), agreement.item()) == (2.0, 0.0)
+    assert updated(2.0, 0.5, total, torch.ones_like(total)) == 2.0
 
 
 def test_no_step_is_larger_than_a_tenth_of_its_tensor():
     param = nn.Parameter(torch.randn(100, 10))
+    size = rms(param.detach())
     optimizer = ActiveSGD([param], lr=1e3, rule="robust", total_steps=50)
     direction = torch.randn(100, 10)
     for _ in range(50):
         before = param.detach().clone()
         param.grad = direction.clone()  # agrees for ever
         optimizer.step()
-        assert rms(param.detach() - before) <= 0.1 * rms(before) * 1.001
+        assert rms(param.detach() - before) <= 0.1 * size * 1.001
+
+
+def test_a_quiet_time_does_not_make_the_next_step_a_jump():
+    param = nn.Parameter(torch.ones(10, 10))
+    optimizer = ActiveSGD([param], rule="robust", total_steps=1000)
+    direction, moves = torch.randn(10, 10), []
+    for step in range(150):
+        before = param.detach().clone()
+        param.grad = direction * (1e-6 if 50 <= step < 100 else 1.0)
+        optimizer.step()
+        moves.append(rms(param.detach() - before))
+    assert max(moves[50:100]) < 1e-4 < max(moves[100:]) <= 0.1
+
+
+def test_rows_of_an_embedding_that_are_never_seen_do_not_lengthen_the_steps_of_the_others():
+    moves = []
+    for rows in (10, 10_000):
+        param = nn.Parameter(torch.ones(rows, 8))
+        optimizer = ActiveAdamW([param], rule="robust", total_steps=100, weight_decay=0.0)
+        for _ in range(30):
+            param.grad = torch.zeros(rows, 8)
+            param.grad[:10] = torch.ones(10, 8)
+            optimizer.step()
+        moves.append((1 - param.detach()[:10]).abs().max().item())
+        assert (param[10:] == 1).all()
+    assert moves[1] == pytest.approx(moves[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("total", [1, 5])
+def test_a_run_of_very_few_steps_moves_in_each_of_them(total):
+    param = nn.Parameter(torch.ones(10, 10))
+    optimizer = ActiveAdamW([param], rule="robust", total_steps=total, weight_decay=0.0)
+    for _ in range(total):
+        before = param.detach().clone()
+        param.grad = torch.ones(10, 10)
+        optimizer.step()
+        assert rms(param.detach() - before) > 1e-3
+
+
+def test_tensors_that_start_at_zero_move():
+    params = [nn.Parameter(torch.zeros(5)), nn.Parameter(torch.zeros(4, 16)), nn.Parameter(torch.zeros(()))]
+    optimizer = ActiveAdamW(params, rule="robust", total_steps=100)
+    for _ in range(30):
+        for param in params:
+            param.grad = torch.ones_like(param)
+        optimizer.step()
+    assert all(rms(param.detach()) > 0.05 for param in params)
+
+
+def test_frozen_and_unused_parameters_stay_and_do_not_disturb():
+    frozen, unused, used = (nn.Parameter(torch.ones(4)) for _ in range(3))
+    frozen.requires_grad_(False)
+    optimizer = ActiveSGD([frozen, unused, used], rule="robust", total_steps=20)
+    for _ in range(20):
+        used.grad = torch.ones(4)
+        optimizer.step()
+    assert (frozen == 1).all()
+    assert (unused == 1).all()
+    assert (used < 1).all()
 
 
 def test_a_parameter_that_gets_no_gradient_at_first_starts_when_it_does():
@@ -169,3 +253,15 @@ def test_what_the_rule_needs_is_asked_for():
     param.grad = torch.ones(2)
     with pytest.raises(RuntimeError, match="needs total_steps"):
         ActiveSGD([param], rule="robust").step()
+
+
+def test_the_state_says_what_the_rule_did_in_its_last_window():
+    param = nn.Parameter(torch.randn(20, 10))
+    optimizer = ActiveSGD([param], rule="robust", total_steps=50)
+    direction = torch.randn(20, 10)
+    for _ in range(50):
+        param.grad = direction.clone()
+        optimizer.step()
+    cosine, signs, capped = optimizer.state[param]["window"].tolist()
+    assert (cosine, signs) == (pytest.approx(1.0), 1.0)
+    assert capped == 1.0
