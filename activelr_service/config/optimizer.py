@@ -1,9 +1,10 @@
 """Optimizer configs: a union discriminated by ``type``. Every default is the optimizer's own unless it says otherwise."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from activelr_service.config.base import StrictConfig
 from activelr_service.config.baseline import (
     AdaBeliefConfig,
     AdamWConfig,
@@ -34,20 +35,59 @@ DEFAULT_LR = {
 }
 
 
+class RobustConstants(StrictConfig):
+    """The constants of the robust rule, for studies of what each does: optim/robust.py says what they are."""
+
+    cap: float = Field(0.1, gt=0, description="Largest step, as a share of the size of its tensor.")
+    cap_rises_until: float = Field(
+        0.2, ge=0, le=1, description="Share of the run in which the cap rises; 0: from the start."
+    )
+    set_point: float = Field(-0.2, ge=-1, le=1, description="The agreement at which a gain stays.")
+    speed: float = Field(1.0, ge=0, description="How fast gains move; 0 keeps them where they start.")
+    full_speed_at: int = Field(20, ge=1, description="Steps of a window from which on a gain moves at full speed.")
+    decay: float = Field(1.0, ge=0, description="Power of the decay over the run; 0: none.")
+    full_decay_at: int = Field(400, ge=1, description="Steps of a run from which on it decays at that power.")
+    window_growth: float = Field(0.2, ge=0, le=1, description="Length of a window, as a share of the steps done.")
+    smallest_window: int = Field(2, ge=1, description="Steps of the first windows.")
+    unwind: bool = Field(True, description="Forget what the cap cut off.")
+    signs: bool = Field(False, description="Read the share of agreeing signs instead of the cosine.")
+
+
 class ActiveOptimizerConfig(OptimizerSettings):
     """What all ActiveLR optimizers take."""
 
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
     rule: Literal["paper", "robust"] = Field(
-        "paper",
-        description="paper: a gain per parameter, moved at the ends of epochs. robust: one per tensor, moved in windows; "
-        "the learning rate cancels.",
+        "robust",
+        description="robust: a gain per tensor, moved in windows; the learning rate has no effect. paper: a gain per "
+        "parameter, moved at the ends of epochs.",
     )
     gain_increment: float = Field(0.1, ge=0, description="Added to a gain whose gradient sum kept its sign.")
     gain_decay: float = Field(0.9, gt=0, le=1, description="Multiplies a gain whose gradient sum changed its sign.")
     hold_on_zero: bool = Field(
         False, description="Hold a gain whose gradient sum is exactly zero, instead of decaying it."
     )
+    window_steps: int | None = Field(
+        None, ge=1, description="Of the paper's rule: move the gains after so many steps, instead of an epoch."
+    )
+    constants: RobustConstants = Field(
+        default_factory=RobustConstants, description="Of the robust rule, for studies of it; there is nothing to tune."
+    )
+
+    @model_validator(mode="after")
+    def each_rule_has_its_own_settings(self) -> Self:
+        defaults = type(self).model_fields
+        if self.rule == "paper" and self.constants != RobustConstants():
+            raise ValueError("constants belong to the robust rule; leave them out, or set rule: robust")
+        if self.rule == "robust":
+            for name in ("gain_increment", "gain_decay", "hold_on_zero", "window_steps"):
+                if getattr(self, name) != defaults[name].default:
+                    raise ValueError(f"{name} belongs to the paper's rule; leave it out, or set rule: paper")
+            if self.schedule != "constant":
+                raise ValueError(
+                    f"the robust rule has its own decay; leave out schedule: {self.schedule}, or set rule: paper"
+                )
+        return self
 
 
 class ActiveSGDConfig(ActiveOptimizerConfig):

@@ -4,6 +4,7 @@ from activelr_service.optim.adabelief import ActiveBelief
 from activelr_service.optim.adamw import ActiveAdamW
 from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.radam import ActiveRAdam
+from activelr_service.optim.robust import Constants
 from activelr_service.optim.sgd import ActiveSGD
 
-__all__ = ["ActiveAdamW", "ActiveBelief", "ActiveOptimizer", "ActiveRAdam", "ActiveSGD"]
+__all__ = ["ActiveAdamW", "ActiveBelief", "ActiveOptimizer", "ActiveRAdam", "ActiveSGD", "Constants"]

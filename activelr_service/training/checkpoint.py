@@ -160,8 +160,8 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iter
 
 
 def _saved_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Without the running sums of the paper's rule, which are all zero at the end of an epoch."""
-    are_zero = getattr(optimizer, "rule", None) == "paper"
+    """Without the running sums of the paper's rule where they are all zero: at the end of an epoch that ends a window."""
+    are_zero = getattr(optimizer, "rule", None) == "paper" and not optimizer.param_groups[0]["steps_since_epoch_end"]
     items = ((name, value) for name, value in _optimizer_state(model, optimizer) if isinstance(value, Tensor))
     return (item for item in items if not (are_zero and item[0].endswith("/grad_sum")))
 

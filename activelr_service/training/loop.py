@@ -18,7 +18,14 @@ from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
-from activelr_service.training.optimizers import begin_step, end_step, gain_histogram, gain_metrics, set_training
+from activelr_service.training.optimizers import (
+    begin_step,
+    end_step,
+    gain_histogram,
+    gain_metrics,
+    set_training,
+    window_steps,
+)
 
 OnEpoch = Callable[[Record], None]
 
@@ -140,7 +147,7 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
         training.grad_norms.add()
     norm = clip_gradients(training)
     training.optimizer.step()
-    end_step(training.optimizer)
+    end_step(training.optimizer, window_steps(training.job.optimizer))
     training.optimizer.zero_grad()
     return norm
 
@@ -151,7 +158,7 @@ def end_epoch(training: Training, epoch: int) -> float:
     Returns the seconds that the reduction and the rule took.
     """
     start = time.monotonic()
-    if isinstance(training.optimizer, ActiveOptimizer):
+    if isinstance(training.optimizer, ActiveOptimizer) and window_steps(training.job.optimizer) is None:
         training.optimizer.end_epoch(reduce=distributed.mean_)
     seconds = time.monotonic() - start
     distributed.broadcast_buffers(training.model)

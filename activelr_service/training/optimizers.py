@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from activelr_service import optim
-from activelr_service.config.optimizer import OptimizerConfig
+from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
 from activelr_service.record import gain_edges
 from activelr_service.training import distributed
 
@@ -19,10 +19,14 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    options = config.model_dump(exclude={"type", "schedule"} | NOT_TAKEN.get(config.type, set()))
+    options = config.model_dump(
+        exclude={"type", "schedule", "window_steps", "constants"} | NOT_TAKEN.get(config.type, set())
+    )
     optimizer = OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
+    if isinstance(config, ActiveOptimizerConfig) and isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.constants = optim.Constants(**config.constants.model_dump())
     return optimizer
 
 
@@ -33,10 +37,20 @@ def begin_step(optimizer: torch.optim.Optimizer, schedule: str, step: int, total
         optimizer.progress = (step + 1) / total_steps
 
 
-def end_step(optimizer: torch.optim.Optimizer) -> None:
-    """End the window of a robust rule where one ends: on all ranks, on the mean of their sums."""
-    if isinstance(optimizer, optim.ActiveOptimizer) and optimizer.is_window_over():
+def end_step(optimizer: torch.optim.Optimizer, window: int | None) -> None:
+    """End a window where one ends, on all ranks, on the mean of their sums: of the robust rule, or of ``window`` steps
+    of the paper's."""
+    if not isinstance(optimizer, optim.ActiveOptimizer):
+        return
+    if optimizer.is_window_over():
         optimizer.end_window(reduce=distributed.mean_)
+    if window is not None and optimizer.param_groups[0]["steps_since_epoch_end"] >= window:
+        optimizer.end_epoch(reduce=distributed.mean_)
+
+
+def window_steps(config: OptimizerConfig) -> int | None:
+    """The window of the paper's rule where it is not an epoch, in steps."""
+    return config.window_steps if isinstance(config, ActiveOptimizerConfig) else None
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:

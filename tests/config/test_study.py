@@ -66,9 +66,10 @@ def test_a_sweep_may_be_for_some_optimizers_only_and_the_others_run_as_they_stan
 
 def test_a_setting_that_only_some_optimizers_have_sweeps_only_those_and_names_them(tmp_path):
     text = STUDY.replace("global_batch_size: [32, 64]\n", "optimizer.gain_increment: [0.1, 0.5]\n")
+    text = text.replace("[active_adamw, ", "[{type: active_adamw, rule: paper}, ")
     labels = {trial.optimizer for trial in trials_of(tmp_path, text)}
-    assert "active_adamw (gain_increment=0.5)" in labels
-    assert "active_adamw (gain_increment=0.1)" not in labels  # its default
+    assert "active_adamw (rule=paper, gain_increment=0.5)" in labels
+    assert "active_adamw (rule=paper, gain_increment=0.1)" not in labels  # its default
     assert not any(label.startswith("adamw (gain") for label in labels)
 
 

@@ -129,7 +129,7 @@ def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_
 
 
 def test_a_loss_that_is_not_finite_fails_the_run_once_and_says_why(tmp_path):
-    job = small_job(tmp_path, workers=ONE, optimizer={"type": "active_sgd", "lr": 1e30})
+    job = small_job(tmp_path, workers=ONE, optimizer={"type": "sgd", "lr": 1e30})
     with pytest.raises(RunFailedError, match="NonFiniteLossError: the loss was not finite at epoch 1, step") as caught:
         train(job)
     assert caught.value.exit_code == 3

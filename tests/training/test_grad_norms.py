@@ -34,7 +34,8 @@ def test_a_job_that_asks_for_them_gets_metrics_a_picture_and_a_table(tmp_path):
 
 
 def test_channels_last_trains_to_the_same_weights_up_to_rounding(tmp_path):
-    job = small_job(tmp_path, epochs=1, model={"type": "torchvision", "name": "squeezenet1_0"}, data={"type": "digits"})
+    model, optimizer = {"type": "torchvision", "name": "squeezenet1_0"}, {"rule": "paper"}
+    job = small_job(tmp_path, epochs=1, model=model, data={"type": "digits"}, optimizer=optimizer)
     weights = []
     for channels_last in (False, True):
         folder = tmp_path / str(channels_last)

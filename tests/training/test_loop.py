@@ -32,11 +32,29 @@ def store(folder):
     return CheckpointStore(folder / "checkpoints", folder / "journal.jsonl", print)
 
 
+PAPER = {"rule": "paper"}
+
+
 def train(job, folder, epochs_seen=None):
     """Train a resolved job in this process; ``epochs_seen`` collects the epochs that were run."""
     training = build_training(job, inspect_data(job.data), CPU)
     on_epoch = (epochs_seen if epochs_seen is not None else []).append
     return training, fit(training, store(folder), on_epoch)
+
+
+class StoppedError(Exception):
+    pass
+
+
+def train_an_epoch(job, folder):
+    """Train a resolved job until an epoch is committed; returns that epoch."""
+
+    def stop(record):
+        raise StoppedError(record.epoch)
+
+    with pytest.raises(StoppedError) as stopped:
+        fit(build_training(job, inspect_data(job.data), CPU), store(folder), stop)
+    return stopped.value.args[0]
 
 
 def final_tensors(folder, epoch):
@@ -63,7 +81,7 @@ def test_every_optimizer_learns_the_digits_without_a_learning_rate(tmp_path, opt
 
 
 def test_a_record_has_what_is_tracked_and_the_journal_repeats_it(tmp_path):
-    _, history = train(resolved(small_job(tmp_path)), tmp_path)
+    _, history = train(resolved(small_job(tmp_path, optimizer=PAPER)), tmp_path)
     metrics = history[-1].metrics
     for name in [
         "train/loss",
@@ -98,10 +116,8 @@ def test_a_record_has_what_is_tracked_and_the_journal_repeats_it(tmp_path):
 def test_a_training_stopped_after_every_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, changes):
     job = resolved(small_job(tmp_path, epochs=3, **changes))
     _, history = train(job, tmp_path / "whole")
-    epochs_run = []
-    for epochs in (1, 2, 3):
-        _, resumed = train(job.model_copy(update={"epochs": epochs}), tmp_path / "parts", epochs_run)
-    assert [record.epoch for record in epochs_run] == [1, 2, 3]
+    assert [train_an_epoch(job, tmp_path / "parts") for _ in range(3)] == [1, 2, 3]
+    _, resumed = train(job, tmp_path / "parts")
     assert_identical(final_tensors(tmp_path / "whole", 3), final_tensors(tmp_path / "parts", 3))
     assert [r.metrics["val/loss"] for r in resumed] == [r.metrics["val/loss"] for r in history]
 
@@ -115,7 +131,8 @@ def test_gradient_accumulation_takes_the_same_steps(tmp_path):
 
 def test_clipping_bfloat16_and_compile_are_plain_options(tmp_path):
     plain = train(resolved(small_job(tmp_path)), tmp_path / "plain")[1][-1].metrics
-    changes = {"clip_grad_norm": 0.01, "precision": "bfloat16", "compile": True, "optimizer": {"type": "active_sgd"}}
+    changes = {"clip_grad_norm": 0.01, "precision": "bfloat16", "compile": True}
+    changes["optimizer"] = {"type": "active_sgd", "rule": "paper"}
     clipped = train(resolved(small_job(tmp_path, **changes)), tmp_path / "options")[1][-1].metrics
     assert clipped["train/loss"] > plain["train/loss"], "steps of norm 0.01 learn slowly"
     assert clipped["optim/grad_norm"] > 0.01, "the norm is that before clipping"
@@ -135,26 +152,26 @@ def test_language_modelling_and_regression_train(tmp_path):
     ]
     for name, model, metric, bound in jobs:
         data = {"type": "npz", "path": str(tmp_path / f"{name}.npz")}
-        job = resolved(small_job(tmp_path, epochs=10, model=model, data=data, optimizer={"lr": 0.01}))
+        job = resolved(small_job(tmp_path, epochs=10, model=model, data=data, optimizer={"rule": "paper", "lr": 0.01}))
         assert train(job, tmp_path / name)[1][-1].metrics[metric] < bound
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_checkpoint(tmp_path):
-    job = resolved(small_job(tmp_path, optimizer={"type": "active_sgd", "lr": 1e30}))
+    job = resolved(small_job(tmp_path, optimizer={"type": "sgd", "lr": 1e30}))
     with pytest.raises(NonFiniteLossError, match=r"not finite at epoch 1, step \d+ of 22"):
         train(job, tmp_path)
     assert store(tmp_path).epochs() == []
 
 
 def test_the_latest_two_and_the_best_checkpoint_are_kept(tmp_path):
-    job = resolved(small_job(tmp_path, epochs=6, optimizer={"type": "active_sgd", "lr": 0.5}))
+    job = resolved(small_job(tmp_path, epochs=6, optimizer={"type": "sgd", "lr": 0.5}))
     _, history = train(job, tmp_path)
     best = max(history, key=lambda record: (record.metrics["val/accuracy"], -record.epoch)).epoch
     assert set(store(tmp_path).epochs()) == {5, 6, best}
 
 
 def test_ranks_take_the_steps_of_one_rank_and_count_every_held_out_row_once(tmp_path):
-    job = small_job(tmp_path, epochs=3, global_batch_size=96)
+    job = small_job(tmp_path, epochs=3, global_batch_size=96, optimizer=PAPER)
     train(resolved(job), tmp_path / "alone")
     alone = final_tensors(tmp_path / "alone", 3)
     for world_size in (2, 3):
@@ -173,7 +190,7 @@ def test_ranks_take_the_steps_of_one_rank_and_count_every_held_out_row_once(tmp_
 def train_on_rank(rank, job, folder):
     """Train whole, and once more with a stop in between; returns the number of rows evaluated on all ranks."""
     training, _ = train(job, folder)
-    train(job.model_copy(update={"epochs": 1}), folder / "resumed")
+    train_an_epoch(job, folder / "resumed")
     train(job, folder / "resumed")
     return int(distributed.sum_(torch.tensor(sum(len(batch[0]) for batch in training.val_loader))))
 
