@@ -11,6 +11,7 @@ from activelr_service.config import TrainJob
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
+PACE_PREFIX = "pace/"
 GRAD_NORM_PREFIX = "grad_l1/"
 
 
@@ -41,6 +42,18 @@ def finite_metrics(metrics: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
+def pace_groups(history: list[Record]) -> list[str]:
+    """The groups of tensors whose pace was recorded, from the input of the model to its output."""
+    start = f"{PACE_PREFIX}step/"
+    return [name.removeprefix(start) for name in (history[-1].metrics if history else {}) if name.startswith(start)]
+
+
+def pace_series(history: list[Record], field: str, group: str) -> list[tuple[int, float]]:
+    """(epoch, value) of a field of a group, where it was measured."""
+    name = f"{PACE_PREFIX}{field}/{group}"
+    return [(record.epoch, record.metrics[name]) for record in history if name in record.metrics]
+
+
 def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int:
     """The first epoch with the best ``val/{score}``; the last epoch if none has one."""
     sign = 1 if higher_is_better else -1
@@ -63,7 +76,9 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     ):
         if f"val/{name}" in metrics:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    if "optim/gain_mean" in metrics:
+    if "optim/step" in metrics:
+        shown.append(f"step {metrics['optim/step']:.2%}")
+    elif "optim/gain_mean" in metrics:
         shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
     if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):

@@ -133,6 +133,17 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     print(json.dumps(metrics, indent=1))
 
 
+@app.command()
+def explain(run: RunName, output_dir: OutputDir = "outputs") -> None:
+    """Say what a run chose by itself, why, and how its steps moved.
+
+    Example: activelr explain digits
+    """
+    from activelr_service.driver.explain import explain_run
+
+    print("\n".join(explain_run(_find(run, output_dir))))
+
+
 @app.command("list")
 def list_(output_dir: OutputDir = "outputs", address: Address = None) -> None:
     """List the runs here, or with --address the jobs of a cluster.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from activelr_service.optim import robust
 from activelr_service.optim.gain import update_gain
-from activelr_service.optim.stats import gain_histogram, gain_stats
+from activelr_service.optim.stats import gain_histogram, gain_stats, pace_stats
 
 FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
 RULES = ("paper", "robust")
@@ -227,6 +227,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
         """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronisation a call."""
         return gain_stats(self, named_parameters)
+
+    def pace_stats(self, named_parameters: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, float]]:
+        """See :func:`activelr_service.optim.stats.pace_stats`: one host synchronisation a call."""
+        return pace_stats(self, named_parameters)
 
     def gain_histogram(self, edges: list[float]) -> list[int]:
         """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronisation a call."""

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from activelr_service.optim.robust import Pace
+
+PACE_FIELDS = ("rate", "step", "cosine", "agreeing", "capped")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MAX_SORTED = 2**20
 
@@ -47,6 +50,32 @@ def gain_histogram(optimizer: torch.optim.Optimizer, edges: list[float]) -> list
     )
     assert isinstance(counts, Tensor)
     return counts.tolist()
+
+
+def pace_stats(
+    optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]]
+) -> dict[str, dict[str, float]]:
+    """What the robust rule does to each tensor, by name, for those that have stepped; empty under the paper's rule.
+
+    Keys: ``rate`` (the effective learning rate: what multiplied the base optimizer's direction in the last step), ``step``
+    (how far it went, as a share of the tensor's size), and of the last window ``cosine`` (of its gradient sum with that of
+    the window before), ``agreeing`` (share of signs, 0..1) and ``capped`` (share of steps that the cap cut, 0..1). One
+    host synchronisation a call.
+    """
+    states = [
+        (name, optimizer.state[param]) for name, param in named_parameters if "pace" in optimizer.state.get(param, {})
+    ]
+    if not states:
+        return {}
+    rows = torch.stack([_pace_row(state) for _, state in states]).tolist()
+    return {name: dict(zip(PACE_FIELDS, row, strict=True)) for (name, _), row in zip(states, rows, strict=True)}
+
+
+def _pace_row(state: dict[str, Tensor]) -> Tensor:
+    pace = Pace(*state["pace"])
+    window = state.get("window", torch.full((3,), torch.nan, device=pace.rate.device))
+    step = pace.rate * pace.length / pace.size
+    return torch.cat([torch.stack([pace.rate, step]), window])
 
 
 def _summary(states: list[dict[str, Tensor]]) -> Tensor:

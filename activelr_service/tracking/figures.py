@@ -13,7 +13,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from activelr_service.record import GRAD_NORM_PREFIX, Record, gain_edges
+from activelr_service.record import GRAD_NORM_PREFIX, Record, gain_edges, pace_groups
+from activelr_service.tracking.pace_figure import draw_pace
 
 TRAIN_COLOR, VAL_COLOR = "#0072B2", "#D55E00"  # Okabe & Ito, told apart by colour-blind readers
 SHARES = ("accuracy", "map_50")  # from 0 to 1, higher is better
@@ -21,13 +22,16 @@ SECOND_METRICS = (*SHARES, "perplexity")
 
 
 def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
-    """Write ``learning_curves.png`` and ``gain_histogram.png``, and ``gradient_norms.png`` and ``.csv`` if there are any.
+    """Write ``learning_curves.png``, ``pace.png`` (robust rule) or ``gain_histogram.png`` (paper's), and
+    ``gradient_norms.png`` and ``.csv`` if there are any.
 
     Returns their paths.
     """
     folder.mkdir(exist_ok=True)
     pictures = {"learning_curves.png": _learning_curves}
-    if history[-1].gain_histogram:
+    if pace_groups(history):
+        pictures["pace.png"] = draw_pace
+    elif history[-1].gain_histogram:
         pictures["gain_histogram.png"] = _gain_histogram
     if _layers(history):
         pictures["gradient_norms.png"] = _gradient_norms

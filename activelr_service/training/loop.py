@@ -26,6 +26,7 @@ from activelr_service.training.optimizers import (
     set_training,
     window_steps,
 )
+from activelr_service.training.pace import pace_metrics
 
 OnEpoch = Callable[[Record], None]
 
@@ -76,6 +77,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     metrics |= gain_metrics(training.optimizer)
+    metrics |= pace_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
         "perf/rows": sums["samples"],

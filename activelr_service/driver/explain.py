@@ -1,0 +1,68 @@
+"""What a run chose by itself, and how it moved, as text."""
+
+from activelr_service.config.optimizer import ActiveOptimizerConfig
+from activelr_service.record import Record, pace_groups, pace_series, read_journal
+from activelr_service.runs import Run
+
+HIGH_SHARE = 0.5
+
+
+def explain_run(run: Run) -> list[str]:
+    """Lines for the user: the choices with their reasons, then what the rule of the optimizer did so far."""
+    history, state = read_journal(run.journal), run.state()
+    optimizer = run.job().optimizer
+    rule = f", {optimizer.rule} rule" if isinstance(optimizer, ActiveOptimizerConfig) else ""
+    lines = [f"run {run.label}: {optimizer.type}{rule}; {run.status()}, {len(history)} epochs trained"]
+    lines += ["", "chosen", *(f"  {choice}" for choice in state.get("choices", []))]
+    if not history:
+        return [*lines, "", "no epoch has ended yet: there is nothing to say of the steps"]
+    if pace_groups(history):
+        return [*lines, "", *_explain_pace(history)]
+    return [*lines, "", *_explain_gains(history)]
+
+
+def _explain_pace(history: list[Record]) -> list[str]:
+    groups = pace_groups(history)
+    moments = sorted({0, (len(history) - 1) // 2, len(history) - 1})
+    epochs = [history[index].epoch for index in moments]
+    width = max(len("group"), *(len(group) for group in groups))
+    columns = [f"{name} {epoch}" for name in ("step", "lr") for epoch in epochs]
+    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "capped"])
+    lines = [
+        "steps at the end of epochs, as a share of each tensor's size, and effective learning rates (lr)",
+        f"  {header}",
+    ]
+    for group in groups:
+        steps, rates = (dict(pace_series(history, field, group)) for field in ("step", "rate"))
+        cells = [f"{steps[epoch]:>9.3%}" for epoch in epochs] + [f"{rates[epoch]:>9.2e}" for epoch in epochs]
+        shares = [f"{_mean(history, field, group):>{size}.0%}" for field, size in (("agreeing", 11), ("capped", 6))]
+        lines.append("  " + "  ".join([f"{group:<{width}}", *cells, *shares]))
+    return [*lines, "", *_summarize_pace(history, groups)]
+
+
+def _summarize_pace(history: list[Record], groups: list[str]) -> list[str]:
+    capped = [group for group in groups if _mean(history[len(history) // 2 :], "capped", group) > HIGH_SHARE]
+    lines = [
+        "A step grows while gradient sums of successive windows agree, and shrinks where they turn back; over the run it",
+        "decays to zero. Signs agree: mean share over the epochs; noise alone gives 50 %. Capped: share of steps that the",
+        "cap on their length cut, as it does to most while it rises over the first fifth of the run.",
+    ]
+    if capped:
+        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(capped)}.")
+    return lines
+
+
+def _explain_gains(history: list[Record]) -> list[str]:
+    names = ("optim/gain_mean", "optim/gain_q05", "optim/gain_q95", "optim/share_grew")
+    if names[0] not in history[-1].metrics:
+        return ["this optimizer keeps the learning rate it was given"]
+    lines = ["gains on the learning rate", "  epoch    mean     5 %    95 %  signs kept"]
+    for index in sorted({0, (len(history) - 1) // 2, len(history) - 1}):
+        mean, low, high, kept = (history[index].metrics.get(name, float("nan")) for name in names)
+        lines.append(f"  {history[index].epoch:>5}  {mean:>6.3f}  {low:>6.3f}  {high:>6.3f}  {kept:>10.0%}")
+    return lines
+
+
+def _mean(history: list[Record], field: str, group: str) -> float:
+    values = [value for _, value in pace_series(history, field, group)]
+    return sum(values) / len(values) if values else float("nan")
