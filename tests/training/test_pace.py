@@ -1,0 +1,40 @@
+"""What is recorded and drawn of the robust rule."""
+
+import pytest
+
+from activelr_service.record import pace_groups, pace_series
+from activelr_service.tracking.figures import draw_figures
+from activelr_service.training.pace import group_names
+from tests.conftest import small_job
+from tests.training.test_loop import resolved, train
+
+
+def test_tensors_are_grouped_by_module_as_deep_as_sixteen_groups_allow():
+    blocks = [f"h.{block}.{part}.{kind}" for block in range(12) for part in ("a", "b") for kind in ("weight", "bias")]
+    groups = group_names(["wte.weight", *blocks, "head.weight"])
+    assert list(groups) == ["wte", *(f"h.{block}" for block in range(12)), "head"]
+    assert groups["h.3"] == ["h.3.a.weight", "h.3.a.bias", "h.3.b.weight", "h.3.b.bias"]
+    many = group_names([f"h.{block}.weight" for block in range(40)])
+    assert list(many) == ["h"]
+
+
+def test_every_epoch_records_the_steps_and_signs_of_every_group_and_a_picture_shows_them(tmp_path):
+    _, history = train(resolved(small_job(tmp_path, epochs=4)), tmp_path)
+    groups = pace_groups(history)
+    assert groups == ["1", "3"]  # the two linear layers
+    for group in groups:
+        steps = [value for _, value in pace_series(history, "step", group)]
+        assert len(steps) == 4
+        assert 0 < steps[-1] < max(steps) <= 0.1001, "no step is above the cap, and the run ends in small ones"
+        for field in ("agreeing", "capped"):
+            assert all(0 <= value <= 1 for _, value in pace_series(history, field, group))
+    assert history[-1].metrics["optim/step"] == pytest.approx(steps[-1], rel=10)
+    paths = draw_figures(tmp_path / "figures", history, "small")
+    assert [path.name for path in paths] == ["learning_curves.png", "pace.png"]
+    assert all(path.stat().st_size > 10_000 for path in paths)
+
+
+def test_under_the_paper_s_rule_there_is_no_pace_but_a_histogram_of_gains(tmp_path):
+    _, history = train(resolved(small_job(tmp_path, optimizer={"rule": "paper"})), tmp_path)
+    assert pace_groups(history) == []
+    assert "gain_histogram.png" in [path.name for path in draw_figures(tmp_path / "figures", history, "small")]
