@@ -26,7 +26,7 @@ from activelr_service.training.optimizers import (
     set_training,
     window_steps,
 )
-from activelr_service.training.pace import pace_metrics
+from activelr_service.training.pace_metrics import pace_metrics
 
 OnEpoch = Callable[[Record], None]
 
