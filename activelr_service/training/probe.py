@@ -37,7 +37,7 @@ from activelr_service.training.optimizers import begin_step, set_training
 
 MEMORY_ALLOWED = 0.8  # of what a worker may have
 TIME_LIMIT_S = 20.0  # no size is begun after it
-PASSES, PASSES_S = 3, 0.1  # at least so many of each size, and for so long
+PASSES, PASSES_S = 2, 0.1  # at least so many of each size, and for so long
 ROWS_READ = 256  # larger batches repeat them
 STEPS = 3
 
