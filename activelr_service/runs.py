@@ -47,6 +47,11 @@ class Run:
         return self.folder / "untrained.json"
 
     @property
+    def batch_size(self) -> Path:
+        """The batch size that the workers chose, why and what they measured, as JSON; a job that gives one has none."""
+        return self.folder / "batch_size.json"
+
+    @property
     def log(self) -> Path:
         return self.folder / "run.log"
 
@@ -86,8 +91,14 @@ class Run:
         return list(enumerate(lines, start=1))
 
     def job(self) -> TrainJob:
-        """The resolved job."""
+        """The resolved job. It has no batch size until the workers have chosen one."""
         return load_job(self.folder / "resolved.yaml")
+
+    def write_job(self, resolved: TrainJob) -> None:
+        """Replace the resolved job, at once or not at all."""
+        temporary = self.folder / "resolved.tmp"
+        temporary.write_text(dump_job(resolved))
+        os.replace(temporary, self.folder / "resolved.yaml")
 
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
@@ -190,7 +201,7 @@ def create_run(folder: Path, job: TrainJob, resolved: TrainJob) -> Run:
     run = Run(folder / f"{max(numbers, default=0) + 1:03d}")
     run.checkpoints.mkdir(parents=True)
     (run.folder / "job.yaml").write_text(dump_job(job))
-    (run.folder / "resolved.yaml").write_text(dump_job(resolved))
+    run.write_job(resolved)
     run.update(status="running", created=round(time.time()), attempts=0)
     return run
 

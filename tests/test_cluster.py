@@ -26,7 +26,7 @@ from tests.training.test_loop import assert_identical, final_tensors, train
 
 pytestmark = pytest.mark.xdist_group("cluster")  # one cluster, and the other process has all other tests
 
-LARGE = {"epochs": 12, "model": {"type": "mlp", "hidden": [1024, 1024]}}
+LARGE = {"epochs": 12, "global_batch_size": 64, "model": {"type": "mlp", "hidden": [1024, 1024]}}
 TWO = {"num_workers": 2}
 
 
@@ -103,7 +103,7 @@ def train_once(rank, job, folder):
 def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
     cluster, never_killed, monkeypatch
 ):
-    large = {"model": "{type: mlp, hidden: [1024, 1024]}", "data.image_size": 8, "epochs": 12}
+    large = {"model": "{type: mlp, hidden: [1024, 1024]}", "data.image_size": 8, "epochs": 12, "global_batch_size": 64}
     process = submit_as_in_the_readme(cluster, name="worker-killed", **large)
     run = Run(cluster.home / "outputs" / "worker-killed" / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)

@@ -60,10 +60,13 @@ class TrainJob(StrictConfig):
         None,
         ge=1,
         le=2**20,
-        description="Rows per optimizer step, over all workers. Leave it out: the default is derived.",
+        description="Rows per optimizer step, over all workers. Leave it out: the workers find the largest worth it.",
     )
-    grad_accum_steps: int = Field(
-        1, ge=1, le=4096, description="Micro-batches per optimizer step, within the global batch."
+    grad_accum_steps: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="Micro-batches per optimizer step, within the global batch. Derived: one, or as few as fit in memory.",
     )
     clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; None does not clip.")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the model under autocast.")
@@ -89,5 +92,6 @@ class TrainJob(StrictConfig):
     def micro_batch_size(self) -> int:
         """Rows per worker and forward pass of a resolved job."""
         assert self.global_batch_size is not None
+        assert self.grad_accum_steps is not None
         assert self.workers.num_workers is not None
         return self.global_batch_size // (self.workers.num_workers * self.grad_accum_steps)

@@ -8,6 +8,7 @@ from activelr_service.config import TrainJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text import TOKENIZER
+from activelr_service.driver.batch_size import log_batch_size
 from activelr_service.export import WEIGHTS, write_recipe
 from activelr_service.record import best_epoch, read_journal
 from activelr_service.runs import Run
@@ -53,6 +54,7 @@ def deliver(run: Run, tracker: Tracker) -> None:
     Raises :class:`~activelr_service.tracking.tracker.TrackingError` and can then be called again.
     """
     state = run.state()
+    log_batch_size(run, tracker)
     for record in read_journal(run.journal):
         tracker.log_record(record)
     tracker.set_tags({"activelr.attempts": state["attempts"], "activelr.reason": state["reason"] or ""})

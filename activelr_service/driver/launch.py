@@ -4,13 +4,15 @@ import json
 import time
 from collections.abc import Callable
 
+from activelr_service.batch_size import BatchSizeChoice, read_choice
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
+from activelr_service.driver.batch_size import Event, adopt, derived_sizes, log_batch_size, read_events
 from activelr_service.driver.check import check_before_start, prepare_job
 from activelr_service.driver.finish import deliver, keep_results, new_tracker
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
-from activelr_service.record import Record, numbered, progress_line, read_journal, seconds_left
+from activelr_service.record import progress_line, read_journal, seconds_left
 from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.tracker import Tracker, TrackingError
@@ -76,15 +78,19 @@ def _continue(run: Run) -> Run:
         text = f"run {run.label} has no valid checkpoint left: see {run.checkpoints}/*.corrupt; delete {run.folder} to begin"
         raise RunFailedError(text, "checkpoint")
     say(f"run {run.label}: continued after epoch {epoch} of {run.job().epochs}")
+    choice = read_choice(run.batch_size)
+    if choice is not None and run.job().global_batch_size is None:  # the driver ended just after the workers chose
+        adopt(run, choice, say)
     return _see_through(run, run.job(), info, Tracker.reopen(_uri(run.job()), run.state()["mlflow_run_id"]), say)
 
 
 def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say: Say) -> Run:
     """Train, with the journal followed for the log and for MLflow; then keep the results, whatever the end was."""
     start_attempt(run)
+    said = -1 if job.global_batch_size is None else len(read_journal(run.journal))
     followers: list[Follower] = [
-        Follower(lambda: numbered(run.journal), _progress(run, job, say), last=len(read_journal(run.journal))),
-        Follower(lambda: numbered(run.journal), tracker.log_record),
+        Follower(lambda: read_events(run), _progress(run, job, say), last=said),
+        Follower(lambda: read_events(run), _track(run, tracker), last=-1),
         Follower(run.read_notes, say, last=len(run.read_notes())),
     ]
     for follower in followers:
@@ -133,14 +139,8 @@ def _deliver(run: Run, tracker: Tracker, say: Say) -> None:
 
 
 def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo, choices: list[Choice]) -> None:
-    assert job.global_batch_size is not None
     assert info.num_train is not None
-    derived = {
-        "num_train": info.num_train,
-        "num_val": info.num_val,
-        "micro_batch_size": job.micro_batch_size(),
-        "steps_per_epoch": info.num_train // job.global_batch_size,
-    }
+    derived = {"num_train": info.num_train, "num_val": info.num_val, **derived_sizes(job, info.num_train)}
     params = job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"})
     tracker.log_params({**params, "derived": derived})
     tracker.set_tags(
@@ -148,14 +148,27 @@ def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo, choice
     )
 
 
-def _progress(run: Run, job: TrainJob, say: Say) -> Callable[[Record], None]:
+def _progress(run: Run, job: TrainJob, say: Say) -> Callable[[Event], None]:
     history = read_journal(run.journal)
 
-    def show(record: Record) -> None:
-        history.append(record)
-        say(progress_line(record, job, seconds_left(history, job.epochs)))
+    def show(event: Event) -> None:
+        if isinstance(event, BatchSizeChoice):
+            adopt(run, event, say)
+            return
+        history.append(event)
+        say(progress_line(event, job, seconds_left(history, job.epochs)))
 
     return show
+
+
+def _track(run: Run, tracker: Tracker) -> Callable[[Event], None]:
+    def log(event: Event) -> None:
+        if isinstance(event, BatchSizeChoice):
+            log_batch_size(run, tracker)
+        else:
+            tracker.log_record(event)
+
+    return log
 
 
 def _say_where(run: Run, say: Say) -> None:

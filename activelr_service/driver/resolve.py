@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from activelr_service.batch_size import limit_batch_size
 from activelr_service.config import JobError, TrainJob
 from activelr_service.config.job import WorkersConfig
 from activelr_service.config.optimizer import DEFAULT_LR, ActiveOptimizerConfig
@@ -11,9 +12,6 @@ from activelr_service.driver.check import infer_task, with_absolute_paths
 from activelr_service.driver.finish import embedded_store
 from activelr_service.runs import output_root
 
-LARGEST_DEFAULT_BATCH = 128
-LARGEST_DEFAULT_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
-STEPS_WANTED_PER_EPOCH = 20
 DECODED = ("imagefolder", "huggingface", "voc")  # data whose rows are images to be decoded
 LARGEST_DEFAULT_LOADERS = 8
 
@@ -56,6 +54,7 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
             "model": with_absolute_paths(job).model,
             "optimizer": job.optimizer.model_copy(update={"lr": lr}),
             "global_batch_size": batch_size,
+            "grad_accum_steps": job.grad_accum_steps or (None if batch_size is None else 1),
             "workers": workers,
             "tracking": job.tracking.model_copy(update={"uri": _resolve_tracking(job, choices)}),
             "output_dir": str(output_root(job.output_dir)),
@@ -117,9 +116,12 @@ def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
     return uri
 
 
-def _resolve_batch_size(job: TrainJob, task: str, num_train: int, num_workers: int, choices: list[Choice]) -> int:
-    unit = num_workers * job.grad_accum_steps
-    size = job.global_batch_size
+def _resolve_batch_size(
+    job: TrainJob, task: str, num_train: int, num_workers: int, choices: list[Choice]
+) -> int | None:
+    """None where the workers are to choose it: see :class:`~activelr_service.batch_size.BatchSizeChoice`."""
+    steps = job.grad_accum_steps or 1
+    unit, size = num_workers * steps, job.global_batch_size
     if job.optimizer.type == "rprop":
         if size is not None:
             raise JobError.at(
@@ -128,24 +130,18 @@ def _resolve_batch_size(job: TrainJob, task: str, num_train: int, num_workers: i
         size = num_train // unit * unit
         choices.append(Choice("global_batch_size", size, "rprop takes the whole training set at once"))
     elif size is None:
-        largest = LARGEST_DEFAULT_DETECTION_BATCH if task == "detection" else LARGEST_DEFAULT_BATCH
-        size = _default_batch_size(num_train, unit, largest)
-        reason = f"at most {largest}, and {STEPS_WANTED_PER_EPOCH} steps an epoch if the rows allow it"
-        choices.append(Choice("global_batch_size", size, reason))
+        limit = limit_batch_size(num_train, num_train * job.epochs, task)
+        reason = f"probed when the workers start; {limit.reason}"
+        choices.append(Choice("global_batch_size", f"at most {limit.batch_size}", reason))
     elif size % unit:
         near = f"use {max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
-        parts = f"{num_workers} workers x {job.grad_accum_steps} accumulation steps"
-        raise JobError.at("global_batch_size", f"{size} is not a multiple of {parts}; {near}")
+        raise JobError.at(
+            "global_batch_size",
+            f"{size} is not a multiple of {num_workers} workers x {steps} accumulation steps; {near}",
+        )
     else:
         choices.append(Choice("global_batch_size", size, "overridden by the job"))
-    if size > num_train:
-        text = f"a batch of {size} does not fit into {num_train} training rows"
+    if (size or unit) > num_train:
+        text = f"a batch of {size or unit} does not fit into {num_train} training rows"
         raise JobError.at("global_batch_size" if job.global_batch_size else "data", text)
     return size
-
-
-def _default_batch_size(num_train: int, unit: int, largest: int) -> int:
-    size = 1
-    while size * 2 <= min(largest, num_train // STEPS_WANTED_PER_EPOCH):
-        size *= 2
-    return max(1, round(size / unit)) * unit

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from activelr_service.batch_size import at_the_limit
 from activelr_service.config import JobError, StudyJob, TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import prepare_job
@@ -35,7 +36,7 @@ def make_plan(study: StudyJob) -> Plan:
                 refused[trial.id] = found
                 continue
             job = trial.job.model_copy(update={"data": found[0].data})
-            ready[trial.id] = (resolve_job(job, found[1], _resources(study))[0], found[1])
+            ready[trial.id] = (_resolve(job, found[1], study), found[1])
         except JobError as error:
             refused[trial.id] = str(error)
     if not ready:
@@ -53,6 +54,12 @@ def _prepare(job: TrainJob, prepared: dict[str, tuple[TrainJob, DataInfo] | str]
         except JobError as error:
             prepared[key] = str(error)
     return prepared[key]
+
+
+def _resolve(job: TrainJob, info: DataInfo, study: StudyJob) -> TrainJob:
+    """Without a probe, which is timed: a trial has the same batch size wherever and whenever it runs."""
+    assert info.num_train is not None
+    return at_the_limit(resolve_job(job, info, _resources(study))[0], info.num_train)
 
 
 def _resources(study: StudyJob) -> Resources:

@@ -107,7 +107,7 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
 
 
 def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
-    """With the study's workers, and the default learning rate written out: it is the same trial if a sweep names it."""
+    """With the study's workers, and the defaults of what a sweep may name written out: it is the same trial if one does."""
     lr = job.optimizer.lr if job.optimizer.lr is not None else DEFAULT_LR[job.optimizer.type]
     trials = study.trials
     workers = {
@@ -118,6 +118,7 @@ def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
     return job.model_copy(
         update={
             "optimizer": job.optimizer.model_copy(update={"lr": lr}),
+            "grad_accum_steps": job.grad_accum_steps or 1,
             "workers": job.workers.model_copy(update=workers),
             "tracking": study.tracking,
             "output_dir": study.output_dir,

@@ -17,10 +17,10 @@ from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
 from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
+from activelr_service.training.memory import is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory")
 
 
 def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
@@ -63,13 +63,9 @@ def classify(error: BaseException) -> str:
     """The status of a trial that ended with ``error``."""
     if isinstance(error, NonFiniteLossError):
         return "diverged"
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error)):
+    if is_out_of_memory(error):
         return "out_of_memory"
     return "failed"
-
-
-def says_out_of_memory(text: str) -> bool:
-    return any(words in text.lower() for words in OUT_OF_MEMORY)
 
 
 def describe(error: BaseException) -> str:

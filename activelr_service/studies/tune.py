@@ -17,8 +17,9 @@ from activelr_service.config import JobError, StudyJob
 from activelr_service.driver.ray_run import find_resources, init_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
-from activelr_service.studies.trial import describe, limit_memory, run_trial, says_out_of_memory
+from activelr_service.studies.trial import describe, limit_memory, run_trial
 from activelr_service.studies.worker_group import run_distributed_trial
+from activelr_service.training.memory import says_out_of_memory
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
 

@@ -11,7 +11,8 @@ from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
 from activelr_service.record import read_journal
 from activelr_service.runs import Run, start_attempt
 from activelr_service.studies.folder import Outcome, StudyFolder
-from activelr_service.studies.trial import epoch_row, says_out_of_memory, untrained_row
+from activelr_service.studies.trial import epoch_row, untrained_row
+from activelr_service.training.memory import says_out_of_memory
 
 
 def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         optimizer=optimizer,
         train_loader=train_loader,
         val_loader=val_loader,
-        steps_per_epoch=len(train_loader) // job.grad_accum_steps,
+        steps_per_epoch=len(train_loader) // (job.grad_accum_steps or 1),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )

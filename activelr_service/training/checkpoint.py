@@ -18,6 +18,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from activelr_service import __version__
+from activelr_service.batch_size import BatchSizeChoice
 from activelr_service.record import Record, append_journal, best_epoch, write_journal
 from activelr_service.training import distributed
 from activelr_service.training.build import Training
@@ -33,10 +34,13 @@ class CheckpointError(RuntimeError):
 class CheckpointStore:
     """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder."""
 
-    def __init__(self, folder: Path, journal: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path, journal: Path, say: Callable[[str], None], batch_size: BatchSizeChoice | None = None
+    ) -> None:
         self.folder = folder
         self.journal = journal
         self.say = say
+        self.batch_size = batch_size
 
     def commit(self, training: Training, history: list[Record]) -> None:
         """Write the checkpoint of the last record's epoch; when any rank returns, it is on disk."""
@@ -88,7 +92,7 @@ class CheckpointStore:
         temporary = self.folder / f".{final.name}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_checkpoint(temporary, training.model, training.optimizer, history)
+        save_checkpoint(temporary, training.model, training.optimizer, history, self.batch_size)
         shutil.rmtree(final, ignore_errors=True)  # only there if another attempt left it and it was not restored from
         os.rename(temporary, final)
         _sync(self.folder)
@@ -101,8 +105,14 @@ class CheckpointStore:
             shutil.rmtree(leftover)
 
 
-def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Record]) -> None:
-    """Write the four files into ``folder``, which exists and is empty."""
+def save_checkpoint(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    history: list[Record],
+    batch_size: BatchSizeChoice | None = None,
+) -> None:
+    """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
     save_model(model, str(folder / "model.safetensors"))
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
     save_file(tensors, str(folder / "optimizer.safetensors"))
@@ -115,6 +125,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     manifest = {
         "epoch": history[-1].epoch,
         "world_size": distributed.world_size(),
+        "batch_size": None if batch_size is None else batch_size.to_json(),
         "versions": {"activelr_service": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "files": {path.name: _describe(path) for path in sorted(folder.iterdir())},
     }

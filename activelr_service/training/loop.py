@@ -135,7 +135,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
 
 def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
-    accum_steps = training.job.grad_accum_steps
+    accum_steps = training.job.grad_accum_steps or 1
     for micro_step in range(accum_steps):
         batch = to_device(next(batches), training.device)
         if batch is None:

@@ -22,6 +22,7 @@ from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier
 from activelr_service.training.loop import evaluate_held_out, fit
+from activelr_service.training.probe import settle_batch_size
 
 # What a lost peer looks like to the others: torch raises RuntimeError with the text of the transport.
 PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", "DataLoader worker")
@@ -43,14 +44,13 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         quiet_ray_train()
         job = parse_job(config["job"])
         torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
-        training = build_training(
-            job=job,
-            info=DataInfo.from_json(config["info"]),
-            device=ray.train.torch.get_device(),  # [1] the device Ray gave this worker
-        )
+        info = DataInfo.from_json(config["info"])
+        device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
+        job, choice = settle_batch_size(run.batch_size, job, info, device)
+        training = build_training(job, info, device)
         if config["measure_untrained"] and not run.untrained.exists():
             write_untrained(run, training)
-        fit(training, CheckpointStore(run.checkpoints, run.journal, run.note), on_epoch=report)
+        fit(training, CheckpointStore(run.checkpoints, run.journal, run.note, choice), on_epoch=report)
     except Exception as error:
         if run.failure.exists():
             return  # the collective broke because another rank has said why and left

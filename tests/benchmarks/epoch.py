@@ -37,7 +37,12 @@ def main() -> None:
 
 def service_epochs(folder: str, num_workers: int) -> list[float]:
     """Wall time between successive epoch ends: training, validation, checkpoint, journal, report."""
-    settings = [f"epochs={EPOCHS}", f"output_dir={folder}", f"workers.num_workers={num_workers}"]
+    settings = [
+        f"epochs={EPOCHS}",
+        f"output_dir={folder}",
+        f"workers.num_workers={num_workers}",
+        "global_batch_size=64",
+    ]
     options = [text for setting in settings for text in ("--set", setting)]
     command = [sys.executable, "-m", "activelr_service.cli", "train", "configs/quickstart.yaml", *options]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

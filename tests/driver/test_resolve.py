@@ -16,31 +16,21 @@ def resolve(folder, info=DIGITS, resources=(2, 0), **changes):
     return resolve_job(small_job(folder, **changes), info, Resources(*resources))
 
 
-@pytest.mark.parametrize(
-    ("num_train", "cpus", "expected"),
-    [
-        (1437, 1, 64),
-        (1437, 2, 64),
-        (50_000, 2, 128),
-        (1_281_167, 2, 128),
-        (100, 2, 4),
-        (10, 1, 1),
-        (2, 2, 2),
-        (1437, 3, 64),
-    ],
-)
-def test_the_batch_size_follows_the_number_of_rows(tmp_path, num_train, cpus, expected):
-    job, choices = resolve(tmp_path, DIGITS._replace(num_train=num_train), (cpus, 0))
-    assert job.global_batch_size == expected
-    assert any(choice.path == "global_batch_size" for choice in choices)
+def test_the_batch_size_is_left_to_the_workers_within_what_the_steps_allow(tmp_path):
+    job, choices = resolve(tmp_path, epochs=20)
+    assert (job.global_batch_size, job.grad_accum_steps) == (None, None)
+    (line,) = [str(choice) for choice in choices if choice.path == "global_batch_size"]
+    assert line.startswith("global_batch_size = at most 32  (probed when the workers start; ")
+    assert line.endswith("more would leave fewer than 500 steps to learn in)")
+    assert resolve(tmp_path, grad_accum_steps=4)[0].grad_accum_steps == 4
 
 
 def test_detection_takes_fewer_of_its_large_images_at_a_time(tmp_path):
     voc = DataInfo(("detection",), 16_551, 4_952, (), num_classes=20)
-    changes = {"model": {"type": "torchvision_detection"}, "data": {"type": "voc", "root": str(tmp_path)}}
+    changes = {"model": {"type": "torchvision_detection"}, "data": {"type": "voc", "root": str(tmp_path)}, "epochs": 26}
     job, choices = resolve(tmp_path, voc, **changes)
-    assert (job.task, job.global_batch_size) == ("detection", 16)
-    assert any("at most 16" in choice.reason for choice in choices)
+    assert (job.task, job.global_batch_size) == ("detection", None)
+    assert any(choice.value == "at most 16" for choice in choices)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +61,7 @@ def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
     again = load_job(tmp_path / "resolved.yaml")
     assert again == job
     assert resolve_job(again, DIGITS, Resources(2, 0))[0] == job
+    assert resolve(tmp_path, global_batch_size=64)[0].grad_accum_steps == 1
 
 
 @pytest.mark.parametrize(
@@ -90,6 +81,7 @@ def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
             (2, 0),
             "33 is not a multiple of 2 workers x 1 accumulation steps; use 32 or 34",
         ),
+        ({"grad_accum_steps": 4000}, DIGITS, (1, 0), "data: a batch of 4000 does not fit into 1437 training rows"),
         ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training rows"),
         ({"task": "regression"}, DIGITS, (2, 0), "task: these data are for classification, got 'regression'"),
     ],

@@ -96,6 +96,16 @@ def test_a_study_of_which_no_trial_can_run_is_refused_with_the_reason():
         make_plan(parse_study(STUDY))
 
 
+def test_the_batch_size_of_a_trial_that_gives_none_is_its_limit_whatever_the_timing(tmp_path):
+    workload = {"model": {"type": "mlp"}, "data": {"type": "digits"}, "epochs": 20}
+    plan = make_plan(parse_study({**STUDY, "optimizers": ["adamw", "rprop"], "workloads": {"digits": workload}}))
+    sizes = {job.optimizer.type: (job.global_batch_size, job.grad_accum_steps) for job, _ in plan.ready.values()}
+    assert sizes == {"adamw": (32, 1), "rprop": (1437, 1)}
+    written = {**workload, "grad_accum_steps": 1}
+    same = make_plan(parse_study({**STUDY, "optimizers": ["adamw", "rprop"], "workloads": {"digits": written}}))
+    assert same.ready.keys() == plan.ready.keys()
+
+
 def test_a_trial_that_cannot_run_is_in_the_table_as_failed(tmp_path):
     good = {"model": {"type": "mlp"}, "data": {"type": "digits"}, "epochs": 1}
     study = parse_study({**STUDY, "workloads": {**STUDY["workloads"], "good": good}})

@@ -22,8 +22,11 @@ CPU = torch.device("cpu")
 
 
 def resolved(job, num_workers=1):
+    """The job for so many workers; with batches of 64 where it gives no batch size, which only workers can choose."""
     workers = job.workers.model_copy(update={"num_workers": num_workers})
     job = job.model_copy(update={"workers": workers})
+    if job.global_batch_size is None and job.optimizer.type != "rprop":
+        job = job.model_copy(update={"global_batch_size": 64})
     return resolve_job(job, inspect_data(job.data), Resources(num_workers, 0))[0]
 
 

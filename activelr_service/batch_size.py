@@ -1,0 +1,158 @@
+"""The batch size of a job that gives none: how large it may be, what the workers found, and how they share it."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from activelr_service.config import TrainJob
+
+STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
+STEPS_PER_EPOCH = 8
+RISE_WANTED = 0.10  # of samples/s, for twice the rows
+SMALLEST_BATCH = 8
+LARGEST_BATCH = 2**20
+LARGEST_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
+
+
+class Limit(NamedTuple):
+    """The largest batch size that a run may have, a power of two, and what sets it."""
+
+    batch_size: int
+    reason: str
+
+
+def limit_batch_size(num_train: int, rows_in_run: int, task: str) -> Limit:
+    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all: too few steps learn nothing."""
+    limits = [
+        Limit(rows_in_run // STEPS_TO_LEARN_IN, f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"),
+        Limit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
+        Limit(LARGEST_BATCH, "the largest there is"),
+    ]
+    if task == "detection":
+        limits.append(Limit(LARGEST_DETECTION_BATCH, "images of full size"))
+    limit = min(limits)
+    smallest = min(SMALLEST_BATCH, num_train)
+    if limit.batch_size < smallest:
+        limit = Limit(smallest, f"the smallest, though the run has few rows: {rows_in_run:,}")
+    return Limit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
+
+
+class Tried(NamedTuple):
+    """One size that a probe tried, on the slowest worker. ``samples_per_sec`` is 0 where there was not enough memory, of
+    which ``memory`` is the share taken. ``fits``: whether the size can be trained with."""
+
+    micro_batch_size: int
+    samples_per_sec: float
+    memory: float
+    fits: bool
+
+    def __str__(self) -> str:
+        rows = f"{self.micro_batch_size:>5} rows a worker: "
+        if not self.samples_per_sec:
+            return rows + "out of memory"
+        return rows + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
+
+
+class Found(NamedTuple):
+    """What a probe tried, why nothing larger, and the seconds of an optimizer step without its gradients."""
+
+    tried: tuple[Tried, ...]
+    reason: str
+    step_seconds: float
+
+
+def choose(found: Found, limit: Limit) -> tuple[int, str]:
+    """The largest batch size that is worth it, and why no larger: twice the rows must raise samples/s. Beyond what fits
+    into memory, rows are accumulated, which spares optimizer steps."""
+    rates = {one.micro_batch_size: one.samples_per_sec for one in found.tried if one.fits}
+    largest = max(rates)
+    seconds = largest / rates[largest] - found.step_seconds
+    smallest = min(SMALLEST_BATCH, limit.batch_size)
+
+    def rate(size: int) -> float:
+        return rates.get(size) or size / (size / largest * seconds + found.step_seconds)
+
+    size = min(rates)
+    while 2 * size <= limit.batch_size and (size < smallest or rate(2 * size) >= (1 + RISE_WANTED) * rate(size)):
+        size *= 2
+    if size == limit.batch_size:
+        return size, limit.reason
+    reason = f"samples/s rise by less than {RISE_WANTED:.0%} beyond it"
+    return size, reason if size < largest else f"{found.reason}; accumulated, {reason}"
+
+
+@dataclass(frozen=True)
+class BatchSizeChoice:
+    """A batch size that was chosen, and why. It is that of any number of workers, who share it by :meth:`complete`.
+
+    ``grad_accum_steps`` is the job's, None to derive it; ``largest_micro_batch_size`` is what fits into the memory of a
+    worker; ``num_train`` the rows there are; ``tried`` the sizes that were measured, in order.
+    """
+
+    global_batch_size: int
+    grad_accum_steps: int | None
+    largest_micro_batch_size: int
+    num_train: int
+    reason: str
+    tried: tuple[Tried, ...] = ()
+
+    def complete(self, job: TrainJob) -> TrainJob:
+        """The job with its batch size and accumulation steps, for the workers it has."""
+        assert job.workers.num_workers is not None
+        steps = self.grad_accum_steps or self._derive_steps(job.workers.num_workers)
+        size = self._share(job.workers.num_workers * steps)
+        return job.model_copy(update={"global_batch_size": size, "grad_accum_steps": steps})
+
+    def _derive_steps(self, num_workers: int) -> int:
+        steps = 1
+        while self._rows_each(num_workers * steps) > self.largest_micro_batch_size:
+            steps *= 2
+        return steps
+
+    def _rows_each(self, parts: int) -> int:
+        """Of the multiple of ``parts`` that is nearest to the batch size: the rows of each."""
+        return max(1, min(round(self.global_batch_size / parts), self.num_train // parts))
+
+    def _share(self, parts: int) -> int:
+        return parts * min(self._rows_each(parts), self.largest_micro_batch_size)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "tried": [tried._asdict() for tried in self.tried]}
+
+    def explain(self, job: TrainJob) -> str:
+        """Why the completed ``job`` has its batch size."""
+        if job.global_batch_size == self.global_batch_size:
+            return self.reason
+        parts = f"{job.workers.num_workers} workers x {job.grad_accum_steps} accumulation steps"
+        return f"{self.reason}; {self.global_batch_size} shared by {parts}"
+
+
+def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:
+    """A resolved job with the largest batch size it may have, if it has none: for where nothing is measured."""
+    if job.global_batch_size is not None:
+        return job
+    size, reason = limit_of(job, num_train)
+    return BatchSizeChoice(size, job.grad_accum_steps, size, num_train, reason).complete(job)
+
+
+def limit_of(job: TrainJob, num_train: int) -> Limit:
+    """The limit of a job whose task is known."""
+    assert job.task is not None
+    return limit_batch_size(num_train, num_train * job.epochs, job.task)
+
+
+def write_choice(path: Path, choice: BatchSizeChoice) -> None:
+    """As JSON, whole or not at all."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(choice.to_json(), indent=1))
+    os.replace(temporary, path)
+
+
+def read_choice(path: Path) -> BatchSizeChoice | None:
+    """None if there is none yet."""
+    if not path.exists():
+        return None
+    data = json.loads(path.read_text())
+    return BatchSizeChoice(**{**data, "tried": tuple(Tried(**tried) for tried in data["tried"])})

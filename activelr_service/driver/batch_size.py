@@ -1,0 +1,54 @@
+"""A batch size that the workers chose: followed like the epochs, into the log, the resolved job and MLflow."""
+
+from collections.abc import Callable
+from typing import Any
+
+from activelr_service.batch_size import BatchSizeChoice, read_choice
+from activelr_service.config import TrainJob
+from activelr_service.record import Record, numbered
+from activelr_service.runs import Run
+from activelr_service.tracking.tracker import Tracker
+
+Event = Record | BatchSizeChoice
+
+
+def read_events(run: Run) -> list[tuple[int, Event]]:
+    """What the workers have written so far: the choice is number 0, the epochs have their own numbers."""
+    records = numbered(run.journal)  # first: when there is a record, there is the choice that came before it
+    choice = read_choice(run.batch_size)
+    return [*([] if choice is None else [(0, choice)]), *records]
+
+
+def adopt(run: Run, choice: BatchSizeChoice, say: Callable[[str], None]) -> TrainJob:
+    """Say what was chosen, why and from what, and make it part of the resolved job, which is returned."""
+    job = choice.complete(run.job())
+    rows = f"{job.micro_batch_size()} rows at a time on each of {job.workers.num_workers} workers"
+    say(f"  global_batch_size = {job.global_batch_size}  ({why(choice, job)})")
+    say(f"  grad_accum_steps = {job.grad_accum_steps}  ({rows})")
+    for tried in choice.tried:
+        say(f"    {tried}")
+    run.write_job(job)
+    return job
+
+
+def log_batch_size(run: Run, tracker: Tracker) -> None:
+    """Give MLflow what was chosen, if the workers chose it. What is there already is not doubled."""
+    choice = read_choice(run.batch_size)
+    if choice is None:
+        return
+    job = choice.complete(run.job())
+    sizes = {"global_batch_size": job.global_batch_size, "grad_accum_steps": job.grad_accum_steps}
+    tracker.log_params({**sizes, "derived": derived_sizes(job, choice.num_train)})
+    tracker.set_tags({"activelr.why.global_batch_size": why(choice, job)})
+    tracker.log_artifacts(run.folder, [run.batch_size])
+
+
+def derived_sizes(job: TrainJob, num_train: int) -> dict[str, Any]:
+    """What follows from the batch size of a job, if it has one."""
+    if job.global_batch_size is None:
+        return {}
+    return {"micro_batch_size": job.micro_batch_size(), "steps_per_epoch": num_train // job.global_batch_size}
+
+
+def why(choice: BatchSizeChoice, job: TrainJob) -> str:
+    return f"probed: {choice.explain(job)}"
