@@ -8,21 +8,15 @@ import time
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
 from activelr_service.config import JobError, dump_job
 from activelr_service.driver.launch import RunFailedError, resume, train
 from activelr_service.export import load_model
 from activelr_service.record import read_journal
 from activelr_service.runs import Run, find_run, hold, list_runs
-from tests.conftest import ACTIVELR, activelr, small_job
+from tests.conftest import ACTIVELR, activelr, mlflow_run, small_job
 
 ONE = {"num_workers": 1}
-
-
-def mlflow_run(run):
-    client = MlflowClient(tracking_uri=run.job().tracking.uri)
-    return client, client.get_run(run.state()["mlflow_run_id"])
 
 
 def wait_for_epoch(folder, epoch, process):
