@@ -74,8 +74,8 @@ class Progress:
         self.checked = (0, 0.0)  # the last time that was measured: steps and seconds
 
     def restore(self, history: list[Record], state: dict[str, Any]) -> None:
-        """Continue after ``history``, with the ``state`` of its checkpoint. If the job has another length now, the share done
-        goes to that of the new length in a ramp."""
+        """Continue after ``history``, with the ``state`` of its checkpoint. If the job has another length now, the share
+        done goes to that of the new length in a ramp."""
         metrics = history[-1].metrics
         self.done = history[-1].global_step
         self.check_at = self.done + 1

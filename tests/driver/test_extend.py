@@ -3,7 +3,7 @@
 import pytest
 
 from activelr_service.config import JobError, load_job
-from activelr_service.driver.extend import describe_change
+from activelr_service.driver.extend import check_length, describe_change
 from activelr_service.driver.launch import resume, train
 from activelr_service.record import is_last, progress_line, read_journal, seconds_left
 from activelr_service.runs import find_run
@@ -63,18 +63,22 @@ def test_a_finished_run_is_extended_in_its_mlflow_run_and_its_results_are_made_a
             r"epochs: run digits/001 has done \d epochs, \d\d steps, \d+ s; give more than that, got 1 epoch",
         ),
         (["budget.steps=44"], r"budget.steps: run digits/001 has done .* got 44 steps"),
-        (["budget.time=1s", "budget.steps=null"], r"budget.time: run digits/001 has done .* got 1s"),
     ],
-    ids=["more than the length", "fewer epochs", "fewer steps", "less time"],
+    ids=["more than the length", "fewer epochs", "fewer steps"],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(finished, overrides, expected):
-    finished.journal.write_text(
-        finished.journal.read_text().replace('"perf/elapsed_seconds": 0.', '"perf/elapsed_seconds": 5.')
-    )
     before = (finished.folder / "run.json").read_text(), (finished.folder / "resolved.yaml").read_text()
     with pytest.raises(JobError, match=expected):
         resume(finished, longer(finished, *overrides))
     assert before == ((finished.folder / "run.json").read_text(), (finished.folder / "resolved.yaml").read_text())
+
+
+def test_less_time_than_was_used_is_refused(finished):
+    history = read_journal(finished.journal)
+    history[-1].metrics["perf/elapsed_seconds"] = 3700.0
+    check_length(finished, longer(finished, "budget.time=2h"), history)
+    with pytest.raises(JobError, match=r"budget.time: run digits/001 has done .* 3,700 s; give more than that, got 1h"):
+        check_length(finished, longer(finished, "budget.time=1h"), history)
 
 
 def test_an_unfinished_run_takes_the_length_of_the_job_that_is_submitted_and_no_other_change(tmp_path, capsys):
