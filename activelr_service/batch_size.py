@@ -23,19 +23,22 @@ class Limit(NamedTuple):
     reason: str
 
 
-def limit_batch_size(num_train: int, rows_in_run: int, task: str) -> Limit:
-    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all: too few steps learn nothing."""
+def limit_batch_size(num_train: int, rows_in_run: int | None, task: str) -> Limit:
+    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all, or None if that is not what limits it:
+    too few steps learn nothing."""
     limits = [
-        Limit(rows_in_run // STEPS_TO_LEARN_IN, f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"),
         Limit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
         Limit(LARGEST_BATCH, "the largest there is"),
     ]
+    if rows_in_run is not None:
+        reason = f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"
+        limits.append(Limit(rows_in_run // STEPS_TO_LEARN_IN, reason))
     if task == "detection":
         limits.append(Limit(LARGEST_DETECTION_BATCH, "images of full size"))
     limit = min(limits)
     smallest = min(SMALLEST_BATCH, num_train)
     if limit.batch_size < smallest:
-        limit = Limit(smallest, f"the smallest, though the run has few rows: {rows_in_run:,}")
+        limit = Limit(smallest, f"the smallest, though the run has few rows: {rows_in_run or num_train:,}")
     return Limit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
 
 
@@ -138,9 +141,19 @@ def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:
 
 
 def limit_of(job: TrainJob, num_train: int) -> Limit:
-    """The limit of a job whose task is known."""
+    """The limit of a job whose task is known. A budget of steps sets none, and one of time none before rows were timed."""
     assert job.task is not None
-    return limit_batch_size(num_train, num_train * job.epochs, job.task)
+    return limit_batch_size(num_train, num_train * job.epochs if job.epochs else None, job.task)
+
+
+def limit_in_time(limit: Limit, found: Found, job: TrainJob, num_train: int) -> Limit:
+    """The limit of a job with a budget of time, at the best rate that was found on each of its workers."""
+    assert job.task is not None
+    seconds = job.time_budget()
+    if seconds is None:
+        return limit
+    rows_per_sec = max(tried.samples_per_sec for tried in found.tried if tried.fits) * (job.workers.num_workers or 1)
+    return min(limit, limit_batch_size(num_train, int(seconds * rows_per_sec), job.task))
 
 
 def write_choice(path: Path, choice: BatchSizeChoice) -> None:

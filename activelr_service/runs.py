@@ -94,15 +94,16 @@ class Run:
         """The resolved job. It has no batch size until the workers have chosen one."""
         return load_job(self.folder / "resolved.yaml")
 
-    def write_job(self, resolved: TrainJob) -> None:
-        """Replace the resolved job, at once or not at all."""
-        temporary = self.folder / "resolved.tmp"
-        temporary.write_text(dump_job(resolved))
-        os.replace(temporary, self.folder / "resolved.yaml")
-
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
         return load_job(self.folder / "job.yaml")
+
+    def write_jobs(self, written: TrainJob, resolved: TrainJob) -> None:
+        """The job as it was submitted, and as it is run: each file at once or not at all."""
+        for name, job in (("job.yaml", written), ("resolved.yaml", resolved)):
+            temporary = self.folder / f"{name}.tmp"
+            temporary.write_text(dump_job(job))
+            os.replace(temporary, self.folder / name)
 
     def is_active(self) -> bool:
         """Whether a process is training it now."""
@@ -183,16 +184,22 @@ def hold(root: Path, name: str) -> Iterator[Path]:
 
 def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
     """The newest run in ``folder`` if it was not finished; raises :class:`JobError` with the difference if ``job`` is not
-    the job of that run. A run that failed for a reason that would only repeat counts as ended."""
+    the job of that run, with any epochs or budget. A run that failed for a reason that would only repeat counts as
+    ended."""
     run = newest_run(folder)
     if run is None or run.state()["status"] in ENDED:
         return None
     written = run.written_job()
-    if job not in (written, run.job()):
+    if job not in (written, run.job()) and not any(is_longer_or_shorter(job, own) for own in (written, run.job())):
         changes = "; ".join(diff_jobs(written, job))
         remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
         raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")
     return run
+
+
+def is_longer_or_shorter(job: TrainJob, other: TrainJob) -> bool:
+    """Whether two jobs differ in their epochs or budget and in nothing else."""
+    return job != other and job.with_length_of(other) == other
 
 
 def create_run(folder: Path, job: TrainJob, resolved: TrainJob) -> Run:
@@ -200,8 +207,7 @@ def create_run(folder: Path, job: TrainJob, resolved: TrainJob) -> Run:
     numbers = [int(path.name) for path in folder.glob("[0-9]*/")]
     run = Run(folder / f"{max(numbers, default=0) + 1:03d}")
     run.checkpoints.mkdir(parents=True)
-    (run.folder / "job.yaml").write_text(dump_job(job))
-    run.write_job(resolved)
+    run.write_jobs(job, resolved)
     run.update(status="running", created=round(time.time()), attempts=0)
     return run
 

@@ -38,6 +38,14 @@ def activelr(*args, timeout=300, **options) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
 
 
+def mlflow_run(run):
+    """A client, and the run as MLflow has it."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=run.job().tracking.uri)
+    return client, client.get_run(run.state()["mlflow_run_id"])
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -42,7 +42,7 @@ kind: train
 name: {name}
 model: {{type: torchvision, name: resnet18}}
 data: {{type: digits}}            # or {{type: imagefolder, root: PATH}}, {{type: npz, path: PATH}}
-epochs: 20
+epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
 # optimizer: {{type: active_adamw}}   # or active_sgd, active_radam, active_belief
 # workers: {{num_workers: 2}}
 # `activelr schema` lists every key.
@@ -73,9 +73,9 @@ def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - t
     with source.locating():
         found = check_before_start(checked)
     if found is None:
-        return print(f"{job} is valid: {checked.name}, {checked.epochs} epochs; its data are checked once fetched")
+        return print(f"{job} is valid: {checked.name}, {checked.length()}; its data are checked once fetched")
     info, task = found
-    print(f"{job} is valid: {checked.name}, {task}, {checked.epochs} epochs; {info.describe()}")
+    print(f"{job} is valid: {checked.name}, {task}, {checked.length()}; {info.describe()}")
     return print(*(f"  {note}\n" for note in info.notes), sep="", end="")
 
 
@@ -106,16 +106,20 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
 
 
 @app.command()
-def resume(run: RunName, output_dir: OutputDir = "outputs") -> None:
+def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides = []) -> None:  # noqa: B006
     """Bring a run to its end: its training, or what of it MLflow has not got yet.
 
-    Example: activelr resume digits
+    With --set, other epochs or another budget, a finished one too: --set epochs=40, budget.time=3h or budget.steps=5000.
+
+    Example: activelr resume digits --set epochs=40
     """
     found = _find(run, output_dir)
+    job, source = read_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.driver.launch import resume as resume_run
 
     exit_on_signals()
-    resume_run(found)
+    with source.locating():
+        resume_run(found, job if overrides else None)
 
 
 @app.command()
@@ -257,9 +261,9 @@ def _find(target: str, output_dir: str) -> Run:
 
 
 def _row(run: Run) -> list[str]:
-    from activelr_service.record import read_journal
+    from activelr_service.record import place_in_run, read_journal
 
-    state = run.state()
-    epochs = f"{len(read_journal(run.journal))}/{run.job().epochs}"
+    state, history, job = run.state(), read_journal(run.journal), run.job()
+    epochs = place_in_run(history[-1], job).removeprefix("epoch").strip() if history else f"0 of {job.length()}"
     score = f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
     return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]

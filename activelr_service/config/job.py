@@ -1,11 +1,12 @@
 """The training job: one YAML document. What is left out is derived when the job runs, and logged."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from activelr_service.config.base import StrictConfig
+from activelr_service.config.budget import BudgetConfig
 from activelr_service.config.data import DataConfig
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
@@ -45,13 +46,16 @@ class TrackingConfig(StrictConfig):
 
 
 class TrainJob(StrictConfig):
-    """A training job. Required: kind, name, model, data, epochs."""
+    """A training job. Required: kind, name, model, data, and epochs or budget."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["epochs"]}, {"required": ["budget"]}]})
 
     kind: Literal["train"]
     name: Name = Field(description="Letters, digits, '.', '_' and '-'; it becomes a folder under output_dir.")
     model: ModelConfig
     data: DataConfig
-    epochs: int = Field(ge=1, le=100_000, description="Passes over the training data.")
+    epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training data.")
+    budget: BudgetConfig | None = Field(None, description="In place of epochs: {time: 2h} or {steps: 10000}.")
     task: Literal["classification", "regression", "language_modeling", "detection"] | None = Field(
         None, description="Derived from the data; given, it must suit them."
     )
@@ -88,6 +92,35 @@ class TrainJob(StrictConfig):
     @classmethod
     def optimizer_without_a_type_is_the_default_one(cls, value: Any) -> Any:
         return {"type": "active_adamw", **value} if isinstance(value, dict) else value
+
+    @field_validator("budget")
+    @classmethod
+    def not_beside_epochs(cls, budget: BudgetConfig | None, info: ValidationInfo) -> BudgetConfig | None:
+        if budget is not None and info.data.get("epochs") is not None:
+            raise ValueError(f"give epochs or budget, not both, got epochs: {info.data['epochs']} as well")
+        return budget
+
+    @model_validator(mode="after")
+    def has_a_length(self) -> Self:
+        if self.epochs is None and self.budget is None:
+            raise ValueError("epochs: is required, or budget: {time: 2h} or {steps: 10000} in its place")
+        return self
+
+    def length(self) -> str:
+        """How long the run is: ``20 epochs``, ``10,000 steps`` or ``2h``."""
+        return self.budget.describe() if self.budget else "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+
+    def with_length_of(self, other: "TrainJob") -> "TrainJob":
+        """This job with the epochs or the budget of another."""
+        return self.model_copy(update={"epochs": other.epochs, "budget": other.budget})
+
+    def total_steps(self, steps_per_epoch: int) -> int | None:
+        """Optimizer steps of the whole run; None where a budget of time decides."""
+        return self.budget.steps if self.budget else (self.epochs or 0) * steps_per_epoch
+
+    def time_budget(self) -> int | None:
+        """Seconds of the whole run; None where epochs or steps decide."""
+        return self.budget.seconds() if self.budget else None
 
     def micro_batch_size(self) -> int:
         """Rows per worker and forward pass of a resolved job."""

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from activelr_service.config.base import JobError, Location, Problem, dotted
 from activelr_service.config.job import TrainJob
-from activelr_service.config.presets import apply_preset, merge
+from activelr_service.config.presets import apply_preset, drop_other_length, merge
 from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import parse_yaml, read_yaml
 
@@ -128,6 +128,8 @@ def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> N
     if not equals or not all(keys):
         raise JobError([Problem((), f"{option}: write it as a.b=value")])
     value = parse_yaml(text, option).data
+    if not any(key[0] in ("epochs", "budget") for key in source.overridden):  # two such options contradict each other
+        drop_other_length(data, {keys[0]: value})
     target: Any = data
     for depth, key in enumerate(keys[:-1]):
         target = target.setdefault(key, {})

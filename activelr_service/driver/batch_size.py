@@ -27,7 +27,7 @@ def adopt(run: Run, choice: BatchSizeChoice, say: Callable[[str], None]) -> Trai
     say(f"  grad_accum_steps = {job.grad_accum_steps}  ({rows})")
     for tried in choice.tried:
         say(f"    {tried}")
-    run.write_job(job)
+    run.write_jobs(run.written_job(), job)
     return job
 
 

@@ -61,7 +61,7 @@ def deliver(run: Run, tracker: Tracker) -> None:
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tracker.set_tags({"activelr.submission_id": submission_id})
     tracker.log_artifacts(run.folder, _artifacts(run))
-    if state["status"] == "finished" and "model_uri" not in state:
+    if state["status"] == "finished" and state.get("model_uri") is None:
         run.update(model_uri=tracker.log_model(run.model, run.job().name))
     tracker.finish(state["status"])
     run.update(tracked=True)

@@ -9,10 +9,11 @@ from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.batch_size import Event, adopt, derived_sizes, log_batch_size, read_events
 from activelr_service.driver.check import check_before_start, prepare_job
+from activelr_service.driver.extend import change_length, check_length
 from activelr_service.driver.finish import deliver, keep_results, new_tracker
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
-from activelr_service.record import progress_line, read_journal, seconds_left
+from activelr_service.record import place_in_run, progress_line, read_journal, seconds_left
 from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.tracker import Tracker, TrackingError
@@ -31,7 +32,8 @@ class RunFailedError(RuntimeError):
 
 
 def train(job: TrainJob) -> Run:
-    """Train a job to its end: continue its unfinished run if there is one, else begin a new run.
+    """Train a job to its end: continue its unfinished run if there is one, else begin a new run. Other epochs or another
+    budget make the unfinished run longer or shorter.
 
     Raises :class:`JobError` or :class:`TrackingError` before anything starts, :class:`RunFailedError` after.
     """
@@ -39,7 +41,7 @@ def train(job: TrainJob) -> Run:
     with hold(output_root(job.output_dir), job.name) as folder:
         run = unfinished_run(folder, job)
         if run is not None:
-            return _continue(run)
+            return _continue(run, job)
         prepared, info = prepare_job(job)
         resolved, choices = resolve_job(prepared, info, find_resources())
         from activelr_service.training.build import check_forward
@@ -56,19 +58,24 @@ def train(job: TrainJob) -> Run:
         return _see_through(run, resolved, info, tracker, say)
 
 
-def resume(run: Run) -> Run:
-    """Bring a run to its end: its training, or what of it MLflow has not got yet. A finished one is left alone."""
+def resume(run: Run, job: TrainJob | None = None) -> Run:
+    """Bring a run to its end: its training, or what of it MLflow has not got yet. A finished one is left alone, unless
+    ``job``, its resolved job with other epochs or another budget, has more for it to do; :class:`JobError` if it has not."""
     with hold(run.folder.parent.parent, run.folder.parent.name):
         state = run.state()
+        if job is not None:
+            check_length(run, job, read_journal(run.journal))
+            return _continue(run, job)
         if state["status"] == "finished":
             if not state["tracked"]:
                 deliver(run, Tracker.reopen(_uri(run.job()), state["mlflow_run_id"]))
                 _log_to(run)(f"run {run.label}: MLflow now has all of it")
             return run
-        return _continue(run)
+        return _continue(run, run.job())
 
 
-def _continue(run: Run) -> Run:
+def _continue(run: Run, job: TrainJob) -> Run:
+    """With the epochs or the budget of ``job``."""
     from activelr_service.training.checkpoint import CheckpointStore
 
     _, info = prepare_job(run.job())
@@ -77,11 +84,22 @@ def _continue(run: Run) -> Run:
     if epoch < 0:
         text = f"run {run.label} has no valid checkpoint left: see {run.checkpoints}/*.corrupt; delete {run.folder} to begin"
         raise RunFailedError(text, "checkpoint")
-    say(f"run {run.label}: continued after epoch {epoch} of {run.job().epochs}")
+    history = [record for record in read_journal(run.journal) if record.epoch <= epoch]
+    resolved = run.job().with_length_of(job)
+    is_changed = resolved != run.job()
+    if is_changed:
+        check_length(run, resolved, history)
+    tracker = Tracker.reopen(_uri(run.job()), run.state()["mlflow_run_id"])
+    if is_changed:
+        line = change_length(run, resolved, history)
+        say(f"run {run.label}: {line}")
+        tracker.set_tags({"activelr.length": resolved.length(), "activelr.length_change": line})
+    after = place_in_run(history[-1], resolved) if history else "epoch 0"
+    say(f"run {run.label}: continued after {after}")
     choice = read_choice(run.batch_size)
     if choice is not None and run.job().global_batch_size is None:  # the driver ended just after the workers chose
-        adopt(run, choice, say)
-    return _see_through(run, run.job(), info, Tracker.reopen(_uri(run.job()), run.state()["mlflow_run_id"]), say)
+        resolved = adopt(run, choice, say)
+    return _see_through(run, resolved, info, tracker, say)
 
 
 def _see_through(run: Run, job: TrainJob, info: DataInfo, tracker: Tracker, say: Say) -> Run:
@@ -156,7 +174,7 @@ def _progress(run: Run, job: TrainJob, say: Say) -> Callable[[Event], None]:
             adopt(run, event, say)
             return
         history.append(event)
-        say(progress_line(event, job, seconds_left(history, job.epochs)))
+        say(progress_line(event, job, seconds_left(history, job)))
 
     return show
 
@@ -174,7 +192,7 @@ def _track(run: Run, tracker: Tracker) -> Callable[[Event], None]:
 def _say_where(run: Run, say: Say) -> None:
     state = run.state()
     say(f"run {run.label} finished: best {state['score_name']} {state['score']:.4f}, at epoch {state['best_epoch']}")
-    say(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if "model_uri" in state else ""))
+    say(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if state.get("model_uri") else ""))
     say(f"  figures  {run.figures}")
     say(f"  MLflow   {_where_to_look(run)}")
 

@@ -100,6 +100,9 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
         job = parse_job(data)
     except JobError as error:
         raise JobError([_where_written(problem, point) for problem in error.problems]) from None
+    if job.time_budget() is not None:
+        text = "a trial must not depend on how busy the machine is; give epochs or budget.steps"
+        raise JobError([_where_written(Problem(("budget", "time"), text), point)])
     job = _complete(job, study)
     settings = {path: value for path, value in point.values.items() if path not in (LR, BATCH_SIZE)}
     label = optimizer_label(point.optimizer, settings)
@@ -176,5 +179,6 @@ def _where_written(problem: Problem, point: _Point) -> Problem:
 
 
 def _hash(job: TrainJob) -> str:
-    data = job.model_dump(mode="json", exclude={"tracking", "output_dir"})
+    without = {"tracking", "output_dir"} | (set() if job.budget else {"budget"})  # the ids of before there were budgets
+    data = job.model_dump(mode="json", exclude=without)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -32,7 +32,7 @@ def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
                 rows.append(row)
     except Exception as error:
         return Outcome(classify(error), describe(error), len(rows), rows)
-    return Outcome("finished", "", job.epochs, rows)
+    return Outcome("finished", "", len(rows) - 1, rows)
 
 
 def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
@@ -41,7 +41,9 @@ def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
     training = build_training(job, info, device)
     untrained = untrained_row(evaluate_held_out(training))
     yield untrained
-    for epoch in range(1, job.epochs + 1):
+    epoch = 0
+    while not training.progress.is_over():
+        epoch += 1
         seed_everything(job.seed, epoch, 0)
         row = epoch_row(run_epoch(training, epoch))
         if lost := sorted(untrained.keys() - row.keys()):
@@ -103,7 +105,7 @@ def time_step(job: TrainJob, info: DataInfo) -> float:
     set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
-    begin_step(training.optimizer, "constant", 0, 1000)
+    begin_step(training.optimizer, "constant", 0.0, 1e-3)
     with _threads(job.workers.cpus_per_worker or 1):
         train_step(training, batches, totals, 0)
         start, steps = time.perf_counter(), 0

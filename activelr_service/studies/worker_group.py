@@ -42,13 +42,13 @@ def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
         train_on_ray(run, job, info, measure_untrained=True)
     except WorkersLostError as error:
         return _ended(run, "out_of_memory" if says_out_of_memory(str(error)) else "failed", str(error))
-    return ending(run, job)
+    return ending(run)
 
 
-def ending(run: Run, job: TrainJob) -> Outcome:
+def ending(run: Run) -> Outcome:
     """The outcome of a run whose workers have ended, from what they noted."""
     if not run.failure.exists():
-        return Outcome("finished", "", job.epochs, _rows(run))
+        return Outcome("finished", "", len(read_journal(run.journal)), _rows(run))
     failure = json.loads(run.failure.read_text())
     return _ended(run, _status(failure), f"{failure['type']}: {failure['message'][:300]}")
 

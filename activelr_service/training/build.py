@@ -19,6 +19,7 @@ from activelr_service.training import distributed
 from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
 from activelr_service.training.optimizers import build_optimizer
+from activelr_service.training.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Training:
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
+    progress: Progress
     energy: EnergyMeter
     grad_norms: GradNorms | None = None
 
@@ -50,6 +52,8 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
+    accum_steps = job.grad_accum_steps or 1
+    steps_per_epoch = len(train_loader) // accum_steps
     return Training(
         job=job,
         task=TASKS[job.task],
@@ -59,7 +63,8 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         optimizer=optimizer,
         train_loader=train_loader,
         val_loader=val_loader,
-        steps_per_epoch=len(train_loader) // (job.grad_accum_steps or 1),
+        steps_per_epoch=steps_per_epoch,
+        progress=Progress(job, steps_per_epoch, len(val_loader) / accum_steps, device),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )

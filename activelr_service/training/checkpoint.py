@@ -63,7 +63,7 @@ class CheckpointStore:
             raise CheckpointError(
                 f"no valid checkpoint in {self.folder}; see the *.corrupt folders, or start a new run"
             )
-        history = [] if epoch == 0 else load_checkpoint(self.path(epoch), training.model, training.optimizer)
+        history = [] if epoch == 0 else load_checkpoint(self.path(epoch), training)
         if distributed.rank() == 0:
             write_journal(self.journal, history)
         distributed.barrier()
@@ -92,7 +92,7 @@ class CheckpointStore:
         temporary = self.folder / f".{final.name}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_checkpoint(temporary, training.model, training.optimizer, history, self.batch_size)
+        save_checkpoint(temporary, training, history, self.batch_size)
         shutil.rmtree(final, ignore_errors=True)  # only there if another attempt left it and it was not restored from
         os.rename(temporary, final)
         _sync(self.folder)
@@ -106,19 +106,18 @@ class CheckpointStore:
 
 
 def save_checkpoint(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    history: list[Record],
-    batch_size: BatchSizeChoice | None = None,
+    folder: Path, training: Training, history: list[Record], batch_size: BatchSizeChoice | None = None
 ) -> None:
     """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
+    model, optimizer = training.model, training.optimizer
     save_model(model, str(folder / "model.safetensors"))
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
     save_file(tensors, str(folder / "optimizer.safetensors"))
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
-    state = {"param_groups": groups, "numbers": numbers, "history": [record.to_json() for record in history]}
+    records = [record.to_json() for record in history]
+    progress = training.progress.state_dict()
+    state = {"param_groups": groups, "numbers": numbers, "history": records, "progress": progress}
     (folder / "state.json").write_text(json.dumps(state))
     for path in folder.iterdir():
         _sync(path)
@@ -134,15 +133,16 @@ def save_checkpoint(
     _sync(folder)
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> list[Record]:
-    """Load a verified checkpoint in place; returns its history."""
-    device = next(model.parameters()).device
-    load_model(model, str(folder / "model.safetensors"), device=str(device))
+def load_checkpoint(folder: Path, training: Training) -> list[Record]:
+    """Load a verified checkpoint into ``training``, in place; returns its history."""
+    device = next(training.model.parameters()).device
+    load_model(training.model, str(folder / "model.safetensors"), device=str(device))
     state = json.loads((folder / "state.json").read_text())
-    if optimizer is not None:
-        values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
-        _load_optimizer(optimizer, model, values, state["param_groups"])
-    return [Record(**record) for record in state["history"]]
+    values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
+    _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
+    history = [Record(**record) for record in state["history"]]
+    training.progress.restore(history, state.get("progress", {}))
+    return history
 
 
 def verify(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """The training loop, in plain torch.
 
 An epoch: take its steps, end it for the optimizer (all-reduce the gradient sums, move the gains), check that all
-replicas agree, evaluate, commit a checkpoint, report.
+replicas agree, evaluate, commit a checkpoint, report. The last one is shorter where a budget ends within it.
 """
 
 import time
@@ -36,10 +36,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
-    """Train from the last committed epoch to the end of the job; returns the records of all epochs."""
+    """Train from the last committed epoch to the end of the job; returns the records of all epochs.
+
+    A training that was stopped ends bit for bit as one that never was, unless its budget is a time: then it goes on with
+    the time that its committed epochs have left of it.
+    """
     history = checkpoints.restore(training)
     settle_buckets(training)
-    for epoch in range(len(history) + 1, training.job.epochs + 1):
+    while not training.progress.is_over():
+        epoch = len(history) + 1
         seed_everything(training.job.seed, epoch, distributed.rank())
         record = run_epoch(training, epoch)
         history.append(record)
@@ -80,36 +85,38 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= pace_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
+        "optim/progress": training.progress.share(),
         "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
+        "perf/elapsed_seconds": training.progress.seconds(),
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
     joules = training.energy.take()
     if joules is not None:
         metrics["perf/energy_joules"] = joules
     if getattr(training.job.data, "on_corrupt", "fail") == "skip":
-        metrics |= count_skipped(training, metrics)
+        metrics |= count_skipped(training, metrics, sums["samples"])
     if training.grad_norms is not None:
         metrics |= training.grad_norms.take()
     return Record(
         epoch=epoch,
-        global_step=epoch * training.steps_per_epoch,
+        global_step=training.progress.done,
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
         gain_histogram=gain_histogram(training.optimizer),
     )
 
 
-def count_skipped(training: Training, metrics: dict[str, float]) -> dict[str, float]:
+def count_skipped(training: Training, metrics: dict[str, float], due: float) -> dict[str, float]:
     """How many rows of the epoch were left out as corrupt: those that were due less those that were counted."""
-    due = training.steps_per_epoch * (training.job.global_batch_size or 0)
     held_out = len(training.val_loader.dataset.dataset)  # type: ignore[attr-defined] # a Subset for each rank
     return {"train/skipped": due - metrics["train/count"], "val/skipped": held_out - metrics["val/count"]}
 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
-    """The optimizer steps of one epoch; returns sums over all ranks. No host synchronisation inside."""
+    """The optimizer steps of one epoch, or those that the budget leaves of it; returns sums over all ranks. No host
+    synchronisation inside, but for a budget of time."""
     training.train_loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
     assert training.train_loader.generator is not None
     training.train_loader.generator.manual_seed(training.job.seed + epoch)
@@ -117,13 +124,17 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
     batches = iter(training.train_loader)
-    total_steps, done = training.job.epochs * training.steps_per_epoch, (epoch - 1) * training.steps_per_epoch
-    for step in range(training.steps_per_epoch):
-        begin_step(training.optimizer, training.job.optimizer.schedule, done + step, total_steps)
-        norm = train_step(training, batches, totals, step)
+    progress, steps = training.progress, 0
+    progress.begin_epoch()
+    while steps < training.steps_per_epoch and not progress.is_over():
+        shares = progress.share(), progress.share(progress.done + 1)
+        begin_step(training.optimizer, training.job.optimizer.schedule, *shares)
+        norm = train_step(training, batches, totals, steps)
         totals.add({"grad_norm": norm / distributed.world_size()})
+        progress.end_step()
+        steps += 1
+    progress.end_epoch()
     set_training(training.optimizer, False)
-    steps = training.steps_per_epoch
     sums = totals.over_ranks(steps)
     if "first_bad_step" in sums:
         raise NonFiniteLossError(

@@ -30,11 +30,11 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     return optimizer
 
 
-def begin_step(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:
-    """What an optimizer must know before step ``step`` of the run, counted from 0."""
-    set_lr(optimizer, schedule, step, total_steps)
+def begin_step(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
+    """What an optimizer must know before a step: the shares of the run that are done before and after it."""
+    set_lr(optimizer, schedule, before, after)
     if isinstance(optimizer, optim.ActiveOptimizer):
-        optimizer.progress = (step + 1) / total_steps
+        optimizer.progress = after
 
 
 def end_step(optimizer: torch.optim.Optimizer, window: int | None) -> None:
@@ -53,24 +53,24 @@ def window_steps(config: OptimizerConfig) -> int | None:
     return config.window_steps if isinstance(config, ActiveOptimizerConfig) else None
 
 
-def set_lr(optimizer: torch.optim.Optimizer, schedule: str, step: int, total_steps: int) -> None:
-    """Set the learning rate of step ``step``, counted from 0: a function of nothing else, so that nothing is saved of it."""
+def set_lr(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
+    """Set the learning rate of a step: a function of the shares done and nothing else, so that nothing is saved of it."""
     if schedule != "constant":
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * SCHEDULES[schedule](step, total_steps)
+            group["lr"] = group["initial_lr"] * SCHEDULES[schedule](before, after)
 
 
-def cosine(step: int, total_steps: int) -> float:
+def cosine(before: float, after: float) -> float:
     """Half a cosine from 1 to 0 (Loshchilov & Hutter 2017), as in torch's CosineAnnealingLR stepped at every step."""
-    return 0.5 * (1 + math.cos(math.pi * step / total_steps))
+    return 0.5 * (1 + math.cos(math.pi * before))
 
 
-def warmup_stable_decay(step: int, total_steps: int) -> float:
+def warmup_stable_decay(before: float, after: float) -> float:
     """Linear warm-up, stable, linear decay (Hu et al. 2024, arXiv 2404.06395)."""
-    return min(1.0, (step + 1) / (WARM_UP * total_steps), (total_steps - step) / (DECAY * total_steps))
+    return min(1.0, after / WARM_UP, (1 - before) / DECAY)
 
 
-SCHEDULES: dict[str, Callable[[int, int], float]] = {"cosine": cosine, "wsd": warmup_stable_decay}
+SCHEDULES: dict[str, Callable[[float, float], float]] = {"cosine": cosine, "wsd": warmup_stable_decay}
 
 
 def set_training(optimizer: torch.optim.Optimizer, mode: bool) -> None:

@@ -22,6 +22,7 @@ from activelr_service.batch_size import (
     Limit,
     Tried,
     choose,
+    limit_in_time,
     limit_of,
     read_choice,
     write_choice,
@@ -73,7 +74,7 @@ def probe(job: TrainJob, info: DataInfo, device: torch.device) -> BatchSizeChoic
     MemoryMeter(device).free()
     if job.compile:
         torch.compiler.reset()  # what was compiled for many sizes is not what would be for one
-    size, reason = choose(found, limit)
+    size, reason = choose(found, limit_in_time(limit, found, job, info.num_train))
     largest = max(tried.micro_batch_size for tried in found.tried if tried.fits)
     return BatchSizeChoice(size, job.grad_accum_steps, largest, info.num_train, reason, found.tried)
 
@@ -161,7 +162,7 @@ class Probe:
         self.forward(self.batch(size)).backward()
         seconds = []
         for step in range(STEPS):
-            begin_step(self.training.optimizer, "constant", step, STEPS)
+            begin_step(self.training.optimizer, "constant", step / STEPS, (step + 1) / STEPS)
             start = self.now()
             self.training.optimizer.step()
             seconds.append(self.now() - start)

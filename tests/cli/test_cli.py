@@ -87,7 +87,9 @@ def test_init_writes_a_job_that_is_valid_and_overwrites_nothing(tmp_path):
 
 def test_schema_is_json_schema_with_every_key_described():
     schema = json.loads(activelr("schema").stdout)
-    assert set(schema["required"]) == {"kind", "name", "model", "data", "epochs"}
+    assert set(schema["required"]) == {"kind", "name", "model", "data"}
+    assert schema["oneOf"] == [{"required": ["epochs"]}, {"required": ["budget"]}]
+    assert set(schema["$defs"]["BudgetConfig"]["properties"]) == {"time", "steps"}
     assert schema["additionalProperties"] is False
     assert schema["properties"]["global_batch_size"]["description"]
 

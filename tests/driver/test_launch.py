@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import pytest
-from mlflow import MlflowClient
 
 from activelr_service.batch_size import read_choice
 from activelr_service.config import JobError, dump_job
@@ -17,15 +16,10 @@ from activelr_service.driver.launch import RunFailedError, resume, train
 from activelr_service.export import load_model
 from activelr_service.record import read_journal
 from activelr_service.runs import Run, find_run, hold, list_runs
-from tests.conftest import ACTIVELR, activelr, small_job
+from tests.conftest import ACTIVELR, activelr, mlflow_run, small_job
 
 ONE = {"num_workers": 1}
 QUICK = {"workers": ONE, "global_batch_size": 64}
-
-
-def mlflow_run(run):
-    client = MlflowClient(tracking_uri=run.job().tracking.uri)
-    return client, client.get_run(run.state()["mlflow_run_id"])
 
 
 def wait_for_epoch(folder, epoch, process):
@@ -145,7 +139,9 @@ def test_the_resolved_job_has_the_batch_size_that_was_chosen_and_trains_to_the_s
 def test_a_driver_that_died_between_the_choice_and_the_resolved_job_is_made_up_for(tmp_path, capsys):
     run = train(few_rows(tmp_path))
     whole, chosen = bits(run, 3), run.batch_size.stat().st_mtime_ns
-    run.write_job(run.job().model_copy(update={"global_batch_size": None, "grad_accum_steps": None}))
+    run.write_jobs(
+        run.written_job(), run.job().model_copy(update={"global_batch_size": None, "grad_accum_steps": None})
+    )
     run.update(status="interrupted")
     shutil.rmtree(run.checkpoints / "epoch-000003")
     capsys.readouterr()

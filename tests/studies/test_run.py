@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from activelr_service.runs import Run
 from activelr_service.studies.worker_group import ending
-from tests.conftest import ACTIVELR, activelr, small_job
+from tests.conftest import ACTIVELR, activelr
 
 pytestmark = pytest.mark.xdist_group("studies")
 
@@ -176,6 +176,6 @@ def test_what_the_workers_of_such_a_trial_noted_is_its_status(tmp_path, failure,
     run = Run(tmp_path)
     run.failure.write_text(json.dumps({**failure, "rank": 0}))
     run.journal.write_text("")
-    outcome = ending(run, small_job(tmp_path))
+    outcome = ending(run)
     assert (outcome.status, outcome.epoch) == (status, 1)
     assert failure["message"] in outcome.reason

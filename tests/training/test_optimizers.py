@@ -48,7 +48,7 @@ def rates(schedule, total):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     optimizer.param_groups[0]["initial_lr"] = 0.5
     for step in range(total):
-        set_lr(optimizer, schedule, step, total)
+        set_lr(optimizer, schedule, step / total, (step + 1) / total)
         yield optimizer.param_groups[0]["lr"]
 
 
