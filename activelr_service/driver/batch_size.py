@@ -22,13 +22,20 @@ def read_events(run: Run) -> list[tuple[int, Event]]:
 def adopt(run: Run, choice: BatchSizeChoice, say: Callable[[str], None]) -> TrainJob:
     """Say what was chosen, why and from what, and make it part of the resolved job, which is returned."""
     job = choice.complete(run.job())
-    rows = f"{job.micro_batch_size()} rows at a time on each of {job.workers.num_workers} workers"
-    say(f"  global_batch_size = {job.global_batch_size}  ({why(choice, job)})")
-    say(f"  grad_accum_steps = {job.grad_accum_steps}  ({rows})")
-    for tried in choice.tried:
-        say(f"    {tried}")
+    for line in describe_choice(choice, job):
+        say(f"  {line}")
     run.write_jobs(run.written_job(), job)
     return job
+
+
+def describe_choice(choice: BatchSizeChoice, job: TrainJob) -> list[str]:
+    """Lines for the user: the batch size of the completed ``job``, how workers share it, and what was measured."""
+    rows = f"{job.micro_batch_size()} rows at a time on each of {job.workers.num_workers} workers"
+    return [
+        f"global_batch_size = {job.global_batch_size}  ({why(choice, job)})",
+        f"grad_accum_steps = {job.grad_accum_steps}  ({rows})",
+        *(f"  {tried}" for tried in choice.tried),
+    ]
 
 
 def log_batch_size(run: Run, tracker: Tracker) -> None:

@@ -1,6 +1,8 @@
 """What a run chose by itself, and how it moved, as text."""
 
+from activelr_service.batch_size import read_choice
 from activelr_service.config.optimizer import ActiveOptimizerConfig
+from activelr_service.driver.batch_size import describe_choice
 from activelr_service.record import Record, pace_groups, pace_series, read_journal
 from activelr_service.runs import Run
 
@@ -9,16 +11,24 @@ HIGH_SHARE = 0.5
 
 def explain_run(run: Run) -> list[str]:
     """Lines for the user: the choices with their reasons, then what the rule of the optimizer did so far."""
-    history, state = read_journal(run.journal), run.state()
+    history = read_journal(run.journal)
     optimizer = run.job().optimizer
     rule = f", {optimizer.rule} rule" if isinstance(optimizer, ActiveOptimizerConfig) else ""
     lines = [f"run {run.label}: {optimizer.type}{rule}; {run.status()}, {len(history)} epochs trained"]
-    lines += ["", "chosen", *(f"  {choice}" for choice in state.get("choices", []))]
+    lines += ["", "chosen", *(f"  {line}" for line in _explain_choices(run))]
     if not history:
         return [*lines, "", "no epoch has ended yet: there is nothing to say of the steps"]
     if pace_groups(history):
         return [*lines, "", *_explain_pace(history)]
     return [*lines, "", *_explain_gains(history)]
+
+
+def _explain_choices(run: Run) -> list[str]:
+    lines, choice = run.state().get("choices", []), read_choice(run.batch_size)
+    if choice is None:
+        return lines
+    others = [line for line in lines if not line.startswith("global_batch_size")]
+    return [*others, *describe_choice(choice, choice.complete(run.job()))]
 
 
 def _explain_pace(history: list[Record]) -> list[str]:

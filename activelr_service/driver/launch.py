@@ -49,7 +49,7 @@ def train(job: TrainJob) -> Run:
         check_forward(resolved, info)
         tracker = new_tracker(_uri(resolved), resolved.tracking.experiment, resolved.name, folder.parent)
         run = create_run(folder, job, resolved)
-        run.update(mlflow_run_id=tracker.run_id, tracked=False)
+        run.update(mlflow_run_id=tracker.run_id, tracked=False, choices=[str(choice) for choice in choices])
         say = _log_to(run)
         say(f"run {run.label}: {info.describe()}")
         for line in (*info.notes, *choices):

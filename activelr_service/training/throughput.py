@@ -49,8 +49,8 @@ class Throughput:
         return left_in_epoch + int(whole) * self.steps_per_epoch + int(rest / step)
 
     def next_check(self, done: int, total: int) -> int:
-        """The step after which the throughput is measured next: at first often, then :data:`CHECKS` times a run, and towards its
-        end often again."""
+        """The step after which the throughput is measured next: at first often, then :data:`CHECKS` times a run, and
+        towards its end often again."""
         if self.steps < SETTLED:
             return done + 1
         return done + max(1, min(self.steps, total // CHECKS, (total - done) // 2))
