@@ -64,14 +64,12 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Tr
 
 
 def _resolve_lr(job: TrainJob, choices: list[Choice]) -> float | None:
-    lr = job.optimizer.lr
-    if lr is not None:
-        choices.append(Choice("optimizer.lr", lr, "overridden by the job"))
-        return lr
-    lr = DEFAULT_LR[job.optimizer.type]
-    reason = f"default of {job.optimizer.type}"
-    if isinstance(job.optimizer, ActiveOptimizerConfig):
-        reason += "; the gains move it from there"
+    optimizer = job.optimizer
+    lr = DEFAULT_LR[optimizer.type] if optimizer.lr is None else optimizer.lr
+    reason = f"default of {optimizer.type}" if optimizer.lr is None else "overridden by the job"
+    if isinstance(optimizer, ActiveOptimizerConfig):
+        is_robust = optimizer.rule == "robust"
+        reason += "; it has no effect under the robust rule" if is_robust else "; the gains move it from there"
     if lr is not None:
         choices.append(Choice("optimizer.lr", lr, reason))
     return lr

@@ -12,7 +12,7 @@ import torch
 
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.record import Record, finite_metrics
+from activelr_service.record import PACE_PREFIX, Record, finite_metrics
 from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
@@ -58,7 +58,8 @@ def untrained_row(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def epoch_row(record: Record) -> dict[str, float]:
-    return {"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **record.metrics}
+    metrics = {name: value for name, value in record.metrics.items() if not name.startswith(PACE_PREFIX)}
+    return {"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **metrics}
 
 
 def classify(error: BaseException) -> str:
