@@ -44,4 +44,4 @@ def _set_scale(axis: Any, field: str) -> None:
         return
     axis.set_yscale("log")
     if field == "step":
-        axis.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
