@@ -54,8 +54,8 @@ def _summarize_pace(history: list[Record], groups: list[str]) -> list[str]:
     capped = [group for group in groups if _mean(history[len(history) // 2 :], "capped", group) > HIGH_SHARE]
     lines = [
         "A step grows while gradient sums of successive windows agree, and shrinks where they turn back; over the run it",
-        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Capped: the share of steps that",
-        "the cap on their length cut.",
+        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Capped: the share of steps",
+        "that the cap on their length cut.",
     ]
     if capped:
         lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(capped)}.")
