@@ -10,6 +10,8 @@ from activelr_service.batch_size import (
     at_the_limit,
     choose,
     limit_batch_size,
+    limit_in_time,
+    limit_of,
     read_choice,
     write_choice,
 )
@@ -45,6 +47,17 @@ def found(rates, too_large=None, step_seconds=0.0):
         tried.append(Tried(too_large, 0.0, 1.0, fits=False))
         reason = f"{too_large} rows do not fit"
     return Found(tuple(tried), reason, step_seconds)
+
+
+def test_a_budget_of_steps_sets_no_limit_of_its_own_and_one_of_time_that_of_the_rows_it_is_enough_for(tmp_path):
+    by_steps, by_time = (
+        small_job(tmp_path, epochs=None, budget=budget, task="classification", workers={"num_workers": 2})
+        for budget in ({"steps": 10}, {"time": "100s"})
+    )
+    assert limit_of(by_steps, 10_000).batch_size == limit_of(by_time, 10_000).batch_size == 1024
+    rates = found({8: 100.0, 16: 200.0})  # of each of two workers: 40,000 rows in 100 s
+    assert limit_in_time(limit_of(by_time, 10_000), rates, by_time, 10_000).batch_size == 64
+    assert limit_in_time(limit_of(by_steps, 10_000), rates, by_steps, 10_000).batch_size == 1024
 
 
 def test_twice_the_rows_are_worth_it_while_samples_per_second_rise():
