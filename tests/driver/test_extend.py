@@ -13,7 +13,8 @@ ROBUST = {"type": "active_adamw", "rule": "robust"}
 
 
 def job_of(folder, **changes):
-    return small_job(folder, **{"epochs": 2, "workers": {"num_workers": 1}, "optimizer": ROBUST, **changes})
+    fixed = {"epochs": 2, "global_batch_size": 64, "workers": {"num_workers": 1}, "optimizer": ROBUST}
+    return small_job(folder, **{**fixed, **changes})
 
 
 def longer(run, *overrides):
