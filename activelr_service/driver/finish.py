@@ -55,8 +55,7 @@ def deliver(run: Run, tracker: Tracker) -> None:
     """
     state = run.state()
     log_batch_size(run, tracker)
-    for record in read_journal(run.journal):
-        tracker.log_record(record)
+    tracker.log_records(read_journal(run.journal))
     tracker.set_tags({"activelr.attempts": state["attempts"], "activelr.reason": state["reason"] or ""})
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tracker.set_tags({"activelr.submission_id": submission_id})

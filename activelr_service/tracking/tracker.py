@@ -65,8 +65,21 @@ class Tracker:
 
     def log_record(self, record: Record) -> None:
         """The metrics of one epoch, in one request; logging it again changes nothing."""
-        row = {**record.metrics, "global_step": float(record.global_step)}
-        self.log_rows([{"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **row}])
+        self.log_records([record])
+
+    def log_records(self, records: list[Record]) -> None:
+        """The metrics of epochs, in as few requests as MLflow allows; logging them again changes nothing."""
+        self.log_rows(
+            [
+                {
+                    "epoch": record.epoch,
+                    "timestamp_ms": record.timestamp_ms,
+                    **record.metrics,
+                    "global_step": float(record.global_step),
+                }
+                for record in records
+            ]
+        )
 
     def log_rows(self, rows: list[dict[str, float]]) -> None:
         """The metrics of epochs, each row with its ``epoch`` and ``timestamp_ms``; logging them again changes nothing."""

@@ -54,7 +54,7 @@ def test_a_finished_run_has_its_model_figures_and_everything_in_mlflow(tmp_path,
         for folder in (None, "figures", "model")
         for file in client.list_artifacts(tracked.info.run_id, folder)
     }
-    assert {"resolved.yaml", "figures/learning_curves.png", "figures/gain_histogram.png"} <= artifacts
+    assert {"resolved.yaml", "figures/learning_curves.png", "figures/pace.png"} <= artifacts
     assert {"model/model.safetensors", "model/recipe.json"} <= artifacts
     output = capsys.readouterr().out
     assert "global_batch_size = 64  (overridden by the job)" in output
@@ -147,7 +147,7 @@ def test_a_driver_that_died_between_the_choice_and_the_resolved_job_is_made_up_f
     capsys.readouterr()
     resume(run)
     output = capsys.readouterr().out
-    assert output.index("continued after epoch 2 of 3") < output.index("global_batch_size = 8  (probed: ")
+    assert output.index("continued after epoch 2/3") < output.index("global_batch_size = 8  (probed: ")
     assert "epoch 1/3" not in output
     assert run.job().global_batch_size == 8
     assert run.batch_size.stat().st_mtime_ns == chosen, "a resume does not probe again"

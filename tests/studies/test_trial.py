@@ -37,7 +37,10 @@ def test_a_trial_is_the_training_that_the_same_job_would_be(tmp_path):
     from tests.training.test_loop import train
 
     job = resolved(small_job(tmp_path, epochs=2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(job.workers.cpus_per_worker)  # sums depend on it
     _, history = train(job, tmp_path)
+    torch.set_num_threads(threads)
     losses = [row["val/loss"] for row in run_trial(job, inspect_data(job.data)).rows[1:]]
     assert losses == [record.metrics["val/loss"] for record in history]
 
