@@ -55,6 +55,8 @@ def deliver(run: Run, tracker: Tracker) -> None:
     """
     state = run.state()
     log_batch_size(run, tracker)
+    if state["status"] == "interrupted":
+        tracker.finish(state["status"])  # first: who stops a process does not wait long for the rest
     tracker.log_records(read_journal(run.journal))
     tracker.set_tags({"activelr.attempts": state["attempts"], "activelr.reason": state["reason"] or ""})
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
