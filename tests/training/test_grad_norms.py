@@ -34,7 +34,8 @@ def test_a_job_that_asks_for_them_gets_metrics_a_picture_and_a_table(tmp_path):
 
 
 def test_channels_last_trains_to_the_same_weights_up_to_rounding(tmp_path):
-    model, optimizer = {"type": "torchvision", "name": "squeezenet1_0"}, {"rule": "paper"}
+    model = {"type": "torchvision", "name": "squeezenet1_0"}
+    optimizer = {"type": "active_sgd", "rule": "paper", "lr": 0.01}  # Adam divides by the size of what may be rounding
     job = small_job(tmp_path, epochs=1, model=model, data={"type": "digits"}, optimizer=optimizer)
     weights = []
     for channels_last in (False, True):
@@ -43,4 +44,4 @@ def test_channels_last_trains_to_the_same_weights_up_to_rounding(tmp_path):
         training, _ = train(resolved(small), folder)
         weights.append(torch.cat([param.detach().flatten() for param in training.model.parameters()]))
     assert training.model.features[0].weight.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(weights[0], weights[1], atol=1e-3, rtol=0)
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-6, rtol=0)
