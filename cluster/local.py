@@ -21,7 +21,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 TOKEN = Path.home() / ".ray" / "auth_token"
-STARTUP_S = 120
+STARTUP_S = 300
 
 
 def main() -> None:

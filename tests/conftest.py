@@ -17,6 +17,7 @@ for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "AC
     os.environ.pop(name, None)
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE_S = 900  # for what ends in seconds to a minute: a limit against hangs, whatever the speed of the machine
 ACTIVELR = [sys.executable, "-m", "activelr_service.cli"]
 
 
@@ -33,7 +34,7 @@ def small_job(folder: Path, **changes) -> TrainJob:
     return parse_job({**job, **changes})
 
 
-def activelr(*args, timeout=300, **options) -> subprocess.CompletedProcess:
+def activelr(*args, timeout=PATIENCE_S, **options) -> subprocess.CompletedProcess:
     """Run the command as a user does."""
     command = [*ACTIVELR, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)

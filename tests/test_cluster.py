@@ -19,7 +19,7 @@ from activelr_service.driver.resolve import Resources, resolve_job
 from activelr_service.export import load_model
 from activelr_service.record import read_journal
 from activelr_service.runs import Run
-from tests.conftest import ACTIVELR, ROOT, activelr, free_port, small_job
+from tests.conftest import ACTIVELR, PATIENCE_S, ROOT, activelr, free_port, small_job
 from tests.data.test_data import write_images
 from tests.ranks import run_ranks
 from tests.training.test_loop import assert_identical, final_tensors, train
@@ -37,7 +37,7 @@ def cluster(tmp_path_factory):
     ports = {name: free_port() for name in ("gcs", "dashboard", "mlflow")}
     options = [text for name, port in ports.items() for text in (f"--{name}-port", str(port))]
     command = [sys.executable, "-m", "cluster.local"]
-    subprocess.run([*command, "up", "--home", home, *options], cwd=ROOT, check=True, timeout=240)
+    subprocess.run([*command, "up", "--home", home, *options], cwd=ROOT, check=True, timeout=PATIENCE_S)
     processes = [psutil.Process(json.loads(path.read_text())["pid"]) for path in home.glob("outputs/.cluster/*.json")]
     family = [member for process in processes for member in (process, *process.children(recursive=True))]
     environment = {
@@ -53,7 +53,7 @@ def cluster(tmp_path_factory):
         mlflow=environment["MLFLOW_TRACKING_URI"],
         environment=environment,
     )
-    subprocess.run([*command, "down", "--home", home], cwd=ROOT, check=True, timeout=120)
+    subprocess.run([*command, "down", "--home", home], cwd=ROOT, check=True, timeout=PATIENCE_S)
     assert not [process for process in family if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
 
 
@@ -110,7 +110,7 @@ def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bi
     workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
     assert len(workers) == 2
     workers[1].send_signal(signal.SIGKILL)
-    log, _ = process.communicate(timeout=240)
+    log, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
     assert "workers lost (rank" in log
     assert "from the last committed epoch on" in log
@@ -188,7 +188,7 @@ def submitted(folder, at):
 
 
 def wait_until(condition):
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -207,7 +207,7 @@ def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, 
         global_batch_size=4,
     )
     process = driver(cluster, job, tmp_path)
-    assert process.wait(timeout=240) == 3
+    assert process.wait(timeout=PATIENCE_S) == 3
     log = (tmp_path / "bad-data.log").read_text()
     assert "ValueError: " in log
     assert "cat/0.png cannot be decoded as an image" in log
@@ -217,7 +217,7 @@ def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, 
 
 def test_the_readme_line_for_a_study_runs_it_on_the_cluster_and_tracks_every_trial(cluster):
     process = submit_as_in_the_readme(cluster, "jobs.study", preset="smoke")
-    log, _ = process.communicate(timeout=300)
+    log, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
     assert "16 of 16 trials" in log
     assert (cluster.home / "outputs" / "studies" / "digits-grid" / "report" / "report.html").exists()

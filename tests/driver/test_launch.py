@@ -16,14 +16,14 @@ from activelr_service.driver.launch import RunFailedError, resume, train
 from activelr_service.export import load_model
 from activelr_service.record import read_journal
 from activelr_service.runs import Run, find_run, hold, list_runs
-from tests.conftest import ACTIVELR, activelr, mlflow_run, small_job
+from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 
 ONE = {"num_workers": 1}
 QUICK = {"workers": ONE, "global_batch_size": 64}
 
 
 def wait_for_epoch(folder, epoch, process):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while len(read_journal(folder / "journal.jsonl")) < epoch:
         assert process.poll() is None
         assert time.monotonic() < deadline
@@ -178,7 +178,7 @@ def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_
     run = Run(tmp_path / "small" / "001")
     wait_for_epoch(run.folder, 2, process)
     process.send_signal(sent)
-    process.wait(timeout=60)
+    process.wait(timeout=PATIENCE_S)
     run_id = run.state()["mlflow_run_id"]
     assert run.status() == "interrupted"
     if sent != signal.SIGKILL:

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from activelr_service.runs import Run
 from activelr_service.studies.worker_group import ending
-from tests.conftest import ACTIVELR, activelr
+from tests.conftest import ACTIVELR, PATIENCE_S, activelr
 
 pytestmark = pytest.mark.xdist_group("studies")
 
@@ -41,7 +41,7 @@ def ended(tmp_path_factory):
     (folder / "study.yaml").write_text(STUDY)
     driver = subprocess.Popen([*ACTIVELR, "study", "study.yaml"], cwd=folder, start_new_session=True)
     outcomes = folder / "outputs" / "studies" / "trouble" / "trials"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + PATIENCE_S
     while len(list(outcomes.glob("*.json"))) < 3:
         assert driver.poll() is None
         assert time.monotonic() < deadline

@@ -17,7 +17,7 @@ from activelr_service.record import Record
 from activelr_service.runs import list_runs
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.tracker import Tracker, TrackingError
-from tests.conftest import activelr, free_port, small_job
+from tests.conftest import PATIENCE_S, activelr, free_port, small_job
 
 RECORD = Record(1, 22, 1_700_000_000_000, {"train/loss": 0.5}, [])
 
@@ -46,7 +46,7 @@ def start_server(folder, port):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
