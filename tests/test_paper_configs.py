@@ -67,6 +67,7 @@ def train_all(rank, jobs, folder):
         fit(build_training(job, info, CPU), store(folder / job.name), lambda record: None)
 
 
+@pytest.mark.xdist_group("paper")
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_small_version_trains_on_two_ranks(ran, path):
     job = load_job(path, ["preset=smoke"])

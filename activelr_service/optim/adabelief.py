@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from activelr_service.optim.base import ActiveOptimizer, State, count_step
+from activelr_service.optim.base import ActiveOptimizer, count_step
 from activelr_service.optim.radam import divide_rectified_, rectified_scale
+from activelr_service.optim.sums import State
 
 
 class ActiveBelief(ActiveOptimizer):

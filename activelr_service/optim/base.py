@@ -2,31 +2,20 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from activelr_service.optim import robust
-from activelr_service.optim.gain import update_gain
 from activelr_service.optim.stats import gain_histogram, gain_stats, pace_stats
+from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat
 
 FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
 RULES = ("paper", "robust")
 
 
-class WindowStats(NamedTuple):
-    """What the robust rule's last window said of a tensor, 0-dim each: the cosine of its sum with that of the window before,
-    the share of signs that agreed and the share of steps that the cap cut."""
-
-    cosine: Tensor
-    signs: Tensor
-    capped: Tensor
-
-
 Closure = Callable[[], Any]
-Reduce = Callable[[Tensor], Tensor | None]
-State = dict[str, Tensor]
 
 
 class ActiveOptimizer(torch.optim.Optimizer, ABC):
@@ -44,7 +33,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     share of its size that a step moves it, and moves it at the ends of windows of its own. ``lr`` has no effect under it. It
     needs to know how much of the run is behind: from ``total_steps``, or from who sets :attr:`progress` before every step
     and calls :meth:`end_window` when :meth:`is_window_over`. Beside the gain it keeps ``pace`` and ``window``, six and
-    three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`, :class:`WindowStats`).
+    three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`,
+    :class:`~activelr_service.optim.sums.WindowStats`).
     """
 
     first_step = robust.FIRST_STEP
@@ -183,7 +173,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """
         if self.rule == "paper":
             for state, group in self._reduced_states(reduce):
-                _end_epoch_of(state, group)
+                end_epoch_of(state, group)
         for group in self.param_groups:
             group["steps_since_epoch_end"] = 0
 
@@ -196,7 +186,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def end_window(self, reduce: Reduce | None = None) -> None:
         """End a window of the robust rule; as :meth:`end_epoch` is for the paper's."""
         for state, group in self._reduced_states(reduce):
-            _end_window_of(state, group["steps_done"] - group["window_begin"], self.constants)
+            end_window_of(state, group["steps_done"] - group["window_begin"], self.constants)
         for group in self.param_groups:
             group["window_begin"] = group["steps_done"]
             group["window_end"] = robust.next_window_end(group["steps_done"], self.constants)
@@ -211,7 +201,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             if (param.requires_grad if reduce else "gain" in self.state[param])
         ]
         if reduce and entries:
-            _reduce_flat([state["grad_sum"] for state, _ in entries], reduce)
+            reduce_flat([state["grad_sum"] for state, _ in entries], reduce)
         return entries
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -262,50 +252,3 @@ def _decay_weights(params: list[Tensor], grads: list[Tensor], group: dict[str, A
         torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
         return grads
     return list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
-
-
-def _reduce_flat(sums: list[Tensor], reduce: Reduce) -> None:
-    """One collective for all sums: flatten, reduce, copy back."""
-    flat = torch.cat([grad_sum.reshape(-1) for grad_sum in sums])
-    reduced = reduce(flat)
-    flat = reduced if isinstance(reduced, Tensor) else flat
-    for grad_sum, part in zip(sums, flat.split([grad_sum.numel() for grad_sum in sums]), strict=True):
-        grad_sum.copy_(part.view_as(grad_sum))
-
-
-def _end_epoch_of(state: State, group: dict[str, Any]) -> None:
-    if "prev_grad_sum" not in state:
-        state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
-    else:
-        update = update_gain(
-            state["gain"],
-            state["grad_sum"],
-            state["prev_grad_sum"],
-            gain_increment=group["gain_increment"],
-            gain_decay=group["gain_decay"],
-            hold_on_zero=group["hold_on_zero"],
-        )
-        state["gain"].copy_(update.gain)
-        state["gain_counts"] = torch.stack([update.grew, update.non_finite]).float()
-    _start_sum(state)
-
-
-def _end_window_of(state: State, steps: int, constants: robust.Constants) -> None:
-    pace = robust.Pace(*state["pace"])
-    non_finite = ~state["grad_sum"].isfinite().all()
-    if "prev_grad_sum" not in state:
-        state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
-    else:
-        agreed = robust.agreement(state["grad_sum"], state["prev_grad_sum"])
-        gain = robust.update_gain(state["gain"], pace.clip, agreed, steps, constants)
-        state["gain_counts"] = torch.stack([gain > state["gain"], non_finite]).float()
-        state["gain"] = gain
-        state["window"] = torch.stack([*agreed[:2], pace.capped / max(1, steps)])
-    seen = torch.maximum(pace.seen, torch.count_nonzero(state["grad_sum"]))
-    state["pace"] = torch.stack(pace._replace(seen=seen, capped=torch.zeros_like(pace.capped)))
-    _start_sum(state)
-
-
-def _start_sum(state: State) -> None:
-    state["grad_sum"], state["prev_grad_sum"] = state["prev_grad_sum"], state["grad_sum"]
-    state["grad_sum"].zero_()

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from activelr_service.optim.base import ActiveOptimizer, State, count_step
+from activelr_service.optim.base import ActiveOptimizer, count_step
+from activelr_service.optim.sums import State
 
 
 class ActiveRAdam(ActiveOptimizer):

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from activelr_service.optim.base import ActiveOptimizer, State
+from activelr_service.optim.base import ActiveOptimizer
+from activelr_service.optim.sums import State
 
 
 class ActiveSGD(ActiveOptimizer):

@@ -9,6 +9,8 @@ from activelr_service.record import is_last, progress_line, read_journal, second
 from activelr_service.runs import find_run
 from tests.conftest import activelr, mlflow_run, small_job
 
+pytestmark = pytest.mark.xdist_group("extend")
+
 ROBUST = {"type": "active_adamw", "rule": "robust"}
 
 

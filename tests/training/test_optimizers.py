@@ -99,14 +99,17 @@ def test_without_gains_there_is_nothing_to_report_of_them(tmp_path):
     assert not [name for name in history[0].metrics if "gain" in name]
 
 
-def test_two_ranks_take_the_steps_of_one_under_the_robust_rule_and_agree_to_the_last_bit(tmp_path):
+def test_two_and_three_ranks_take_the_steps_of_one_under_the_robust_rule_and_agree_to_the_last_bit(tmp_path):
     job = small_job(tmp_path, epochs=3, global_batch_size=96, optimizer={"type": "active_adamw", "rule": "robust"})
     train(resolved(job), tmp_path / "alone")
-    run_ranks(train_on_rank, 2, tmp_path, resolved(job, 2), tmp_path / "together")  # which checks the replicas
-    alone, together = final_tensors(tmp_path / "alone", 3), final_tensors(tmp_path / "together", 3)
-    for name in alone:
-        if name.startswith("model.") or name.endswith("/gain"):
-            torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=1e-4)
+    alone = final_tensors(tmp_path / "alone", 3)
+    for world_size in (2, 3):
+        folder = tmp_path / str(world_size)
+        run_ranks(train_on_rank, world_size, tmp_path, resolved(job, world_size), folder)  # which checks the replicas
+        together = final_tensors(folder, 3)
+        for name in alone:
+            if name.startswith("model.") or name.endswith("/gain"):
+                torch.testing.assert_close(alone[name], together[name], rtol=1e-3, atol=1e-4)
 
 
 def train_on_rank(rank, job, folder):

@@ -139,12 +139,14 @@ def test_a_training_after_a_probe_is_bit_for_bit_that_of_a_job_that_gives_its_ba
     assert_no_trace(*train_given_and_probed(job, tmp_path), tmp_path)
 
 
+@pytest.mark.xdist_group("probe")
 def test_so_it_is_on_two_ranks_which_choose_the_same(two_ranks):
     ((first, _), (second, _)), folder = two_ranks
     assert first == second
     assert_no_trace(*first, folder)
 
 
+@pytest.mark.xdist_group("probe")
 def test_memory_that_ends_on_one_rank_strands_no_other_and_the_choice_backs_off_on_both(two_ranks):
     ((_, first), (_, second)), _ = two_ranks
     assert first == second
@@ -155,6 +157,7 @@ def test_memory_that_ends_on_one_rank_strands_no_other_and_the_choice_backs_off_
     assert job.micro_batch_size() <= 16
 
 
+@pytest.mark.xdist_group("probe")
 def test_where_a_few_rows_fit_at_a_time_they_are_accumulated_and_where_none_does_the_probe_says_so(two_ranks):
     ((_, (_, (job, choice), nothing)), _), _ = two_ranks
     assert [(tried.micro_batch_size, tried.fits) for tried in choice.tried] == [(2, True), (4, False)]
