@@ -42,6 +42,7 @@ class RobustConstants(StrictConfig):
     cap_rises_until: float = Field(
         0.2, ge=0, le=1, description="Share of the run in which the cap rises; 0: from the start."
     )
+    full_cap_at: int = Field(400, ge=1, description="Steps of a run below which the cap is looser.")
     set_point: float = Field(-0.2, ge=-1, le=1, description="The agreement at which a gain stays.")
     speed: float = Field(1.0, ge=0, description="How fast gains move; 0 keeps them where they start.")
     full_speed_at: int = Field(20, ge=1, description="Steps of a window from which on a gain moves at full speed.")

@@ -7,7 +7,8 @@ with the base optimizer's direction :math:`d`, :math:`done` the share of a run o
 .. math::
     size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; } 0.1 \text{ instead for vectors} \\
     length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
-    clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))), \quad cap = 0.1 \cdot \min(1,\ done / 0.2) \\
+    cap &= 0.1 \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ done / 0.2) \\
+    clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))) \\
     \theta &\leftarrow \theta - (1 - done)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length
 
 and at the end of a window of :math:`w` steps, with :math:`S` its gradient sum and :math:`S'` that of the window before:
@@ -16,14 +17,15 @@ and at the end of a window of :math:`w` steps, with :math:`S` its gradient sum a
     gain \leftarrow gain \cdot clip \cdot \exp(\min(1, w / 20) \cdot (\cos(S, S') + 0.2))
 
 So a gain is the share of its tensor's size that a step moves it: the learning rate cancels, and so does the scale of the
-loss. It starts at 0.05, or 0.015 for SGD, whose directions have fewer dimensions. The cosine is the agreement of signs that
+loss. It starts at 0.06, or 0.015 for SGD, whose directions have fewer dimensions. The cosine is the agreement of signs that
 the paper reads, weighted by size: unweighted, the many coordinates that are noise drown it. Sums that keep their direction
 say that the step is too small, sums that turn back that it is too large; slightly negative agreement is the best working
 point found. ``gain * clip`` forgets what the cap cut off: without it a gain that is too large winds up behind the cap. The
 rising cap is the warm-up. The size is that of the start, since steps in proportion to a tensor's size of the moment can make
 it grow without bound. ``length`` rises at once and falls slowly, so that a quiet time does not make the next step a jump.
 Windows grow with the run: a short one adapts at all, a long one reads sums that are more than noise; short windows move the
-gain less, since momentum answers later than they end. Runs of few steps decay late: they are short of way, not of rest.
+gain less, since momentum answers later than they end. Runs of few steps decay late, and their cap is looser: they are short
+of way, not of rest.
 """
 
 import math
@@ -38,6 +40,7 @@ class Constants(NamedTuple):
 
     cap: float = 0.1  # largest step, as a share of the size
     cap_rises_until: float = 0.2  # share of the run
+    full_cap_at: int = 400  # steps of a run from which on the cap is that; a shorter one has a looser cap
     set_point: float = -0.2  # the agreement at which a gain stays
     speed: float = 1.0
     full_speed_at: int = 20  # steps of a window from which on a gain moves at full speed
@@ -49,7 +52,8 @@ class Constants(NamedTuple):
     signs: bool = False  # read the share of agreeing signs instead of the cosine
 
 
-FIRST_STEP = 0.05
+FIRST_STEP = 0.06
+LOOSER = 0.3  # power of full_cap_at / T by which the cap of a run of fewer steps is looser
 FALLS_BY = 0.01  # of the length of a direction, a step
 SMALLEST_VECTOR = 0.1  # size of a bias that starts at zero
 DECAY_RATE = 1e-3  # weight decay is that of a learning rate of 1e-3, whatever the gains do
@@ -109,16 +113,21 @@ def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Mome
 
 
 def largest_step(moment: Moment, constants: Constants) -> float:
-    """The cap of a step."""
+    """The cap of a step: it rises at the start of a run, and is looser in a run of few steps."""
     rises = constants.cap_rises_until
-    return constants.cap * (min(1.0, moment.done / rises) if rises else 1.0)
+    looser = max(1.0, constants.full_cap_at / total_steps(moment)) ** LOOSER
+    return constants.cap * looser * (min(1.0, moment.done / rises) if rises else 1.0)
 
 
 def decay(moment: Moment, constants: Constants) -> float:
     """What the run's decay leaves of a step: 1 at the first, close to 0 at the last."""
-    total = (moment.steps_done + 1) / max(moment.done, 1e-9)
     behind = moment.done * moment.steps_done / (moment.steps_done + 1)
-    return (1 - behind) ** (constants.decay * min(1.0, total / constants.full_decay_at))
+    return (1 - behind) ** (constants.decay * min(1.0, total_steps(moment) / constants.full_decay_at))
+
+
+def total_steps(moment: Moment) -> float:
+    """Of a run that goes on as it has until this step."""
+    return (moment.steps_done + 1) / max(moment.done, 1e-9)
 
 
 def agreement(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:

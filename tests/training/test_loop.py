@@ -107,11 +107,14 @@ def test_a_record_has_what_is_tracked_and_the_journal_repeats_it(tmp_path):
     assert read_journal(tmp_path / "journal.jsonl") == history
 
 
+MOBILENET = {"type": "torchvision", "name": "mobilenet_v3_small"}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"model": {"type": "mlp", "hidden": [32]}},
-        {"model": {"type": "torchvision", "name": "mobilenet_v3_small"}, "data": {"type": "digits", "image_size": 16}},
+        {"model": MOBILENET, "data": {"type": "digits", "image_size": 8}, "global_batch_size": 256},
         {"optimizer": {"type": "active_radam"}, "workers": {"num_loader_workers": 1}},
     ],
     ids=["mlp", "batch norm and dropout", "radam and a loader process"],
