@@ -25,7 +25,8 @@ def test_every_epoch_records_the_steps_and_signs_of_every_group_and_a_picture_sh
     for group in groups:
         steps = [value for _, value in pace_series(history, "step", group)]
         assert len(steps) == 4
-        assert 0 < steps[-1] < max(steps) <= 0.1001, "no step is above the cap, and the run ends in small ones"
+        cap = 0.1 * (400 / 88) ** 0.3  # of a run of 88 steps
+        assert 0 < steps[-1] < max(steps) <= 1.001 * cap, "no step is above the cap, and the run ends in small ones"
         for field in ("agreeing", "capped"):
             assert all(0 <= value <= 1 for _, value in pace_series(history, field, group))
     assert history[-1].metrics["optim/step"] == pytest.approx(steps[-1], rel=10)
