@@ -101,8 +101,16 @@ def _environment(home: Path, mlflow_port: int) -> dict[str, str]:
 
 def _ray_command(gcs_port: int, dashboard_port: int) -> list[str]:
     ports = ["--port", str(gcs_port), "--dashboard-port", str(dashboard_port)]
+    ports += ["--dashboard-agent-listen-port", str(_free_port())]  # Ray's own is taken by any other Ray on the machine
     hosts = ["--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1"]
     return [str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", *hosts, *ports]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _mlflow_command(home: Path, port: int) -> list[str]:
