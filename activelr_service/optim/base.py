@@ -112,8 +112,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if group["weight_decay"] != 0:
-            rate = float(group["lr"]) if self.rule == "paper" else robust.DECAY_RATE * (1 - self._done(group))
-            grads = _decay_weights(params, grads, group, rate)
+            grads = self._decay_weights(params, grads, group)
         updates = self._direction(grads, states, group)
         if self.rule == "robust":
             rates = self._rates(updates, states, group)
@@ -123,15 +122,29 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             torch._foreach_mul_(updates, [state["gain"] for state in states])
             torch._foreach_add_(params, updates, alpha=-float(group["lr"]))
 
+    def _decay_weights(self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        """Decoupled: shrink the weights, whatever their gain. Coupled (L2): return gradients with the penalty's added."""
+        if not group["decoupled_weight_decay"]:
+            return list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
+        rate = float(group["lr"])
+        if self.rule == "robust":
+            rate = robust.decay_rate(self._moment(group))
+            params = [param for param in params if param.dim() > 1]
+        if params:
+            torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
+        return grads
+
     def _rates(self, updates: list[Tensor], states: list[State], group: dict[str, Any]) -> list[Tensor]:
         """What multiplies each direction under the robust rule, 0-dim each."""
         pace = robust.Pace(*torch.stack([state["pace"] for state in states], dim=1))
         gain = torch.stack([state["gain"] for state in states])
-        moment = robust.Moment(group["steps_done"], self._done(group))
-        scaled = robust.scale_steps(updates, gain, pace, moment, self.constants)
+        scaled = robust.scale_steps(updates, gain, pace, self._moment(group), self.constants)
         for state, row in zip(states, torch.stack(scaled, dim=1).unbind(), strict=True):
             state["pace"] = row
         return list(scaled.rate.unbind())
+
+    def _moment(self, group: dict[str, Any]) -> robust.Moment:
+        return robust.Moment(group["steps_done"], self._done(group))
 
     def _done(self, group: dict[str, Any]) -> float:
         """The share of the run that is behind when this step is taken."""
@@ -244,11 +257,3 @@ def count_step(states: list[State]) -> list[float]:
     steps = [state["step"] for state in states]
     torch._foreach_add_(steps, 1.0)
     return [step.item() for step in steps]
-
-
-def _decay_weights(params: list[Tensor], grads: list[Tensor], group: dict[str, Any], rate: float) -> list[Tensor]:
-    """Decoupled: shrink the weights, whatever their gain. Coupled (L2): return gradients with the penalty's added."""
-    if group["decoupled_weight_decay"]:
-        torch._foreach_mul_(params, 1 - rate * group["weight_decay"])
-        return grads
-    return list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))

@@ -5,11 +5,13 @@ with the base optimizer's direction :math:`d`, :math:`done` the share of a run o
 :math:`rms` the root of the mean square over the elements that gradients have reached:
 
 .. math::
-    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; } 0.1 \text{ instead for vectors} \\
+    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; of vectors } 0.1 \\
     length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
     cap &= 0.1 \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ done / 0.2) \\
     clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))) \\
-    \theta &\leftarrow \theta - (1 - done)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length
+    \theta &\leftarrow \theta - (1 - done)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length \\
+    \theta &\leftarrow \theta \cdot (1 - weight\_decay \cdot \min(0.1,\ 100 / T) \cdot (1 - done))
+    \quad \text{not for vectors}
 
 and at the end of a window of :math:`w` steps, with :math:`S` its gradient sum and :math:`S'` that of the window before:
 
@@ -55,8 +57,9 @@ class Constants(NamedTuple):
 FIRST_STEP = 0.06
 LOOSER = 0.3  # power of full_cap_at / T by which the cap of a run of fewer steps is looser
 FALLS_BY = 0.01  # of the length of a direction, a step
-SMALLEST_VECTOR = 0.1  # size of a bias that starts at zero
-DECAY_RATE = 1e-3  # weight decay is that of a learning rate of 1e-3, whatever the gains do
+VECTOR_SIZE = 0.1
+DECAY_OF_A_RUN = 100.0  # what multiplies weight decay over all steps of a long run
+LARGEST_DECAY = 0.1  # what multiplies it in one step
 
 
 class Pace(NamedTuple):
@@ -89,16 +92,20 @@ class Agreement(NamedTuple):
 
 def begin_pace(param: Tensor) -> Tensor:
     """The pace of one tensor that has not moved yet: float32 (6,), in the order of :class:`Pace`."""
-    shape = param.shape
-    smallest = SMALLEST_VECTOR if len(shape) < 2 else 1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:]))
-    values = param.detach()
-    size = (torch.linalg.vector_norm(values, dtype=torch.float32) / math.sqrt(max(1, param.numel()))).clamp_min(
-        smallest
-    )
+    size = size_of(param.detach())
     seen = torch.count_nonzero(param.grad).float() if param.grad is not None else size.new_zeros(())
     seen = torch.where(seen > 0, seen, float(max(1, param.numel())))
     zero = torch.zeros_like(size)
     return torch.stack([size, zero, seen, zero + 1, zero, zero])
+
+
+def size_of(values: Tensor) -> Tensor:
+    """What the steps of a tensor are shares of, float32, 0-dim."""
+    shape = values.shape
+    if len(shape) < 2:
+        return torch.full((), VECTOR_SIZE, dtype=torch.float32, device=values.device)
+    rms = torch.linalg.vector_norm(values, dtype=torch.float32) / math.sqrt(max(1, values.numel()))
+    return rms.clamp_min(1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:])))
 
 
 def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Moment, constants: Constants) -> Pace:
@@ -123,6 +130,11 @@ def decay(moment: Moment, constants: Constants) -> float:
     """What the run's decay leaves of a step: 1 at the first, close to 0 at the last."""
     behind = moment.done * moment.steps_done / (moment.steps_done + 1)
     return (1 - behind) ** (constants.decay * min(1.0, total_steps(moment) / constants.full_decay_at))
+
+
+def decay_rate(moment: Moment) -> float:
+    """What multiplies weight decay in a step."""
+    return min(LARGEST_DECAY, DECAY_OF_A_RUN / total_steps(moment)) * (1 - moment.done)
 
 
 def total_steps(moment: Moment) -> float:

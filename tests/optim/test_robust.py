@@ -21,17 +21,20 @@ def rms(tensor):
 class Oracle:
     """One tensor at a time, in plain numbers, from the formulas of the rule."""
 
-    def __init__(self, params, direction, first_step, total_steps):
+    def __init__(self, params, direction, first_step, total_steps, weight_decay):
+        self.weight_decay = weight_decay
         self.params, self.direction, self.total = params, direction, total_steps
         self.states = [{} for _ in params]
         self.gains, self.clips, self.lengths = [first_step] * len(params), [1.0] * len(params), [0.0] * len(params)
-        self.sizes = [max(rms(p), self.floor(p)) for p in params]
+        self.sizes = [self.size(p) for p in params]
         self.sums, self.previous = [torch.zeros_like(p) for p in params], None
         self.t, self.window_begin, self.window_end = 0, 0, 2
 
     @staticmethod
-    def floor(param):
-        return 0.1 if param.dim() < 2 else 1 / math.sqrt(max(param.shape[:2]) * math.prod(param.shape[2:]))
+    def size(param):
+        if param.dim() < 2:
+            return 0.1
+        return max(rms(param), 1 / math.sqrt(max(param.shape[:2]) * math.prod(param.shape[2:])))
 
     def step(self):
         decay = (1 - self.t / self.total) ** min(1, self.total / 400)
@@ -40,6 +43,8 @@ class Oracle:
         for i, p in enumerate(self.params):
             self.sums[i] += p.grad
             d = self.direction(self.states[i], p.grad, self.t)
+            if p.dim() > 1:
+                p.data *= 1 - self.weight_decay * 0.1 * (1 - self.t / self.total)
             self.lengths[i] = max(rms(d), 0.99 * self.lengths[i] + 0.01 * rms(d))
             self.clips[i] = min(1.0, cap * self.lengths[i] / (self.gains[i] * rms(d)))
             p.data -= decay * self.clips[i] * self.gains[i] * self.sizes[i] * d / self.lengths[i]
@@ -61,8 +66,8 @@ class Oracle:
 @every_member
 def test_matches_the_oracle(member):
     params, twins = make_params(), make_params()
-    optimizer = member.build(params, rule="robust", total_steps=140, weight_decay=0.0)
-    oracle = Oracle(twins, member.direction(), member.active.first_step, 140)
+    optimizer = member.build(params, rule="robust", total_steps=140, weight_decay=0.1)
+    oracle = Oracle(twins, member.direction(), member.active.first_step, 140, weight_decay=0.1)
     rng, twin_rng = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     for _ in range(140):
         set_grads(params, rng)
@@ -233,16 +238,25 @@ def test_the_state_dict_continues_bit_for_bit(member):
     assert all(torch.equal(param, twin) for param, twin in zip(params, twins, strict=True))
 
 
-def test_weight_decay_does_not_depend_on_the_learning_rate():
-    finals = []
-    for lr in (1e-5, 1e-1):
-        param = nn.Parameter(torch.ones(10))
-        optimizer = ActiveAdamW([param], lr=lr, weight_decay=0.1, rule="robust", total_steps=100)
-        for _ in range(100):
-            param.grad = torch.zeros(10)
-            optimizer.step()
-        finals.append(param.detach()[0].item())
-    assert finals[0] == finals[1] < 1
+def left_of_a_weight(lr, total, shape=(5, 2)):
+    """Of 1, after a run in which no gradient holds it."""
+    param = nn.Parameter(torch.ones(shape))
+    optimizer = ActiveAdamW([param], lr=lr, weight_decay=0.01, rule="robust", total_steps=total)
+    for _ in range(total):
+        param.grad = torch.zeros(shape)
+        optimizer.step()
+    return param.detach().flatten()[0].item()
+
+
+def test_weight_decay_depends_neither_on_the_learning_rate_nor_on_the_length_of_a_long_run():
+    assert left_of_a_weight(1e-5, 1000) == left_of_a_weight(1e-1, 1000)
+    assert left_of_a_weight(1e-3, 1000) == pytest.approx(math.exp(-0.5), rel=2e-3)
+    assert left_of_a_weight(1e-3, 4000) == pytest.approx(math.exp(-0.5), rel=2e-3)
+
+
+def test_weight_decay_is_small_in_short_runs_and_spares_vectors():
+    assert left_of_a_weight(1e-3, 40) == pytest.approx(math.exp(-0.02), rel=2e-3)
+    assert left_of_a_weight(1e-3, 1000, shape=(10,)) == 1
 
 
 def test_what_the_rule_needs_is_asked_for():
