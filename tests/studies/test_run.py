@@ -29,9 +29,9 @@ baselines: [prodigy]
 sweeps:
   - {only: [active_adamw, adamw], optimizer.lr: [1e-3, 1e-2]}
   - {only: [sgd], optimizer.lr: [1e28, 1e29, 1e30]}
-seeds: [0, 1, 2, 3]
+seeds: [0, 1]
 """
-NUM_DIGITS = (4 + 3 + 1) * 4
+NUM_DIGITS = (4 + 3 + 1) * 2
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_trials_that_end_badly_do_not_stop_a_study_and_are_shown_for_what_they_a
     folder, _, result = ended
     last = results_of(folder).drop_duplicates("trial", keep="last")
     counts = last.groupby(["workload", "status"]).size().to_dict()
-    assert counts[("digits", "finished")] == 20
-    assert counts[("digits", "diverged")] == 12
+    assert counts[("digits", "finished")] == 10
+    assert counts[("digits", "diverged")] == 6
     assert counts[("huge", "out_of_memory")] == NUM_DIGITS
     assert counts[("gone", "failed")] == NUM_DIGITS
     assert set(last.loc[last["workload"] == "gone", "reason"]) == {"data.path: no such file: gone.npz"}
@@ -110,7 +110,7 @@ def test_a_study_is_a_run_in_mlflow_and_every_trial_one_under_it_found_by_its_ax
     found = client.search_runs(
         [parent.info.experiment_id], f"{where} and params.`optimizer.lr` = '0.01' and params.`optimizer.type` = 'adamw'"
     )
-    assert len(found) == 2 * 4  # of two workloads
+    assert len(found) == 2 * 2  # of two workloads
     (digits, *_) = [run for run in found if run.data.tags["activelr.workload"] == "digits"]
     history = client.get_metric_history(digits.info.run_id, "val/accuracy")
     assert sorted(point.step for point in history) == [0, 1, 2, 3]

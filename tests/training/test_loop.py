@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -114,12 +115,15 @@ MOBILENET = {"type": "torchvision", "name": "mobilenet_v3_small"}
     "changes",
     [
         {"model": {"type": "mlp", "hidden": [32]}},
-        {"model": MOBILENET, "data": {"type": "digits", "image_size": 8}, "global_batch_size": 256},
+        {"model": MOBILENET, "data": {"type": "npz", "path": "images.npz"}, "global_batch_size": 16},
         {"optimizer": {"type": "active_radam"}, "workers": {"num_loader_workers": 1}},
     ],
     ids=["mlp", "batch norm and dropout", "radam and a loader process"],
 )
-def test_a_training_stopped_after_every_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, changes):
+def test_a_training_stopped_after_every_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, monkeypatch, changes):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("images.npz", x=rng.normal(size=(80, 3, 8, 8)).astype(np.float32), y=rng.integers(0, 4, 80))
     job = resolved(small_job(tmp_path, epochs=3, **changes))
     _, history = train(job, tmp_path / "whole")
     assert [train_an_epoch(job, tmp_path / "parts") for _ in range(3)] == [1, 2, 3]
@@ -145,8 +149,6 @@ def test_clipping_bfloat16_and_compile_are_plain_options(tmp_path):
 
 
 def test_language_modelling_and_regression_train(tmp_path):
-    import numpy as np
-
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4)).astype(np.float32)
     np.savez(tmp_path / "regression.npz", x=x, y=x @ np.array([1.0, -2.0, 0.5, 0.0], dtype=np.float32))
