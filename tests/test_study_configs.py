@@ -1,6 +1,9 @@
 """Every study that ships can be planned as it stands, and a trial of its small version runs on generated data."""
 
 import math
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -27,6 +30,15 @@ def data(tmp_path_factory):
     return root_of
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """The folder with the tables that the README's line writes."""
+    folder = tmp_path_factory.mktemp("tables")
+    (line,) = re.findall(r'^\.venv/bin/python -c "(from sklearn.*)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
+    subprocess.run([sys.executable, "-c", line], cwd=folder, check=True)
+    return folder
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_trials_of_a_study_are_jobs(path):
     study, _ = read_study(path)
@@ -37,7 +49,8 @@ def test_the_trials_of_a_study_are_jobs(path):
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_trial_of_the_small_version_runs(path, data, tmp_path):
+def test_a_trial_of_the_small_version_runs(path, data, tables, tmp_path, monkeypatch):
+    monkeypatch.chdir(tables)
     small, _ = read_study(path, ["preset=smoke"])
     roots = []
     for name, workload in small.workloads.items():

@@ -5,7 +5,7 @@ with the base optimizer's direction :math:`d`, :math:`done` the share of a run o
 :math:`rms` the root of the mean square over the elements that gradients have reached:
 
 .. math::
-    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; of vectors } 0.1 \\
+    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; for vectors } \max(rms(\theta_0),\ 0.1) \\
     length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
     cap &= 0.1 \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ done / 0.2) \\
     clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))) \\
@@ -57,7 +57,7 @@ class Constants(NamedTuple):
 FIRST_STEP = 0.06
 LOOSER = 0.3  # power of full_cap_at / T by which the cap of a run of fewer steps is looser
 FALLS_BY = 0.01  # of the length of a direction, a step
-VECTOR_SIZE = 0.1
+SMALLEST_VECTOR = 0.1  # size of a bias that starts at zero
 DECAY_OF_A_RUN = 100.0  # what multiplies weight decay over all steps of a long run
 LARGEST_DECAY = 0.1  # what multiplies it in one step
 
@@ -102,10 +102,9 @@ def begin_pace(param: Tensor) -> Tensor:
 def size_of(values: Tensor) -> Tensor:
     """What the steps of a tensor are shares of, float32, 0-dim."""
     shape = values.shape
-    if len(shape) < 2:
-        return torch.full((), VECTOR_SIZE, dtype=torch.float32, device=values.device)
+    smallest = SMALLEST_VECTOR if len(shape) < 2 else 1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:]))
     rms = torch.linalg.vector_norm(values, dtype=torch.float32) / math.sqrt(max(1, values.numel()))
-    return rms.clamp_min(1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:])))
+    return rms.clamp_min(smallest)
 
 
 def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Moment, constants: Constants) -> Pace:

@@ -3,7 +3,9 @@
 import importlib
 import math
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from typing import Any
 
 import torch
@@ -94,8 +96,9 @@ def gain_histogram(optimizer: torch.optim.Optimizer) -> list[int]:
 
 
 def _build_peer(module: str, name: str, params: Any, **options: Any) -> torch.optim.Optimizer:
-    """An optimizer of the extra ``peers``, imported when it is built."""
-    return getattr(importlib.import_module(module), name)(params, **options)
+    """An optimizer of the extra ``peers``, imported when it is built. What it prints of its options goes nowhere."""
+    with redirect_stdout(StringIO()):
+        return getattr(importlib.import_module(module), name)(params, **options)
 
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

@@ -33,7 +33,7 @@ class Oracle:
     @staticmethod
     def size(param):
         if param.dim() < 2:
-            return 0.1
+            return max(rms(param), 0.1)
         return max(rms(param), 1 / math.sqrt(max(param.shape[:2]) * math.prod(param.shape[2:])))
 
     def step(self):
