@@ -5,7 +5,7 @@ with the base optimizer's direction :math:`d`, :math:`done` the share of a run o
 :math:`rms` the root of the mean square over the elements that gradients have reached:
 
 .. math::
-    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its first step; for vectors } \max(rms(\theta_0),\ 0.1) \\
+    size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its start; vectors: } \max(rms(\theta_0),\ 0.1) \\
     length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
     cap &= 0.1 \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ done / 0.2) \\
     clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))) \\
