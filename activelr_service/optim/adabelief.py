@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.base import ActiveOptimizer, count_step
-from activelr_service.optim.radam import divide_rectified_, rectified_scale
+from activelr_service.optim.radam import divide_rectified_, rectified_scales
 from activelr_service.optim.sums import State
 
 
@@ -69,7 +69,6 @@ class ActiveBelief(ActiveOptimizer):
         torch._foreach_addcmul_(exp_avg_vars, residuals, residuals, value=1 - beta2)
         torch._foreach_add_(exp_avg_vars, group["eps"])
         updates = list(torch._foreach_div(exp_avgs, [1 - beta1**step for step in steps]))
-        divide_rectified_(
-            updates, exp_avg_vars, [rectified_scale(step, beta2, threshold=5) for step in steps], group["eps"]
-        )
+        scales = rectified_scales(states, steps, beta2, threshold=5)
+        divide_rectified_(updates, exp_avg_vars, scales, group["eps"])
         return updates

@@ -190,6 +190,13 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             group["steps_since_epoch_end"] = 0
 
+    def set_constants(self, constants: robust.Constants) -> None:
+        """Replace the robust rule's constants before the first step."""
+        self.constants = constants
+        if self.rule == "robust":
+            for group in self.param_groups:
+                group["window_end"] = robust.next_window_end(0, constants)
+
     def is_window_over(self) -> bool:
         """Whether the robust rule has a window to end: a matter of the number of steps, so the same on every rank."""
         group = self.param_groups[0]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from activelr_service.optim import robust
 from activelr_service.optim.base import ActiveOptimizer, count_step
 from activelr_service.optim.sums import State
 
@@ -68,9 +69,19 @@ class ActiveRAdam(ActiveOptimizer):
         torch._foreach_mul_(exp_avg_sqs, beta2)
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, value=1 - beta2)
         updates = list(torch._foreach_div(exp_avgs, [1 - beta1**step for step in steps]))
-        scales = [rectified_scale(step, beta2, threshold=math.nextafter(5, 6)) for step in steps]
+        scales = rectified_scales(states, steps, beta2, threshold=math.nextafter(5, 6))
         divide_rectified_(updates, exp_avg_sqs, scales, group["eps"])
         return updates
+
+
+def rectified_scales(states: list[State], steps: list[float], beta2: float, threshold: float) -> list[float | None]:
+    """:func:`rectified_scale` of each tensor. At the first that there is, the robust rule forgets the length of the
+    directions so far, which were gradients, of any scale."""
+    scales = [rectified_scale(step, beta2, threshold) for step in steps]
+    for state, step, scale in zip(states, steps, scales, strict=True):
+        if "pace" in state and scale is not None and rectified_scale(step - 1, beta2, threshold) is None:
+            state["pace"][robust.Pace._fields.index("length")] = 0.0
+    return scales
 
 
 def rectified_scale(step: float, beta2: float, threshold: float) -> float | None:

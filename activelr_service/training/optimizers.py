@@ -28,7 +28,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
     if isinstance(config, ActiveOptimizerConfig) and isinstance(optimizer, optim.ActiveOptimizer):
-        optimizer.constants = optim.Constants(**config.constants.model_dump())
+        optimizer.set_constants(optim.Constants(**config.constants.model_dump()))
     return optimizer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from activelr_service.optim import ActiveAdamW, ActiveSGD, robust
+from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD, robust
 from tests.optim.test_family import MEMBERS, make_params, set_grads
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.active.__name__)
@@ -21,8 +21,9 @@ def rms(tensor):
 class Oracle:
     """One tensor at a time, in plain numbers, from the formulas of the rule."""
 
-    def __init__(self, params, direction, first_step, total_steps, weight_decay):
+    def __init__(self, params, direction, first_step, total_steps, weight_decay, rectified_at):
         self.weight_decay = weight_decay
+        self.rectified_at = rectified_at
         self.params, self.direction, self.total = params, direction, total_steps
         self.states = [{} for _ in params]
         self.gains, self.clips, self.lengths = [first_step] * len(params), [1.0] * len(params), [0.0] * len(params)
@@ -43,6 +44,8 @@ class Oracle:
         for i, p in enumerate(self.params):
             self.sums[i] += p.grad
             d = self.direction(self.states[i], p.grad, self.t)
+            if self.t == self.rectified_at:
+                self.lengths[i] = 0.0
             if p.dim() > 1:
                 p.data *= 1 - self.weight_decay * 0.1 * (1 - self.t / self.total)
             self.lengths[i] = max(rms(d), 0.99 * self.lengths[i] + 0.01 * rms(d))
@@ -67,7 +70,8 @@ class Oracle:
 def test_matches_the_oracle(member):
     params, twins = make_params(), make_params()
     optimizer = member.build(params, rule="robust", total_steps=140, weight_decay=0.1)
-    oracle = Oracle(twins, member.direction(), member.active.first_step, 140, weight_decay=0.1)
+    rectified_at = 6 if member.active in (ActiveRAdam, ActiveBelief) else None
+    oracle = Oracle(twins, member.direction(), member.active.first_step, 140, 0.1, rectified_at)
     rng, twin_rng = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     for _ in range(140):
         set_grads(params, rng)
@@ -92,6 +96,23 @@ def test_the_initial_learning_rate_cancels(member):
         finals.append(torch.cat([param.detach().flatten() for param in params]))
     assert torch.allclose(finals[0], finals[1], atol=1e-5)
     assert torch.allclose(finals[1], finals[2], atol=1e-5)
+
+
+@every_member
+def test_the_scale_of_the_loss_cancels(member):
+    finals = []
+    for scale in (1e-2, 1.0, 1e4):
+        params = make_params()
+        optimizer = member.build(params, rule="robust", total_steps=60)
+        rng = torch.Generator().manual_seed(1)
+        for _ in range(60):
+            set_grads(params, rng)
+            for param in params:
+                param.grad *= scale
+            optimizer.step()
+        finals.append(torch.cat([param.detach().flatten() for param in params]))
+    assert torch.allclose(finals[0], finals[1], rtol=1e-2, atol=1e-4)
+    assert torch.allclose(finals[1], finals[2], rtol=1e-2, atol=1e-4)
 
 
 def test_a_window_lasts_two_steps_or_a_fifth_of_those_done():
