@@ -91,7 +91,8 @@ class BatchSizeChoice:
     """A batch size that was chosen, and why. It is that of any number of workers, who share it by :meth:`complete`.
 
     ``grad_accum_steps`` is the job's, None to derive it; ``largest_micro_batch_size`` is what fits into the memory of a
-    worker; ``num_train`` the rows there are; ``tried`` the sizes that were measured, in order.
+    worker, ``smallest_micro_batch_size`` what the model can be trained with; ``num_train`` the rows there are; ``tried``
+    the sizes that were measured, in order.
     """
 
     global_batch_size: int
@@ -100,6 +101,7 @@ class BatchSizeChoice:
     num_train: int
     reason: str
     tried: tuple[Tried, ...] = ()
+    smallest_micro_batch_size: int = 1
 
     def complete(self, job: TrainJob) -> TrainJob:
         """The job with its batch size and accumulation steps, for the workers it has."""
@@ -116,7 +118,8 @@ class BatchSizeChoice:
 
     def _rows_each(self, parts: int) -> int:
         """Of the multiple of ``parts`` that is nearest to the batch size: the rows of each."""
-        return max(1, min(round(self.global_batch_size / parts), self.num_train // parts))
+        rows = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
+        return max(1, min(rows, self.num_train // parts))
 
     def _share(self, parts: int) -> int:
         return parts * min(self._rows_each(parts), self.largest_micro_batch_size)
@@ -129,7 +132,11 @@ class BatchSizeChoice:
         if job.global_batch_size == self.global_batch_size:
             return self.reason
         parts = f"{job.workers.num_workers} workers x {job.grad_accum_steps} accumulation steps"
-        return f"{self.reason}; {self.global_batch_size} shared by {parts}"
+        if self.grad_accum_steps is not None and job.micro_batch_size() == self.largest_micro_batch_size:
+            fit = f"as many rows as fit for {parts}, which the job gives"
+            return f"{fit}; without them {self.global_batch_size}: {self.reason}"
+        least = f" of at least {self.smallest_micro_batch_size} rows" if self.smallest_micro_batch_size > 1 else ""
+        return f"{self.reason}; {self.global_batch_size} shared by {parts}{least}"
 
 
 def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:

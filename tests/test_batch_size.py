@@ -92,6 +92,13 @@ def test_any_number_of_workers_shares_the_same_batch_and_accumulates_what_does_n
     assert found == {1: (64, 4, 16), 2: (64, 2, 16), 4: (64, 1, 16), 8: (64, 1, 8), 64: (64, 1, 1)}
 
 
+def test_a_model_that_needs_two_rows_at_a_time_has_them_on_any_number_of_workers_and_that_is_said():
+    choice = BatchSizeChoice(8, None, 8, num_train=1437, reason="measured", smallest_micro_batch_size=2)
+    assert {n: shared(choice, n) for n in (2, 4, 8)} == {2: (8, 1, 4), 4: (8, 1, 2), 8: (16, 1, 2)}
+    job = choice.complete(small_job("runs", workers={"num_workers": 8}))
+    assert choice.explain(job) == "measured; 8 shared by 8 workers x 1 accumulation steps of at least 2 rows"
+
+
 def test_workers_that_do_not_divide_it_take_the_nearest_batch_they_can_share_and_say_so():
     choice = BatchSizeChoice(64, None, largest_micro_batch_size=64, num_train=1437, reason="measured")
     assert shared(choice, 3) == (63, 1, 21)
@@ -104,7 +111,12 @@ def test_workers_that_do_not_divide_it_take_the_nearest_batch_they_can_share_and
 def test_accumulation_steps_of_the_job_are_kept_and_no_more_rows_taken_than_fit():
     choice = BatchSizeChoice(64, 4, largest_micro_batch_size=64, num_train=1437, reason="measured")
     assert shared(choice, 2) == (64, 4, 8)
-    assert shared(BatchSizeChoice(64, 2, 8, 1437, "measured"), 2) == (32, 2, 8)
+    tight = BatchSizeChoice(64, 2, 8, 1437, "measured")
+    assert shared(tight, 2) == (32, 2, 8)
+    explained = tight.explain(tight.complete(small_job("runs", workers={"num_workers": 2})))
+    assert explained == (
+        "as many rows as fit for 2 workers x 2 accumulation steps, which the job gives; without them 64: measured"
+    )
 
 
 def test_where_nothing_is_measured_a_job_takes_its_limit_and_one_that_gives_a_batch_keeps_it():

@@ -1,7 +1,9 @@
 """What a run chose by itself, and how it moved, as text."""
 
+import math
+
 from activelr_service.batch_size import read_choice
-from activelr_service.config.optimizer import ActiveOptimizerConfig
+from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
 from activelr_service.driver.batch_size import describe_choice
 from activelr_service.record import Record, pace_groups, pace_series, read_journal
 from activelr_service.runs import Run
@@ -14,13 +16,13 @@ def explain_run(run: Run) -> list[str]:
     history = read_journal(run.journal)
     optimizer = run.job().optimizer
     rule = f", {optimizer.rule} rule" if isinstance(optimizer, ActiveOptimizerConfig) else ""
-    lines = [f"run {run.label}: {optimizer.type}{rule}; {run.status()}, {len(history)} epochs trained"]
+    lines = [f"run {run.label}: {optimizer.type}{rule}; {run.status()}, epochs trained: {len(history)}"]
     lines += ["", "chosen", *(f"  {line}" for line in _explain_choices(run))]
     if not history:
         return [*lines, "", "no epoch has ended yet: there is nothing to say of the steps"]
     if pace_groups(history):
         return [*lines, "", *_explain_pace(history)]
-    return [*lines, "", *_explain_gains(history)]
+    return [*lines, "", *_explain_gains(optimizer, history)]
 
 
 def _explain_choices(run: Run) -> list[str]:
@@ -45,7 +47,7 @@ def _explain_pace(history: list[Record]) -> list[str]:
     for group in groups:
         steps, rates = (dict(pace_series(history, field, group)) for field in ("step", "rate"))
         cells = [f"{steps[epoch]:>9.3%}" for epoch in epochs] + [f"{rates[epoch]:>9.2e}" for epoch in epochs]
-        shares = [f"{_mean(history, field, group):>{size}.0%}" for field, size in (("agreeing", 11), ("capped", 6))]
+        shares = [_percent(_mean(history, field, group), size) for field, size in (("agreeing", 11), ("capped", 6))]
         lines.append("  " + "  ".join([f"{group:<{width}}", *cells, *shares]))
     return [*lines, "", *_summarize_pace(history, groups)]
 
@@ -62,15 +64,29 @@ def _summarize_pace(history: list[Record], groups: list[str]) -> list[str]:
     return lines
 
 
-def _explain_gains(history: list[Record]) -> list[str]:
+def _explain_gains(optimizer: OptimizerConfig, history: list[Record]) -> list[str]:
     names = ("optim/gain_mean", "optim/gain_q05", "optim/gain_q95", "optim/share_grew")
     if names[0] not in history[-1].metrics:
-        return ["this optimizer keeps the learning rate it was given"]
+        return [describe_lr(optimizer)]
     lines = ["gains on the learning rate", "  epoch    mean     5 %    95 %  signs kept"]
     for index in sorted({0, (len(history) - 1) // 2, len(history) - 1}):
         mean, low, high, kept = (history[index].metrics.get(name, float("nan")) for name in names)
         lines.append(f"  {history[index].epoch:>5}  {mean:>6.3f}  {low:>6.3f}  {high:>6.3f}  {kept:>10.0%}")
     return lines
+
+
+def describe_lr(optimizer: OptimizerConfig) -> str:
+    """What an optimizer without gains does about its learning rate."""
+    if optimizer.type not in {"sgd", "adamw", "radam", "adabelief", "schedule_free_adamw"}:
+        return "this optimizer finds the lengths of its steps by itself and keeps no record of them"
+    if optimizer.schedule != "constant":
+        return f"this optimizer follows the schedule {optimizer.schedule} of the learning rate it was given"
+    return "this optimizer keeps the learning rate it was given"
+
+
+def _percent(share: float, width: int) -> str:
+    """A dash for what no window has said yet."""
+    return f"{'-':>{width}}" if math.isnan(share) else f"{share:>{width}.0%}"
 
 
 def _mean(history: list[Record], field: str, group: str) -> float:

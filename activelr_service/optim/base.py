@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim import robust
+from activelr_service.optim.checks import check_options, check_progress, check_real, check_rule, dense_grad
 from activelr_service.optim.stats import gain_histogram, gain_stats, pace_stats
 from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat
 
 FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
-RULES = ("paper", "robust")
-
+COUNTERS = ("steps_since_epoch_end", "steps_done", "window_begin", "window_end")  # of all groups together
+SETTINGS = ("steps_per_epoch", "rule", "total_steps", "constants", "progress")
 
 Closure = Callable[[], Any]
 
@@ -31,9 +32,9 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
     ``rule="robust"`` (:mod:`~activelr_service.optim.robust`) keeps one gain per tensor instead, a 0-dim ``gain`` that is the
     share of its size that a step moves it, and moves it at the ends of windows of its own. ``lr`` has no effect under it. It
-    needs to know how much of the run is behind: from ``total_steps``, or from who sets :attr:`progress` before every step
-    and calls :meth:`end_window` when :meth:`is_window_over`. Beside the gain it keeps ``pace`` and ``window``, six and
-    three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`,
+    needs to know how much of the run is behind: from ``total_steps``, or from who sets :attr:`progress` before every step,
+    to the share that is done after it, and calls :meth:`end_window` when :meth:`is_window_over`. Beside the gain it keeps
+    ``pace`` and ``window``, six and three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`,
     :class:`~activelr_service.optim.sums.WindowStats`).
     """
 
@@ -48,11 +49,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         total_steps: int | None = None,
     ) -> None:
         check_options(defaults)
-        for name, value in (("steps_per_epoch", steps_per_epoch), ("total_steps", total_steps)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {value}")
-        if rule not in RULES:
-            raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+        check_rule(rule, steps_per_epoch, total_steps)
         self.steps_per_epoch = steps_per_epoch
         self.rule = rule
         self.total_steps = total_steps
@@ -77,13 +74,11 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
-        check_options(self.param_groups[-1])
-        for param in self.param_groups[-1]["params"]:
-            if param.is_complex():
-                raise ValueError(
-                    f"{type(self).__name__} does not support complex parameters (shape {tuple(param.shape)}); "
-                    "optimize torch.view_as_real(parameter) instead"
-                )
+        first, new = self.param_groups[0], self.param_groups[-1]
+        new.update({name: first[name] for name in COUNTERS if name in first})
+        check_options(new)
+        for param in new["params"]:
+            check_real(param, type(self).__name__)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
@@ -106,7 +101,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         return loss
 
     def _step_group(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads = [self._dense_grad(param) for param in params]
+        grads = [dense_grad(param, type(self).__name__) for param in params]
         states = [self._state_of(param, group) for param in params]
         torch._foreach_add_([state["grad_sum"] for state in states], grads)
         if group["maximize"]:
@@ -149,19 +144,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def _done(self, group: dict[str, Any]) -> float:
         """The share of the run that is behind when this step is taken."""
         if self.progress is not None:
-            return self.progress
+            return check_progress(self.progress)
         if self.total_steps is None:
             raise RuntimeError("the robust rule needs total_steps, or progress to be set before every step")
         return min(1.0, (group["steps_done"] + 1) / self.total_steps)
-
-    def _dense_grad(self, param: Tensor) -> Tensor:
-        assert param.grad is not None
-        if param.grad.layout != torch.strided:
-            raise RuntimeError(
-                f"{type(self).__name__} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
-                "create the embedding with sparse=False"
-            )
-        return param.grad
 
     def _state_of(self, param: Tensor, group: dict[str, Any]) -> State:
         state = self.state[param]
@@ -224,8 +210,15 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             reduce_flat([state["grad_sum"] for state, _ in entries], reduce)
         return entries
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in SETTINGS}}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but gains and sums stay float32, where torch would cast them to the dtype of the parameter."""
+        """As torch's, but gains and sums stay float32, where torch would cast them to the dtype of the parameter. Raises
+        ``ValueError`` for the state of another rule."""
+        rule = "robust" if "steps_done" in state_dict["param_groups"][0] else "paper"
+        if rule != self.rule:
+            raise ValueError(f"this state is of the {rule} rule, the optimizer follows the {self.rule} rule")
         super().load_state_dict(state_dict)
         saved_ids = (index for group in state_dict["param_groups"] for index in group["params"])
         params = (param for group in self.param_groups for param in group["params"])
@@ -245,18 +238,6 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def gain_histogram(self, edges: list[float]) -> list[int]:
         """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronisation a call."""
         return gain_histogram(self, edges)
-
-
-def check_options(options: dict[str, Any]) -> None:
-    """Raise ``ValueError`` naming the first option of a parameter group that is out of range."""
-    for name in ("lr", "eps", "weight_decay", "momentum", "gain_increment"):
-        if name in options and not options[name] >= 0:
-            raise ValueError(f"{name} must be at least 0, got {options[name]}")
-    if not 0 < options["gain_decay"] <= 1:
-        raise ValueError(f"gain_decay must be above 0 and at most 1, got {options['gain_decay']}")
-    for beta in options.get("betas", ()):
-        if not 0 <= beta < 1:
-            raise ValueError(f"betas must lie in [0, 1), got {options['betas']}")
 
 
 def count_step(states: list[State]) -> list[float]:

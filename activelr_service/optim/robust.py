@@ -1,22 +1,25 @@
 r"""The robust rule: a gain per tensor, set by a control loop on the agreement of successive gradient sums.
 
 Pure functions on tensors and numbers; who calls them, and when, is decided elsewhere. For every tensor :math:`\theta`
-with the base optimizer's direction :math:`d`, :math:`done` the share of a run of :math:`T` steps that is behind and
-:math:`rms` the root of the mean square over the elements that gradients have reached:
+with the base optimizer's direction :math:`d`, :math:`before` and :math:`done` the shares of a run of :math:`T` steps that
+are behind before and after the step, and :math:`rms` the root of the mean square (of :math:`d`, over the elements that
+gradients have reached):
 
 .. math::
     size &= \max(rms(\theta_0),\ 1 / \sqrt{fan}) \quad \text{once, at its start; vectors: } \max(rms(\theta_0),\ 0.1) \\
     length &\leftarrow \max(rms(d),\ 0.99\, length + 0.01\, rms(d)) \\
     cap &= 0.1 \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ done / 0.2) \\
     clip &= \min(1,\ cap \cdot length / (gain \cdot rms(d))) \\
-    \theta &\leftarrow \theta - (1 - done)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length \\
-    \theta &\leftarrow \theta \cdot (1 - weight\_decay \cdot \min(0.1,\ 100 / T) \cdot (1 - done))
-    \quad \text{not for vectors}
+    \theta &\leftarrow \theta \cdot (1 - weight\_decay \cdot \min(0.1,\ 100 / T) \cdot (1 - done)) \quad
+    \text{but not vectors} \\
+    \theta &\leftarrow \theta - (1 - before)^{\min(1, T / 400)} \cdot clip \cdot gain \cdot size \cdot d / length
 
 and at the end of a window of :math:`w` steps, with :math:`S` its gradient sum and :math:`S'` that of the window before:
 
 .. math::
     gain \leftarrow gain \cdot clip \cdot \exp(\min(1, w / 20) \cdot (\cos(S, S') + 0.2))
+
+A window that begins after :math:`n` steps has :math:`\max(2, \lfloor n / 5 \rfloor)`.
 
 So a gain is the share of its tensor's size that a step moves it: the learning rate cancels, and so does the scale of the
 loss. It starts at 0.06, or 0.015 for SGD, whose directions have fewer dimensions. The cosine is the agreement of signs that
@@ -30,6 +33,7 @@ gain less, since momentum answers later than they end. Runs of few steps decay l
 of way, not of rest.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -102,15 +106,21 @@ def begin_pace(param: Tensor) -> Tensor:
 def size_of(values: Tensor) -> Tensor:
     """What the steps of a tensor are shares of, float32, 0-dim."""
     shape = values.shape
-    smallest = SMALLEST_VECTOR if len(shape) < 2 else 1 / math.sqrt(max(shape[:2]) * math.prod(shape[2:]))
-    rms = torch.linalg.vector_norm(values, dtype=torch.float32) / math.sqrt(max(1, values.numel()))
-    return rms.clamp_min(smallest)
+    smallest = SMALLEST_VECTOR if len(shape) < 2 else 1 / math.sqrt(max(1, max(shape[:2]) * math.prod(shape[2:])))
+    rms = torch.linalg.vector_norm(values, dtype=wide(values.dtype)) / math.sqrt(max(1, values.numel()))
+    return rms.float().clamp_min(smallest)
+
+
+def wide(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype in which a norm of these is taken: float32 or wider."""
+    return functools.reduce(torch.promote_types, dtypes, torch.float32)
 
 
 def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Moment, constants: Constants) -> Pace:
     """How far each of n tensors goes along its direction: the new pace, whose ``rate`` multiplies the direction. ``gain``:
     float32 (n,). No host synchronisation."""
-    now = torch.stack(torch._foreach_norm(directions, 2, torch.float32)) / pace.seen.sqrt()
+    norms = torch._foreach_norm(directions, 2, wide(*(direction.dtype for direction in directions)))
+    now = torch.stack(norms).float() / pace.seen.sqrt()
     length = torch.maximum(now, torch.lerp(pace.length, now, FALLS_BY))
     share = gain * now / length.clamp_min(1e-30)
     clip = (largest_step(moment, constants) / share.clamp_min(1e-30)).clamp_max(1.0)

@@ -1,5 +1,6 @@
 """From a resolved job to the objects that train it: model, optimizer, loaders."""
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +44,7 @@ class Training:
 def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
     """Build everything for this rank of a resolved job; the same random weights on every rank."""
     assert job.task is not None
+    assert info.num_val is not None
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task)
@@ -64,7 +66,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         train_loader=train_loader,
         val_loader=val_loader,
         steps_per_epoch=steps_per_epoch,
-        progress=Progress(job, steps_per_epoch, len(val_loader) / accum_steps, device),
+        progress=Progress(job, steps_per_epoch, most_batches(info.num_val, job) / accum_steps, device),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
     )
@@ -91,6 +93,11 @@ def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[Data
     generator = torch.Generator()
     train_loader = DataLoader(train, sampler=sampler, drop_last=True, generator=generator, **common)
     return train_loader, DataLoader(Subset(val, range(rank, len(val), world_size)), **common)
+
+
+def most_batches(num_rows: int, job: TrainJob) -> int:
+    """The batches of the rank that has most of ``num_rows`` shared rows: the same number on every rank."""
+    return math.ceil(math.ceil(num_rows / distributed.world_size()) / job.micro_batch_size())
 
 
 def seed_everything(*keys: int) -> None:

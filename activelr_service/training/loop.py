@@ -139,9 +139,15 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     if "first_bad_step" in sums:
         raise NonFiniteLossError(
             f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
-            "data for extreme values, or set clip_grad_norm or a smaller optimizer.lr"
+            f"data for extreme values, or set {' or '.join(what_calms(training))}"
         )
     return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
+
+
+def what_calms(training: Training) -> list[str]:
+    """The settings that keep a loss finite: the robust rule has no learning rate."""
+    is_robust = isinstance(training.optimizer, ActiveOptimizer) and training.optimizer.rule == "robust"
+    return ["clip_grad_norm"] if is_robust else ["clip_grad_norm", "a smaller optimizer.lr"]
 
 
 def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from activelr_service.training import distributed
 
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory")
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory", "status_alloc_failed")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,6 +6,7 @@ waiting for one that failed.
 """
 
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from activelr_service.batch_size import (
     RISE_WANTED,
@@ -70,13 +73,15 @@ def probe(job: TrainJob, info: DataInfo, device: torch.device) -> BatchSizeChoic
         "global_batch_size": distributed.world_size() * accum_steps,
         "grad_accum_steps": accum_steps,
     }
-    found = Probe(build_training(job.model_copy(update=sizes), info, device), limit).measure()
+    measuring = Probe(build_training(job.model_copy(update=sizes), info, device), limit)
+    found, smallest = measuring.measure(), measuring.smallest
+    del measuring
     MemoryMeter(device).free()
     if job.compile:
         torch.compiler.reset()  # what was compiled for many sizes is not what would be for one
     size, reason = choose(found, limit_in_time(limit, found, job, info.num_train))
     largest = max(tried.micro_batch_size for tried in found.tried if tried.fits)
-    return BatchSizeChoice(size, job.grad_accum_steps, largest, info.num_train, reason, found.tried)
+    return BatchSizeChoice(size, job.grad_accum_steps, largest, info.num_train, reason, found.tried, smallest)
 
 
 class Agreed(NamedTuple):
@@ -99,10 +104,12 @@ class Probe:
         self.agreed = torch.zeros(4, dtype=torch.float64, device=training.device)
         self.indices = iter(training.train_loader.sampler)
         self.rows: list[Any] = []
+        self.has_worked = False  # a smaller size
+        self.smallest = smallest_micro_batch_size(training.model)
         training.replica.train()
         set_training(training.optimizer, True)
         for group in training.optimizer.param_groups:
-            group["lr"] = 0.0  # weights that ran away could not be measured
+            group["lr"] = 0.0  # where there is one: weights that ran away could not be measured
 
     def measure(self) -> Found:
         """Try sizes, from small to large, until something stops it."""
@@ -113,11 +120,11 @@ class Probe:
             went = self.attempt(partial(self.time_passes, size))
             tried.append(describe(size, went, step_seconds))
             if not any(one.fits for one in tried):
-                size = halve(size)
+                size = self.halve(size)
             elif reason := self.why_stop(tried, idle, went.elapsed):
                 return Found(tuple(tried), reason, step_seconds)
             else:
-                size *= 2
+                self.has_worked, size = True, 2 * size
 
     def why_stop(self, tried: list[Tried], idle: float, elapsed: float) -> str | None:
         """Why no larger size is tried than the last; ``idle`` is the memory that no rows take."""
@@ -138,7 +145,7 @@ class Probe:
         a step."""
         size = min(SMALLEST_BATCH, self.limit.batch_size)
         while (went := self.attempt(partial(self.take_steps, size))).failed:
-            size = halve(size)
+            size = self.halve(size)
         return size, went.seconds
 
     def attempt(self, work: Callable[[], tuple[float, float]]) -> Agreed:
@@ -147,9 +154,11 @@ class Probe:
         try:
             seconds, memory = work()
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+            if not (is_out_of_memory(error) or (self.has_worked and isinstance(error, RuntimeError))):
+                raise  # a smaller size has not worked either: it is not the size
             failed = True
+            if not is_out_of_memory(error):
+                logging.getLogger(__name__).warning("a batch of this size fails, a smaller one is taken: %s", error)
         self.training.optimizer.zero_grad()
         self.meter.free()
         mine = [float(failed), seconds, memory, time.monotonic() - self.start]
@@ -207,6 +216,12 @@ class Probe:
         with autocast(self.training.device, self.training.job.precision):
             return self.training.task.step(self.training.model, batch)[0]
 
+    def halve(self, size: int) -> int:
+        if size <= self.smallest:
+            rows = "one row fits" if self.smallest == 1 else f"{self.smallest} rows fit"
+            raise torch.OutOfMemoryError(f"not even {rows} into the memory of a worker; use a smaller model")
+        return size // 2
+
     def now(self) -> float:
         if self.training.device.type == "cuda":
             torch.cuda.synchronize(self.training.device)
@@ -228,7 +243,6 @@ def describe(size: int, went: Agreed, step_seconds: float) -> Tried:
     return Tried(size, size / (went.seconds + step_seconds), went.memory, fits)
 
 
-def halve(size: int) -> int:
-    if size == 1:
-        raise torch.OutOfMemoryError("not even one row fits into the memory of a worker; use a smaller model")
-    return size // 2
+def smallest_micro_batch_size(model: nn.Module) -> int:
+    """Batch normalisation has nothing to normalise over in one row."""
+    return 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1

@@ -291,6 +291,71 @@ def test_what_the_rule_needs_is_asked_for():
         ActiveSGD([param], rule="robust").step()
 
 
+@pytest.mark.parametrize("progress", [0.0, -0.1, 1.5])
+def test_a_progress_at_which_no_step_could_move_is_refused(progress):
+    param = nn.Parameter(torch.ones(2))
+    param.grad = torch.ones(2)
+    optimizer = ActiveAdamW([param], rule="robust")
+    optimizer.progress = progress
+    with pytest.raises(ValueError, match=r"in \(0, 1\], got .*\(n \+ 1\) / total_steps"):
+        optimizer.step()
+
+
+def test_a_group_added_later_is_as_far_in_the_run_as_the_others():
+    first, second = (nn.Parameter(torch.ones(4, 4)) for _ in range(2))
+    optimizer = ActiveAdamW([first], rule="robust", total_steps=100)
+    for step in range(100):
+        if step == 50:
+            optimizer.add_param_group({"params": [second]})
+        first.grad = second.grad = torch.ones(4, 4)
+        before = second.detach().clone()
+        optimizer.step()
+    assert optimizer.param_groups[1]["steps_done"] == 100
+    assert (before - second).abs().max() < 0.05, "the last steps of a run are short"
+
+
+def test_a_copy_goes_on_as_the_original_would():
+    param = nn.Parameter(torch.randn(5, 4))
+    optimizer = ActiveAdamW([param], rule="robust", total_steps=20)
+    for _ in range(10):
+        param.grad = torch.ones(5, 4)
+        optimizer.step()
+    twin = copy.deepcopy(optimizer)
+    (twin_param,) = twin.param_groups[0]["params"]
+    for one, owner in ((param, optimizer), (twin_param, twin)):
+        one.grad = torch.ones(5, 4)
+        owner.step()
+    assert torch.equal(param, twin_param)
+
+
+def test_the_state_of_another_rule_is_refused():
+    param = nn.Parameter(torch.ones(2))
+    robust_optimizer, paper = ActiveAdamW([param], rule="robust", total_steps=9), ActiveAdamW([param])
+    with pytest.raises(ValueError, match="this state is of the paper rule, the optimizer follows the robust rule"):
+        robust_optimizer.load_state_dict(paper.state_dict())
+    with pytest.raises(ValueError, match="of the robust rule"):
+        paper.load_state_dict(robust_optimizer.state_dict())
+
+
+def test_any_floating_dtype_and_any_shape_takes_a_step():
+    shapes = [(), (3,), (0,), (4, 3), (0, 0), (3, 3, 0), (2, 3, 3, 3)]
+    for dtype in (torch.float64, torch.bfloat16, torch.float16):
+        params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in shapes]
+        optimizer = ActiveSGD(params, rule="robust", total_steps=4)
+        for _ in range(4):
+            for param in params:
+                param.grad = torch.ones_like(param)
+            optimizer.step()
+        assert all(param.isfinite().all() and param.dtype == dtype for param in params)
+        assert all((param < 1).all() for param in params)
+
+
+def test_constants_of_another_study_hold_from_the_first_window_on():
+    optimizer = ActiveSGD([nn.Parameter(torch.ones(2))], rule="robust", total_steps=100)
+    optimizer.set_constants(robust.Constants(window_growth=0.0, smallest_window=20))
+    assert optimizer.param_groups[0]["window_end"] == 20
+
+
 def test_the_state_says_what_the_rule_did_in_its_last_window():
     param = nn.Parameter(torch.randn(20, 10))
     optimizer = ActiveSGD([param], rule="robust", total_steps=400)

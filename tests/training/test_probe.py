@@ -27,13 +27,13 @@ import torch.distributed as dist
 class Tight(torch.nn.Module):
     '''Rank 1 has memory for so many rows at a time, the others for any number.'''
 
-    def __init__(self, most):
+    def __init__(self, most, error="CUDA out of memory"):
         super().__init__()
-        self.most, self.linear = most, torch.nn.Linear(4, 3)
+        self.most, self.error, self.linear = most, error, torch.nn.Linear(4, 3)
 
     def forward(self, x):
         if dist.get_rank() == 1 and self.training and len(x) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise RuntimeError(self.error)
         return self.linear(x)
 
 def norm_and_dropout():
@@ -120,7 +120,8 @@ def two_ranks(package, tmp_path_factory):
     (folder / "tight").mkdir()
     tight = {"type": "python", "name": "tight"}
     tight_jobs = [
-        unresolved(folder / "tight", 2, shape=(4,), model={**tight, "args": {"most": most}}) for most in (16, 2, 0)
+        unresolved(folder / "tight", 2, shape=(4,), model={**tight, "args": args})
+        for args in ({"most": 16}, {"most": 2}, {"most": 0}, {"most": 16, "error": "CUDNN_STATUS_NOT_SUPPORTED"})
     ]
     job = unresolved(folder, 2, model=DROPOUT_AND_BATCH_NORM)
     return run_ranks(on_rank, 2, folder, job, tight_jobs, folder), folder
@@ -158,8 +159,15 @@ def test_memory_that_ends_on_one_rank_strands_no_other_and_the_choice_backs_off_
 
 
 @pytest.mark.xdist_group("probe")
+def test_a_size_at_which_a_kernel_fails_is_backed_off_from_likewise(two_ranks):
+    ((_, (*_, (job, choice))), _), _ = two_ranks
+    assert [tried.micro_batch_size for tried in choice.tried if not tried.fits] == [32]
+    assert job.micro_batch_size() <= 16
+
+
+@pytest.mark.xdist_group("probe")
 def test_where_a_few_rows_fit_at_a_time_they_are_accumulated_and_where_none_does_the_probe_says_so(two_ranks):
-    ((_, (_, (job, choice), nothing)), _), _ = two_ranks
+    ((_, (_, (job, choice), nothing, _)), _), _ = two_ranks
     assert [(tried.micro_batch_size, tried.fits) for tried in choice.tried] == [(2, True), (4, False)]
     assert choice.global_batch_size in SIZES
     assert (job.micro_batch_size(), job.grad_accum_steps) == (2, job.global_batch_size // 4)
