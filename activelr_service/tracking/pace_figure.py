@@ -33,6 +33,7 @@ def draw_pace(history: list[Record], title: str) -> Any:
     for axis in axes[1]:
         axis.set_xlabel("epoch")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=8)
+    figure.align_ylabels()
     figure.suptitle(f"{title}: what the robust rule did")
     return figure
 
