@@ -4,7 +4,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from activelr_service.record import Record, pace_groups, pace_series
 
@@ -45,4 +45,6 @@ def _set_scale(axis: Any, field: str) -> None:
         return
     axis.set_yscale("log")
     if field == "step":
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.yaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
