@@ -60,7 +60,7 @@ def bare_loop(rank: int, threads: int) -> list[float]:
     val_loader = DataLoader(val, batch_size=64 // world_size)
     model = resnet18(num_classes=10)
     replica = DistributedDataParallel(model) if world_size > 1 else model
-    optimizer = ActiveAdamW(model.parameters())
+    optimizer = ActiveAdamW(model.parameters(), rule="robust", total_steps=EPOCHS * len(train_loader))
     seconds = []
     for epoch in range(EPOCHS):
         start = time.perf_counter()
@@ -70,7 +70,6 @@ def bare_loop(rank: int, threads: int) -> list[float]:
             optimizer.zero_grad()
             cross_entropy(replica(images), labels).backward()
             optimizer.step()
-        optimizer.end_epoch()
         validate(model, val_loader, rank, world_size)
         seconds.append(time.perf_counter() - start)
     return seconds
