@@ -80,7 +80,7 @@ def inspect(config: Config) -> DataInfo:
         input_shape=SHAPE,
         num_classes=num_classes,
         classes=classes,
-        notes=_unpublished(folder, {**layout.train, **layout.test}),
+        warnings=_unpublished(folder, {**layout.train, **layout.test}),
     )
 
 

@@ -8,8 +8,9 @@ class DataInfo(NamedTuple):
 
     ``tasks``: what it can be used for, the default first. ``input_shape``: of one row, ``()`` if rows differ in it.
     ``num_classes`` is set for classification and, without the background, for detection; ``num_outputs`` for regression
-    (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes`` are lines
-    for the user to know.
+    (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes`` say what was read: files and rows, classes and
+    columns, the split, and what was left out and why. ``warnings`` say what a person should look at twice. Both are plain
+    lines; the log, MLflow and ``activelr validate`` show them.
     """
 
     tasks: tuple[str, ...]
@@ -21,6 +22,7 @@ class DataInfo(NamedTuple):
     vocab_size: int | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":

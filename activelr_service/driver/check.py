@@ -22,7 +22,7 @@ PEERS = {
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     """What a job's data are, and its task; raises :class:`JobError` for what does not fit."""
     check_installed(job)
-    info = inspect_data(job.data)
+    info = inspect_data(job.data, job.task)
     task = infer_task(job, info)
     check_model(job, info, task)
     num_workers = job.workers.num_workers or 1
@@ -48,7 +48,7 @@ def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:
 
 def prepare_job(job: TrainJob) -> tuple[TrainJob, DataInfo]:
     """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its rows are counted."""
-    prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache")})
+    prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache", job.task)})
     info, _ = check_job(prepared)
     assert info.num_train is not None
     return prepared, info

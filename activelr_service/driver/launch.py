@@ -52,7 +52,7 @@ def train(job: TrainJob) -> Run:
         run.update(mlflow_run_id=tracker.run_id, tracked=False, choices=[str(choice) for choice in choices])
         say = _log_to(run)
         say(f"run {run.label}: {info.describe()}")
-        for line in (*info.notes, *choices):
+        for line in (*info.notes, *(f"warning: {warning}" for warning in info.warnings), *choices):
             say(f"  {line}")
         _log_start(tracker, run, resolved, info, choices)
         return _see_through(run, resolved, info, tracker, say)

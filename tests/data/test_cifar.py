@@ -28,7 +28,7 @@ def test_the_published_batches_are_read(tmp_path, name, num_train, num_classes, 
 
 def test_a_generated_copy_is_told_from_the_published_one_and_loads(tmp_path):
     write_cifar(tmp_path)
-    (note,) = inspect_data(data_config(type="cifar10", root=str(tmp_path))).notes
+    (note,) = inspect_data(data_config(type="cifar10", root=str(tmp_path))).warnings
     assert "not the published files, by MD5: data_batch_1" in note
 
 
