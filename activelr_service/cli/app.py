@@ -261,7 +261,8 @@ def _find(target: str, output_dir: str) -> Run:
 
 
 def _row(run: Run) -> list[str]:
-    from activelr_service.record import place_in_run, read_journal
+    from activelr_service.journal import read_journal
+    from activelr_service.record import place_in_run
 
     state, history, job = run.state(), read_journal(run.journal), run.job()
     epochs = place_in_run(history[-1], job).removeprefix("epoch").strip() if history else f"0 of {job.length()}"

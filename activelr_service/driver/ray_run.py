@@ -56,6 +56,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
         train_loop_per_worker,
         train_loop_config={
             "run": str(run.folder),
+            "attempt": run.state()["attempts"],
             "job": job.model_dump(mode="json"),
             "info": info._asdict(),
             "in_driver": is_local,
