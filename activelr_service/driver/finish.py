@@ -15,20 +15,6 @@ from activelr_service.runs import Run
 from activelr_service.tracking.tracker import Tracker
 
 
-def embedded_store(root: Path) -> str:
-    """The URI of the MLflow store in the folder that the runs are in, for when there is no server."""
-    return f"sqlite:///{root / 'mlflow.db'}"
-
-
-def new_tracker(uri: str, experiment: str, name: str, root: Path) -> Tracker:
-    """A new MLflow run. An embedded store keeps the files of its runs in ``root``; a server decides by itself."""
-    artifacts = None
-    if uri.startswith("sqlite:"):
-        root.mkdir(parents=True, exist_ok=True)
-        artifacts = root / "mlartifacts"
-    return Tracker.create(uri, experiment, name, artifacts)
-
-
 def keep_results(run: Run, job: TrainJob, info: DataInfo) -> None:
     """Export the model of the best epoch and draw the figures; note the score in the run's state."""
     from activelr_service.tasks import TASKS

@@ -10,12 +10,13 @@ from activelr_service.data.info import DataInfo
 from activelr_service.driver.batch_size import Event, adopt, derived_sizes, log_batch_size, read_events
 from activelr_service.driver.check import check_before_start, prepare_job
 from activelr_service.driver.extend import change_length, check_length
-from activelr_service.driver.finish import deliver, keep_results, new_tracker
+from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, find_resources, train_on_ray
 from activelr_service.driver.resolve import Choice, resolve_job
 from activelr_service.record import place_in_run, progress_line, read_journal, seconds_left
 from activelr_service.runs import Run, create_run, hold, output_root, start_attempt, unfinished_run
 from activelr_service.tracking.follower import Follower
+from activelr_service.tracking.store import is_embedded, new_tracker
 from activelr_service.tracking.tracker import Tracker, TrackingError
 
 EXIT_CODES = {"job": 2, "training": 3, "checkpoint": 4, "workers": 5, "tracking": 6}
@@ -199,7 +200,7 @@ def _say_where(run: Run, say: Say) -> None:
 
 def _where_to_look(run: Run) -> str:
     uri, run_id = _uri(run.job()), run.state()["mlflow_run_id"]
-    if uri.startswith("sqlite:"):
+    if is_embedded(uri):
         return f"activelr ui --output-dir {run.folder.parent.parent}  (run {run_id})"
     return f"{uri}  (run {run_id})"
 
