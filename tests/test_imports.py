@@ -42,7 +42,7 @@ ALLOWED = {
         "tracking",
         "training",
     },
-    "cli": {"config", "record", "report", "runs", "driver", "studies"},
+    "cli": {"config", "record", "report", "runs", "driver", "studies", "tracking"},
 }
 LIBRARIES = {
     "ray": {"training/worker.py", "driver/ray_run.py", "studies/tune.py", "cli/cluster_commands.py"},

@@ -242,16 +242,13 @@ def ui(
     """
     import os
 
+    from activelr_service.tracking.store import ARTIFACTS, DATABASE, embedded_store
+
     root = output_root(output_dir)
-    if not (root / "mlflow.db").exists():
+    if not (root / DATABASE).exists():
         raise CommandError(f"no embedded MLflow store in {root}; runs tracked by a server are seen at that server")
     print(f"MLflow UI of {root}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
-    store = [
-        "--backend-store-uri",
-        f"sqlite:///{root / 'mlflow.db'}",
-        "--default-artifact-root",
-        f"{root / 'mlartifacts'}",
-    ]
+    store = ["--backend-store-uri", embedded_store(root), "--default-artifact-root", (root / ARTIFACTS).as_uri()]
     where = ["--no-serve-artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *store, *where])  # noqa: S606
 

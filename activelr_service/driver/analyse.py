@@ -5,10 +5,10 @@ from pathlib import Path
 
 from activelr_service.analyses import carbon, write_analysis, write_table
 from activelr_service.config import CommandError
-from activelr_service.driver.finish import embedded_store, new_tracker
 from activelr_service.export import RECIPE, build_from_recipe
 from activelr_service.journal import read_journal
 from activelr_service.runs import Run
+from activelr_service.tracking.store import embedded_store, new_tracker
 
 EXPERIMENT = "activelr-analyses"
 

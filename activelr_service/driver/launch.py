@@ -56,11 +56,12 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
         say = log_to(run)
         now = _moved_here(run, say)
         wanted = now if job is None else relocate(job, run.folder.parent.parent)
+        rest = wanted.model_copy(update={"tracking": now.tracking})
+        if job is not None and (rest != now or wanted == now):
+            check_length(run, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
             say(move_tracking(run, wanted))
             now = run.job()
-        if job is not None and (wanted != now or wanted.tracking == job.tracking != now.tracking):
-            check_length(run, wanted, salvage_journal(run.journal))
         if run.state()["status"] != "finished" or wanted != now or not has_model(run):
             return _continue(run, wanted)
         if not run.state()["tracked"]:

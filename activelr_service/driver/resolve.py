@@ -9,8 +9,8 @@ from activelr_service.config.job import WorkersConfig
 from activelr_service.config.optimizer import DEFAULT_LR, ActiveOptimizerConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import infer_task, with_absolute_paths
-from activelr_service.driver.finish import embedded_store
 from activelr_service.runs import output_root
+from activelr_service.tracking.store import embedded_store
 
 DECODED = ("imagefolder", "huggingface", "voc")  # data whose rows are images to be decoded
 LARGEST_DEFAULT_LOADERS = 8

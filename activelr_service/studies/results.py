@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from activelr_service.config import CommandError
-from activelr_service.driver.finish import embedded_store
 from activelr_service.report import load_table
 from activelr_service.runs import output_root
 from activelr_service.studies.folder import FOLDER, StudyFolder
 from activelr_service.studies.table import SCORES, table_names
 from activelr_service.tracking.reader import TrackedRun, read_experiment
+from activelr_service.tracking.store import embedded_store
 
 FILES = (".csv", ".parquet")
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 
 from activelr_service.config import StudyJob, dump_job
-from activelr_service.driver.finish import embedded_store
 from activelr_service.report import summary_lines, write_report
 from activelr_service.runs import output_root
 from activelr_service.studies.cost import estimate_cost
@@ -15,6 +14,7 @@ from activelr_service.studies.table import make_table
 from activelr_service.studies.track import StudyTracker
 from activelr_service.studies.tune import check_resources, count_concurrent, run_trials
 from activelr_service.tracking.follower import Follower
+from activelr_service.tracking.store import embedded_store
 from activelr_service.tracking.tracker import TrackingError
 
 Say = Callable[[str], None]

@@ -20,6 +20,10 @@ class TrackingError(RuntimeError):
     """MLflow could not be reached or refused."""
 
 
+class RunGoneError(TrackingError):
+    """An MLflow run is not there any more."""
+
+
 class Tracker:
     """The MLflow run of one training. Every method raises :class:`TrackingError`, within seconds, if MLflow fails."""
 

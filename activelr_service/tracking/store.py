@@ -1,0 +1,64 @@
+"""The MLflow store in the folder that the runs are in, for when there is no server."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from filelock import FileLock, Timeout
+
+from activelr_service.tracking.tracker import Tracker, TrackingError
+
+SCHEME = "sqlite:///"
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+CREATION_S = 120  # how long another process may take to create a store; a slow machine needs 20 seconds
+
+
+def embedded_store(root: Path) -> str:
+    """The URI of the MLflow store in the output directory ``root``.
+
+    SQLAlchemy decodes ``%XX`` in the path and takes ``?`` for the beginning of options, so both are escaped.
+    """
+    return SCHEME + str(root / DATABASE).replace("%", "%25").replace("?", "%3F")
+
+
+def is_embedded(uri: str) -> bool:
+    """Whether a tracking URI is a store in a file, so that no server decides where the files of a run are kept."""
+    return uri.startswith("sqlite:")
+
+
+def new_tracker(
+    uri: str, experiment: str, name: str, root: Path, tags: dict[str, str] | None = None
+) -> Tracker:
+    """A new MLflow run. An embedded store keeps the files of its runs in ``root``; a server decides by itself.
+
+    Raises :class:`TrackingError` if MLflow fails.
+    """
+    if not is_embedded(uri):
+        return Tracker.create(uri, experiment, name, tags=tags)
+    root.mkdir(parents=True, exist_ok=True)
+    with _alone(uri):
+        return Tracker.create(uri, experiment, name, root / ARTIFACTS, tags)
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Keep other processes out while the store may be created: two that migrate one SQLite file at once both fail."""
+    database = Path(unquote(uri.removeprefix(SCHEME).partition("?")[0]))
+    as_written = Path(uri.removeprefix(SCHEME)).parent  # MLflow makes this folder, without decoding it
+    is_stray = as_written != database.parent and not as_written.exists()
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{database}.lock", timeout=CREATION_S)
+    try:
+        lock.acquire()
+    except Timeout:
+        text = f"another process has been creating {database} for {CREATION_S} seconds; end it or try again"
+        raise TrackingError(f"MLflow at {uri}: {text}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if is_stray:
+            with suppress(OSError):
+                os.removedirs(as_written)
