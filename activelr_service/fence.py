@@ -25,8 +25,10 @@ class SupersededError(RuntimeError):
 
 @dataclass(frozen=True)
 class Fence:
-    """The right of one worker group to write to the run in ``folder``. ``attempt`` counts drivers, ``group`` the worker groups
-    of a driver."""
+    """The right of one worker group to write to the run in ``folder``.
+
+    ``attempt`` counts drivers, ``group`` the worker groups of a driver.
+    """
 
     folder: Path
     attempt: int

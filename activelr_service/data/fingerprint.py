@@ -1,7 +1,7 @@
 """What the data of a run were, in a few numbers, so that a change of them is noticed when the run is continued.
 
-Sizes and modification times of all files are compared first, which is cheap for a million files. Where only the times differ,
-as after a copy, the content decides: all of it if that is little, else blocks of an evenly spaced sample of the files.
+Sizes and modification times of all files are compared first, which is cheap for a million files. Where only the times
+differ, as after a copy, the content decides: all of it if that is little, else blocks of a sample of the files.
 """
 
 import hashlib

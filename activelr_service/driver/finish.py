@@ -55,7 +55,9 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
         problem = verify(store.path(epoch))
         if problem is None:
             if epoch != best:
-                say(f"warning: the checkpoint of epoch {best}, the best, cannot be used; epoch {epoch} is exported instead")
+                say(
+                    f"warning: the checkpoint of epoch {best}, the best, cannot be used; epoch {epoch} is exported instead"
+                )
             return next(record for record in kept if record.epoch == epoch)
         say(f"checkpoint {store.path(epoch)} is not exported: {problem}")
         kept = [record for record in kept if record.epoch != epoch]

@@ -47,8 +47,10 @@ def train(job: TrainJob) -> Run:
 
 
 def resume(run: Run, job: TrainJob | None = None) -> Run:
-    """Bring a run to its end: its training, or what of it is not exported or not in MLflow yet. A finished one is left alone,
-    unless ``job`` has more for it to do: its resolved job with other epochs, another budget or another tracking server.
+    """Bring a run to its end: its training, or what of it is not exported or not in MLflow yet.
+
+    A finished run is left alone, unless ``job`` has more for it to do: the resolved job with other epochs, another budget or
+    another tracking server.
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
@@ -122,7 +124,7 @@ def _find_history(run: Run, say: Say) -> list[Record]:
 
 
 def _moved_here(run: Run, say: Say) -> TrainJob:
-    """The resolved job of a run. If the output directory was moved, the job is changed to where it is now, and that is said."""
+    """The resolved job of a run. If the output directory was moved, the job is changed to where it is now. That is said."""
     job = run.job()
     here = relocate(job, run.folder.parent.parent)
     if here != job:

@@ -9,7 +9,6 @@ from activelr_service.runs import Run
 from activelr_service.tracking.store import is_embedded, new_tracker
 from activelr_service.tracking.tracker import RunGoneError, Tracker
 
-ID_TAG = "activelr.run_id"
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
 
 
@@ -42,9 +41,9 @@ def _reopen(run: Run, uri: str, say: Say) -> Tracker | None:
 
 def _begin(run: Run, job: TrainJob) -> Tracker:
     """A new MLflow run; one that this run began just before it was cut off is taken up."""
-    root, tags = run.folder.parent.parent, {ID_TAG: run.state()["id"]}
     assert job.tracking.uri is not None
-    tracker = new_tracker(job.tracking.uri, job.tracking.experiment, job.name, root, tags)
+    root, identity = run.folder.parent.parent, run.state()["id"]
+    tracker = new_tracker(job.tracking.uri, job.tracking.experiment, job.name, root, identity)
     run.update(mlflow_run_id=tracker.run_id, model_uri=None, tracked=False)
     return tracker
 

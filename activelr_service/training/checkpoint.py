@@ -112,7 +112,9 @@ class CheckpointStore:
             return [Record(**record) for record in state["history"]]
         before = [record for record in salvage_journal(self.journal) if record.epoch < epoch]
         if len(before) < epoch - 1 and distributed.rank() == 0:
-            self.say(f"the metrics of {epoch - 1 - len(before)} epochs are lost: their lines in {self.journal} are damaged")
+            self.say(
+                f"the metrics of {epoch - 1 - len(before)} epochs are lost: their lines in {self.journal} are damaged"
+            )
         return [*before, Record(**state["record"])]
 
     def epochs(self) -> list[int]:
@@ -262,4 +264,3 @@ def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-

@@ -60,7 +60,7 @@ def test_a_finished_run_is_extended_in_its_mlflow_run_and_its_results_are_made_a
     [
         (
             ["epochs=5", "seed=1"],
-            r"seed: only epochs and budget of run digits/001 can change, got seed: 0 -> 1; leave the",
+            r"seed: only epochs, budget and tracking of run digits/001 can change, got seed: 0 -> 1; leave the",
         ),
         (
             ["epochs=1"],
