@@ -19,6 +19,7 @@ from activelr_service.config import CommandError, JobError, TrainJob, diff_jobs,
 from activelr_service.fence import begin_attempt
 from activelr_service.files import append_line, sync, write_text
 from activelr_service.journal import RunDamagedError
+from activelr_service.redact import redact
 
 ENDED = ("finished", "failed")
 LOCK_TIMEOUT_S = 1.0  # another process may look whether a run is active: that takes the lock for a moment
@@ -98,7 +99,7 @@ class Run:
 
     def note(self, line: str) -> None:
         """Have the driver say a line."""
-        append_line(self.notes, " ".join(line.split()))
+        append_line(self.notes, redact(" ".join(line.split())))
 
     def read_notes(self) -> list[tuple[int, str]]:
         """The notes so far, numbered from 1."""

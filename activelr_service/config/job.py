@@ -14,6 +14,9 @@ from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
 
+TAKEN_NAMES = ("mlartifacts", "studies", "analyses")  # some file systems do not tell capitals apart
+
+
 class WorkersConfig(StrictConfig):
     """Ray Train workers. One worker on one machine runs in the calling process, without a cluster."""
 
@@ -90,8 +93,17 @@ class TrainJob(StrictConfig):
 
     @field_validator("optimizer", mode="before")
     @classmethod
-    def optimizer_without_a_type_is_the_default_one(cls, value: Any) -> Any:
+    def a_name_is_an_optimizer_and_without_one_it_is_the_default(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"type": value}
         return {"type": "active_adamw", **value} if isinstance(value, dict) else value
+
+    @field_validator("name")
+    @classmethod
+    def not_the_name_of_another_file_of_the_output_folder(cls, name: str) -> str:
+        if name.lower().startswith("mlflow.db") or name.lower() in TAKEN_NAMES:
+            raise ValueError(f"must be another one: {name!r} is a file or folder of the output folder itself")
+        return name
 
     @field_validator("budget")
     @classmethod

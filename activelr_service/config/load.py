@@ -6,14 +6,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from activelr_service.config.base import JobError, Location, Problem, dotted
 from activelr_service.config.job import TrainJob
+from activelr_service.config.no_secrets import refuse_secrets
 from activelr_service.config.presets import apply_preset, drop_other_length, merge
 from activelr_service.config.study import StudyJob
-from activelr_service.config.yaml_file import parse_yaml, read_yaml
+from activelr_service.config.yaml_file import dump_yaml, parse_yaml, read_yaml
+from activelr_service.redact import redact, redact_values
 
 Job = TypeVar("Job", bound=BaseModel)
 
@@ -95,8 +96,9 @@ def parse_study(data: dict[str, Any]) -> StudyJob:
 
 def _parse(model: type[Job], data: dict[str, Any]) -> Job:
     kind, (expected,) = data.get("kind"), get_args(model.model_fields["kind"].annotation)
-    if kind != expected and kind in COMMANDS:
+    if kind != expected and isinstance(kind, str) and kind in COMMANDS:
         raise JobError([Problem(("kind",), f"is {kind!r}: this file is for {COMMANDS[kind]}")])
+    refuse_secrets(data)
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -117,12 +119,11 @@ def _include_job(workload: dict[str, Any], folder: Path, location: Location) -> 
 
 def dump_job(job: TrainJob | StudyJob) -> str:
     """The job as YAML that :func:`load_job` reads back to an equal job, without the keys that are None."""
-    data = job.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    return dump_yaml(job.model_dump(mode="json", exclude_none=True))
 
 
 def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> None:
-    option = f"--set {override}"
+    option = redact(f"--set {override}")
     path, equals, text = override.partition("=")
     keys = tuple(path.strip().split("."))
     if not equals or not all(keys):
@@ -163,7 +164,7 @@ def _problem(detail: Any, data: dict[str, Any], model: type[BaseModel]) -> Probl
         message = (
             "must be a plain name of at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
-    return Problem(location, f"{message}, got {detail['input']!r}"[:500])
+    return Problem(location, f"{message}, got {redact_values(detail['input'])!r}"[:500])
 
 
 def _written_location(location: Location, data: Any) -> Location:

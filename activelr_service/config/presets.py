@@ -34,7 +34,7 @@ def apply_preset(document: dict[str, Any], lines: Lines, overrides: Sequence[str
             left.append(override)
     if name is None:
         return left
-    if name not in presets:
+    if not isinstance(name, str) or name not in presets:
         close = get_close_matches(str(name), presets, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"this file has {', '.join(presets) or 'none'}"
         raise JobError([Problem(("preset",), f"no preset {name!r}; {hint}")])

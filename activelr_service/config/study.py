@@ -74,8 +74,8 @@ class StudyJob(StrictConfig):
     @classmethod
     def every_optimizer_has_a_type(cls, entries: list[Optimizer]) -> list[Optimizer]:
         for entry in entries:
-            if "type" not in entry:
-                raise ValueError(f"every entry needs a type, got {entry}")
+            if not isinstance(entry.get("type"), str):
+                raise ValueError(f"every entry needs a type, such as active_adamw, got {entry}")
         return entries
 
     @field_validator("sweeps", mode="before")

@@ -55,8 +55,30 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes exactly the strings that the loader would not read as strings."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        is_escaped = "\x85" in data  # YAML takes this character for a line break, except where it is escaped
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if is_escaped else None)
+
+
 for _tag, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, _pattern, _first)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML that :func:`parse_yaml` reads back as they were."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> YamlDocument:

@@ -1,6 +1,5 @@
 """The paper's analyses: written to a folder and tracked in MLflow."""
 
-import os
 from pathlib import Path
 
 from activelr_service.analyses import carbon, write_analysis, write_table
@@ -8,7 +7,7 @@ from activelr_service.config import CommandError
 from activelr_service.export import RECIPE, build_from_recipe
 from activelr_service.journal import read_journal
 from activelr_service.runs import Run
-from activelr_service.tracking.store import embedded_store, new_tracker
+from activelr_service.tracking.store import new_tracker, tracking_uri
 
 EXPERIMENT = "activelr-analyses"
 
@@ -60,8 +59,7 @@ def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
 def _keep(name: str, root: Path, folder: Path, paths: list[Path], track: bool) -> list[str]:
     lines = [f"  {path}" for path in paths]
     if track:
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or embedded_store(root)
-        tracker = new_tracker(uri, EXPERIMENT, name, root)
+        tracker = new_tracker(tracking_uri(None, root), EXPERIMENT, name, root)
         tracker.log_artifacts(folder, paths)
         tracker.finish("finished")
         lines.append(f"  MLflow run {tracker.run_id} in {EXPERIMENT}")

@@ -17,6 +17,7 @@ from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
 from activelr_service.journal import read_journal
 from activelr_service.record import progress_line, seconds_left
+from activelr_service.redact import redact
 from activelr_service.runs import Run, start_attempt
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.store import is_embedded
@@ -116,7 +117,7 @@ def _close(attempt: Attempt, followers: list[Follower], status: str, reason: str
     except OSError as error:
         attempt.say(f"run {run.label}: {error}; `activelr resume {run.folder}` delivers the rest to MLflow")
     try:
-        run.update(status=status, reason=reason)
+        run.update(status=status, reason=redact(reason) if reason else None)
     except OSError as error:  # without a status it counts as interrupted
         attempt.say(f"run {run.label}: its status could not be written: {error}")
 
@@ -182,11 +183,12 @@ def _where_to_look(attempt: Attempt) -> str:
 def log_to(run: Run) -> Say:
     """Says a line on stdout and writes it, with the time, to the run's log. A log that cannot be written ends nothing."""
 
-    def say(line: str) -> None:
-        print(line, flush=True)
+    def say(line: object) -> None:
+        text = redact(str(line))
+        print(text, flush=True)
         try:
             with run.log.open("a") as file:
-                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError as error:
             print(f"{run.log}: {error}", file=sys.stderr)
 

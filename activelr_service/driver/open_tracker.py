@@ -20,6 +20,7 @@ def open_tracker(run: Run, job: TrainJob, info: DataInfo | None, say: Say) -> Tr
     """
     assert job.tracking.uri is not None
     tracker = _reopen(run, job.tracking.uri, say) or _begin(run, job)
+    tracker.say = say
     if info is not None:
         _log_start(tracker, run, job, info)
     return tracker

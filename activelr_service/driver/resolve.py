@@ -1,6 +1,5 @@
 """From the job as written to the job as it runs: every value that was left out, derived, with the reason."""
 
-import os
 from typing import NamedTuple
 
 from activelr_service.batch_size import limit_batch_size
@@ -10,7 +9,7 @@ from activelr_service.config.optimizer import DEFAULT_LR, ActiveOptimizerConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import infer_task, with_absolute_paths
 from activelr_service.runs import output_root
-from activelr_service.tracking.store import embedded_store
+from activelr_service.tracking.store import embedded_store, tracking_uri
 
 DECODED = ("imagefolder", "huggingface", "voc")  # data whose rows are images to be decoded
 LARGEST_DEFAULT_LOADERS = 8
@@ -107,9 +106,9 @@ def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice])
 
 
 def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
-    uri = job.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None:
-        uri = embedded_store(output_root(job.output_dir))
+    root = output_root(job.output_dir)
+    uri = tracking_uri(job.tracking.uri, root)
+    if job.tracking.uri is None and uri == embedded_store(root):
         choices.append(Choice("tracking.uri", uri, "no server given: embedded"))
     return uri
 

@@ -1,7 +1,6 @@
 """Results to report on, wherever they are: a file, a study, or an MLflow experiment."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from activelr_service.runs import output_root
 from activelr_service.studies.folder import FOLDER, StudyFolder
 from activelr_service.studies.table import SCORES, table_names
 from activelr_service.tracking.reader import TrackedRun, read_experiment
-from activelr_service.tracking.store import embedded_store
+from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
 FILES = (".csv", ".parquet")
 
@@ -35,8 +34,9 @@ def read_results(
         if not results.exists():
             raise CommandError(f"no trial of the study {target} has ended yet")
         return load_table(results, metric, higher_is_better), study.path.name
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or embedded_store(output_root(output_dir))
-    if uri == embedded_store(output_root(output_dir)) and not (output_root(output_dir) / "mlflow.db").exists():
+    root = output_root(output_dir)
+    uri = tracking_uri(None, root)
+    if uri == embedded_store(root) and not (root / DATABASE).exists():
         raise CommandError(
             f"no results {target!r}: no such file, and neither a study nor an MLflow store in {output_dir}"
         )

@@ -1,9 +1,9 @@
 """A study from its spec to its report: what is done already stays done, what is left is run."""
 
-import os
 from collections.abc import Callable
 
 from activelr_service.config import StudyJob, dump_job
+from activelr_service.redact import redact
 from activelr_service.report import summary_lines, write_report
 from activelr_service.runs import output_root
 from activelr_service.studies.cost import estimate_cost
@@ -14,7 +14,7 @@ from activelr_service.studies.table import make_table
 from activelr_service.studies.track import StudyTracker
 from activelr_service.studies.tune import check_resources, count_concurrent, run_trials
 from activelr_service.tracking.follower import Follower
-from activelr_service.tracking.store import embedded_store
+from activelr_service.tracking.store import tracking_uri
 from activelr_service.tracking.tracker import TrackingError
 
 Say = Callable[[str], None]
@@ -38,7 +38,9 @@ def run_study(study: StudyJob) -> StudyFolder:
         check_resources(study)
         plan = make_plan(study)
         pending = find_pending(plan, folder)
-        tracker = StudyTracker.open(study, tracking_uri(study), plan, folder)
+        tracker = StudyTracker.open(
+            study, tracking_uri(study.tracking.uri, output_root(study.output_dir)), plan, folder
+        )
         tracker.forget(pending)
         (folder.path / "study.yaml").write_text(dump_job(study))
         folder.write_plan(plan.ready)
@@ -61,11 +63,6 @@ def find_pending(plan: Plan, folder: StudyFolder) -> list[str]:
     """The trials to be run: those without an outcome, and those that failed."""
     outcomes = {trial_id: folder.read_outcome(trial_id) for trial_id in plan.ready}
     return [trial_id for trial_id, outcome in outcomes.items() if outcome is None or outcome.status not in RESULTS]
-
-
-def tracking_uri(study: StudyJob) -> str:
-    given = study.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or embedded_store(output_root(study.output_dir))
 
 
 def _run(study: StudyJob, plan: Plan, folder: StudyFolder, pending: list[str], tracker: StudyTracker, say: Say) -> None:
@@ -109,6 +106,7 @@ def _say_plan(study: StudyJob, plan: Plan, num_pending: int, say: Say) -> None:
 
 def _log_to(folder: StudyFolder) -> Say:
     def say(line: str) -> None:
+        line = redact(line)
         print(line, flush=True)
         with folder.log.open("a") as file:
             file.write(line + "\n")

@@ -7,7 +7,7 @@ from activelr_service.runs import output_root
 from activelr_service.studies.folder import StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.tracking.store import new_tracker
-from activelr_service.tracking.tracker import Tracker
+from activelr_service.tracking.tracker import RunGoneError, Tracker
 
 TRIAL_TAG = "activelr.trial"
 
@@ -26,9 +26,13 @@ class StudyTracker:
     def open(cls, study: StudyJob, uri: str, plan: Plan, folder: StudyFolder) -> "StudyTracker":
         """The study's MLflow run, made if it is not there yet."""
         state = folder.state()
+        parent = None
         if state.get("tracking_uri") == uri:
-            parent = Tracker.reopen(uri, state["mlflow_run_id"])
-        else:
+            try:
+                parent = Tracker.reopen(uri, state["mlflow_run_id"])
+            except RunGoneError as error:
+                print(f"{error}; a new one is begun, and has all trials")
+        if parent is None:
             parent = new_tracker(uri, study.tracking.experiment, study.name, output_root(study.output_dir))
             folder.update(mlflow_run_id=parent.run_id, tracking_uri=uri, delivered=[])
         parent.log_params(study_params(study, plan))

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-from activelr_service.tracking.tracker import TrackingError, connect, search_runs
+from activelr_service.tracking.client import TrackingError, connect, search_runs, talking_to
 
+READ_S = 600  # how long an experiment may take to be read
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -21,6 +22,11 @@ def read_experiment(uri: str, name: str) -> list[TrackedRun]:
     """The trainings of an experiment that have ended: runs that name their optimizer. Raises :class:`TrackingError` if
     there is none."""
     client = connect(uri)
+    with talking_to(uri, READ_S):
+        return _read(client, uri, name)
+
+
+def _read(client: Any, uri: str, name: str) -> list[TrackedRun]:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         known = ", ".join(sorted(found.name for found in client.search_experiments()))

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from activelr_service.redact import without_credentials
 from activelr_service.tracking.tracker import Tracker, TrackingError
 
 SCHEME = "sqlite:///"
@@ -21,6 +22,14 @@ def embedded_store(root: Path) -> str:
     SQLAlchemy decodes ``%XX`` in the path and takes ``?`` for the beginning of options, so both are escaped.
     """
     return SCHEME + str(root / DATABASE).replace("%", "%25").replace("?", "%3F")
+
+
+def tracking_uri(given: str | None, root: Path) -> str:
+    """Where to track: at the URI of a job, else at ``$MLFLOW_TRACKING_URI``, else in the store under ``root``.
+
+    Credentials are left out, since the URI is kept with a run; a client finds them in the environment again.
+    """
+    return given or without_credentials(os.environ.get("MLFLOW_TRACKING_URI", "")) or embedded_store(root)
 
 
 def is_embedded(uri: str) -> bool:

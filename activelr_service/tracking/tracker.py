@@ -2,36 +2,44 @@
 
 import getpass
 import json
-import logging
-import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from activelr_service import __version__
 from activelr_service.record import Record
+from activelr_service.redact import redact, redact_values
+from activelr_service.tracking.client import (
+    RunGoneError,
+    TrackingError,
+    connect,
+    download_model,
+    search_runs,
+    talking_to,
+    upload_seconds,
+)
+from activelr_service.tracking.names import LONGEST_PARAM, LONGEST_TAG, cut, tracked_name
 
-REQUEST_TIMEOUT_S = 4
-METRICS_PER_REQUEST, RUNS_PER_REQUEST = 1000, 1000  # what MLflow allows, and what it returns at once
+__all__ = ["RunGoneError", "Tracker", "TrackingError", "connect", "download_model", "search_runs"]
+
+METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
 ID_TAG, WEIGHTS_TAG = "activelr.run_id", "activelr.weights_sha256"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
-class TrackingError(RuntimeError):
-    """MLflow could not be reached or refused."""
-
-
-class RunGoneError(TrackingError):
-    """An MLflow run is not there any more."""
-
-
 class Tracker:
-    """The MLflow run of one training. Every method raises :class:`TrackingError`, within seconds, if MLflow fails."""
+    """The MLflow run of one training. Every method raises :class:`TrackingError`, within seconds, if MLflow fails.
 
-    def __init__(self, client: Any, uri: str, run_id: str) -> None:
+    What MLflow does not take as it is, it gets changed; ``say`` tells so, once for each name.
+    """
+
+    def __init__(self, client: Any, uri: str, run_id: str, said: set[str] | None = None) -> None:
         self._client = client
         self.uri = uri
         self.run_id = run_id
+        self.say: Callable[[str], None] = print
+        self._said = set() if said is None else said
 
     @classmethod
     def create(
@@ -51,7 +59,7 @@ class Tracker:
             "mlflow.source.type": "JOB",
             "activelr.version": __version__,
         }
-        with _tracking_errors(uri):
+        with talking_to(uri):
             experiment_id = _experiment_id(client, experiment, artifacts)
             found = search_runs(client, experiment_id, f"tags.`{ID_TAG}` = '{identity}'") if identity else []
             run = found[0] if found else client.create_run(experiment_id, tags=tags)
@@ -59,9 +67,24 @@ class Tracker:
 
     @classmethod
     def reopen(cls, uri: str, run_id: str) -> "Tracker":
-        """A run that was made before, running again."""
-        client = connect(uri)
-        with _tracking_errors(uri):
+        """A run that was made before, running again. Raises :class:`RunGoneError` if MLflow has it no more."""
+        try:
+            client = connect(uri)
+        except TrackingError as error:
+            hint = "if the server has another address now, `activelr resume RUN --set tracking.uri=URI` names it"
+            raise TrackingError(f"{error}; {hint}") from None
+        try:
+            with talking_to(uri):
+                run = client.get_run(run_id)
+        except TrackingError as error:
+            if getattr(error.__cause__, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+                raise RunGoneError(f"MLflow at {uri} has no run {run_id}: it or its store was deleted") from None
+            raise
+        if run.info.lifecycle_stage == "deleted":
+            raise RunGoneError(
+                f"MLflow at {uri}: the run {run_id} is deleted; restored in MLflow it would be continued"
+            )
+        with talking_to(uri):
             client.update_run(run_id, status="RUNNING")
         return cls(client, uri, run_id)
 
@@ -69,10 +92,15 @@ class Tracker:
         """Nested dicts become dotted names. Values that are there already stay as they are."""
         from mlflow.entities import Param
 
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             known = self._client.get_run(self.run_id).data.params
-            new = {key: value for key, value in _flatten(params).items() if key not in known}
-            self._client.log_batch(self.run_id, params=[Param(key, value) for key, value in new.items()])
+            flat = {
+                self._name(key): self._cut(key, text, LONGEST_PARAM)
+                for key, text in _flatten(redact_values(params)).items()
+            }
+            new = [Param(key, text) for key, text in flat.items() if key not in known]
+            for start in range(0, len(new), PARAMS_PER_REQUEST):
+                self._client.log_batch(self.run_id, params=new[start : start + PARAMS_PER_REQUEST])
 
     def log_record(self, record: Record) -> None:
         """The metrics of one epoch, in one request; logging it again changes nothing."""
@@ -97,40 +125,44 @@ class Tracker:
         from mlflow.entities import Metric
 
         entities = [
-            Metric(name, value, int(row["timestamp_ms"]), int(row["epoch"]))
+            Metric(self._name(name), value, int(row["timestamp_ms"]), int(row["epoch"]))
             for row in rows
             for name, value in row.items()
             if name not in ("epoch", "timestamp_ms")
         ]
-        with _tracking_errors(self.uri):
-            for start in range(0, len(entities), METRICS_PER_REQUEST):
+        for start in range(0, len(entities), METRICS_PER_REQUEST):
+            with talking_to(self.uri):
                 self._client.log_batch(self.run_id, metrics=entities[start : start + METRICS_PER_REQUEST])
 
     def child(self, name: str, tags: dict[str, str]) -> "Tracker":
         """A new run under this one."""
         client = self._client
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             experiment_id = client.get_run(self.run_id).info.experiment_id
             tags = {"mlflow.runName": name, "mlflow.parentRunId": self.run_id, "mlflow.user": getpass.getuser(), **tags}
-            return Tracker(client, self.uri, client.create_run(experiment_id, tags=tags).info.run_id)
+            return self._beside(client.create_run(experiment_id, tags=tags).info.run_id)
 
     def children(self, tag: str) -> dict[str, "Tracker"]:
         """The runs under this one, by the value of a tag of theirs."""
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             experiment_id = self._client.get_run(self.run_id).info.experiment_id
             found = search_runs(self._client, experiment_id, f"tags.mlflow.parentRunId = '{self.run_id}'")
-            return {run.data.tags[tag]: Tracker(self._client, self.uri, run.info.run_id) for run in found}
+            return {run.data.tags[tag]: self._beside(run.info.run_id) for run in found}
+
+    def _beside(self, run_id: str) -> "Tracker":
+        """The tracker of another run at the same server, which says nothing that this one has said."""
+        return Tracker(self._client, self.uri, run_id, self._said)
 
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files into the run, under their paths relative to ``folder``."""
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri, upload_seconds(files)):
             for file in files:
                 parent = file.relative_to(folder).parent
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
     def keeps_files_in(self, root: Path) -> bool:
         """Whether the files of this run go to a folder below ``root``."""
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             place = self._client.get_run(self.run_id).info.artifact_uri
         return place.startswith((f"{root.as_uri()}/", f"{root}/"))
 
@@ -140,7 +172,7 @@ class Tracker:
         ``sha256``: of its weights; a version of this run with these weights is not registered again. The MLflow model loads
         through :mod:`activelr_service.pyfunc`, from safetensors: no pickle.
         """
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             for version in self._client.search_model_versions(f"run_id = '{self.run_id}'"):
                 if version.name == name and version.tags.get(WEIGHTS_TAG) == sha256:
                     return f"models:/{name}/{version.version}"
@@ -148,7 +180,8 @@ class Tracker:
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
 
-        with _tracking_errors(self.uri), tempfile.TemporaryDirectory() as temporary:
+        seconds = upload_seconds([file for file in folder.rglob("*") if file.is_file()])
+        with talking_to(self.uri, seconds), tempfile.TemporaryDirectory() as temporary:
             experiment_id = self._client.get_run(self.run_id).info.experiment_id
             model = self._client.create_logged_model(
                 experiment_id, name=name.replace(".", "_"), source_run_id=self.run_id
@@ -178,67 +211,36 @@ class Tracker:
         return str(version.version)
 
     def set_tags(self, tags: dict[str, Any]) -> None:
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             for key, value in tags.items():
-                self._client.set_tag(self.run_id, key, str(value)[:5000])
+                self._client.set_tag(self.run_id, self._name(key), self._cut(key, redact(str(value)), LONGEST_TAG))
+
+    def _name(self, name: str) -> str:
+        tracked = tracked_name(name)
+        if tracked != name:
+            self._say_once(f"MLflow does not take the name {name!r}: it is {tracked!r} there")
+        return tracked
+
+    def _cut(self, name: str, text: str, longest: int) -> str:
+        if len(text) > longest:
+            self._say_once(
+                f"MLflow takes {longest:,} characters of a value: {name} is cut there, and whole in the job's file"
+            )
+        return cut(text, longest)
+
+    def _say_once(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self.say(redact(line))
 
     def delete(self) -> None:
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             self._client.delete_run(self.run_id)
 
     def finish(self, status: str) -> None:
         """``status`` as in a run's state: finished, failed or interrupted."""
-        with _tracking_errors(self.uri):
+        with talking_to(self.uri):
             self._client.set_terminated(self.run_id, STATUSES[status])
-
-
-def connect(uri: str) -> Any:
-    """An MLflow client for ``uri``, which answers; raises :class:`TrackingError` within 15 seconds if it does not."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    from mlflow import MlflowClient
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    with _tracking_errors(uri):
-        client = MlflowClient(tracking_uri=uri)
-        client.search_experiments(max_results=1)
-        return client
-
-
-def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> list[Any]:
-    """All runs of an experiment that a filter finds, page by page."""
-    runs, token = [], None
-    while True:
-        page = client.search_runs([experiment_id], filter_string, max_results=RUNS_PER_REQUEST, page_token=token)
-        runs += page
-        token = page.token
-        if not token:
-            return runs
-
-
-def download_model(uri: str) -> Path:
-    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder."""
-    import mlflow.artifacts
-
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
-
-
-class _tracking_errors:  # noqa: N801 - reads as a statement
-    """Turns whatever MLflow raises into :class:`TrackingError` with one line that names the server."""
-
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, TrackingError):
-            text = " ".join(str(error).split())[:300]
-            raise TrackingError(f"MLflow at {self.uri}: {text}") from error
 
 
 def _experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
@@ -250,17 +252,16 @@ def _experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
-    if artifacts is not None and not _is_below(found.artifact_location, artifacts):
-        return _experiment_id(
-            client, _next_name(name), artifacts
-        )  # the store was moved: its files would go to where it was
+    if artifacts is not None and not _keeps_files_in(found, artifacts):
+        return _experiment_id(client, _next_name(name), artifacts)
     if found.lifecycle_stage == "deleted":
         raise TrackingError(f"the experiment {name!r} is deleted; restore it in MLflow or set tracking.experiment")
     return found.experiment_id
 
 
-def _is_below(location: str, artifacts: Path) -> bool:
-    return location.rstrip("/") in (artifacts.as_uri(), str(artifacts))
+def _keeps_files_in(experiment: Any, artifacts: Path) -> bool:
+    """False for an experiment of a store that was moved: its files would go to where the store was before."""
+    return experiment.artifact_location.rstrip("/") in (artifacts.as_uri(), str(artifacts))
 
 
 def _next_name(name: str) -> str:
@@ -275,5 +276,5 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flatten(value, f"{prefix}{key}.")
         elif value is not None:
-            flat[prefix + key] = (value if isinstance(value, str) else json.dumps(value))[:5000]
+            flat[prefix + key] = value if isinstance(value, str) else json.dumps(value)
     return flat

@@ -19,6 +19,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.fence import Fence, SupersededError, begin_group
 from activelr_service.files import write_text
 from activelr_service.record import Record
+from activelr_service.redact import redact
 from activelr_service.runs import Run
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointError, CheckpointStore
@@ -143,9 +144,9 @@ def write_failure(run: Run, fence: Fence, error: Exception) -> None:
     details = {
         "type": type(error).__name__,
         "kind": classify(error),
-        "message": describe(error),
+        "message": redact(describe(error)),
         "rank": rank(),
-        "traceback": traceback.format_exc(),
+        "traceback": redact(traceback.format_exc()),
     }
     with fence.held():
         if not run.failure.exists():

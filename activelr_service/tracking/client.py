@@ -1,0 +1,97 @@
+"""A connection to MLflow that never waits long for a server that is gone."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from activelr_service.redact import redact, without_credentials
+from activelr_service.tracking.deadline import TimedClient, within
+
+REQUEST_TIMEOUT_S = 4
+CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
+BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
+RUNS_PER_REQUEST = 1000  # what MLflow returns at once
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be reached or refused."""
+
+    exit_code = 6
+
+
+class RunGoneError(TrackingError):
+    """MLflow answers and does not have the run, or has it among those that are deleted."""
+
+
+def connect(uri: str) -> Any:
+    """An MLflow client for ``uri``, which answers; raises :class:`TrackingError` within 15 seconds if it does not.
+
+    Credentials are never part of ``uri``: they are taken from ``$MLFLOW_TRACKING_URI`` if it names the same server.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with talking_to(uri, CONNECT_S):
+        client = MlflowClient(tracking_uri=_with_credentials(uri))
+        if uri.startswith("http"):
+            client = TimedClient(client)
+        client.search_experiments(max_results=1)
+        return client
+
+
+@contextmanager
+def talking_to(uri: str, seconds: float = TALK_S) -> Iterator[None]:
+    """All calls in here together have so many seconds. Whatever MLflow raises becomes :class:`TrackingError` with one line
+    that names the server."""
+    try:
+        with within(seconds):
+            yield
+    except TrackingError:
+        raise
+    except Exception as error:
+        raise TrackingError(redact(f"MLflow at {uri}: {' '.join(str(error).split())[:300]}")) from error
+
+
+def upload_seconds(files: list[Path]) -> float:
+    """How long files may take to be sent."""
+    return TALK_S + sum(file.stat().st_size for file in files) / BYTES_PER_S
+
+
+def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> list[Any]:
+    """All runs of an experiment that a filter finds, page by page."""
+    runs, token = [], None
+    while True:
+        page = client.search_runs([experiment_id], filter_string, max_results=RUNS_PER_REQUEST, page_token=token)
+        runs += page
+        token = page.token
+        if not token:
+            return runs
+
+
+def download_model(uri: str) -> Path:
+    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder."""
+    import mlflow.artifacts
+
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+
+
+def _with_credentials(uri: str) -> str:
+    """The URI to connect to. MLflow's servers get user and password from the environment, databases in the URI."""
+    full = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if full == uri or without_credentials(full) != uri:
+        return uri
+    if not uri.startswith("http"):
+        return full
+    user, _, password = urlsplit(full).netloc.rpartition("@")[0].partition(":")
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
+    return uri

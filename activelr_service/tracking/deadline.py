@@ -1,0 +1,68 @@
+"""An end to every talk with a server: one that sends a byte now and then never meets a timeout of the network's own."""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+POLL_S = 0.1
+
+_end: ContextVar[float] = ContextVar("end", default=math.inf)
+_process_end = math.inf
+
+
+class DeadlineError(RuntimeError):
+    """A server took too long to answer."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """All calls in here together have so many seconds; one inside another cannot give more."""
+    token = _end.set(min(_end.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def hurry(seconds: float) -> None:
+    """From now on all calls of this process together have so many seconds: it has been asked to end."""
+    global _process_end  # noqa: PLW0603 - a signal is for the process
+    _process_end = min(_process_end, time.monotonic() + seconds)
+
+
+class TimedClient:
+    """A client whose calls end in time, with :class:`DeadlineError`. A call that is given up is left to its thread."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._client, name)
+        return lambda *args, **kwargs: _call(lambda: call(*args, **kwargs))
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    start, end = time.monotonic(), _end.get()
+    outcome: list[tuple[Any, Exception | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((function(), None))
+        except Exception as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        left = min(end, _process_end) - time.monotonic()
+        if left <= 0:
+            raise DeadlineError(f"no complete answer within {time.monotonic() - start:.0f} seconds")
+        thread.join(min(POLL_S, left))
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
