@@ -39,7 +39,7 @@ ALLOWED = {
 }
 LIBRARIES = {
     "ray": {"training/worker.py", "driver/ray_run.py", "studies/tune.py", "cli/cluster_commands.py"},
-    "mlflow": {"tracking/client.py", "tracking/tracker.py"},
+    "mlflow": {"tracking/client.py", "tracking/registry.py", "tracking/tracker.py"},
     "torch": {"analyses", "optim", "training", "tasks", "driver/evaluate.py", "studies/trial.py"},
 }
 
