@@ -6,7 +6,8 @@ The status of the run is written last. So an attempt that is cut off anywhere le
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from activelr_service.batch_size import BatchSizeChoice
@@ -36,6 +37,15 @@ class RunFailedError(RuntimeError):
         super().__init__(message)
         self.exit_code = EXIT_CODES[kind]
         self.status = "failed" if kind in REPEATING else "interrupted"
+
+
+@contextmanager
+def naming_the_system() -> Iterator[None]:
+    """What the system refuses inside, such as a full disk, is one line and no error of the program."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailedError(f"{error}; put it right, then start it again: nothing is lost", "environment") from error
 
 
 @dataclass(frozen=True)

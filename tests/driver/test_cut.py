@@ -1,4 +1,4 @@
-"""A process may be killed at any file operation of a run's start, checkpoints, end and delivery: the next makes up for it."""
+"""A process may be killed at any file operation of a run's start, checkpoints, end and delivery: the next mends it."""
 
 import shutil
 
