@@ -69,7 +69,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
             _train(attempt)
         _catch_up(followers)
         keep_results(run, attempt.job, attempt.info, attempt.say)
-    except SystemExit:  # Ctrl-C or SIGTERM
+    except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
         remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
         attempt.say(f"run {run.label} is interrupted; {remedy}")
         _close(attempt, followers, "interrupted", None)
