@@ -34,10 +34,8 @@ def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] |
     is_classes = (y.dtype.kind != "f") if kind is None else kind == "category"
     convert = _classes if is_classes else _numbers
     read = [convert(path, name, arrays[name]) for name in ("y", "y_val") if name in arrays]
-    other = "regression" if is_classes else "classification"
-    why = (
-        f"since it is {y.dtype}; for the other, set task: {other}" if kind is None else f"for the task; it is {y.dtype}"
-    )
+    other = "numbers, set task: regression" if is_classes else "classes, set task: classification"
+    why = f"since it is {y.dtype}; for {other}" if kind is None else f"for the task; it is {y.dtype}"
     notes = [f"y is read as {'classes' if is_classes else 'numbers'}, {why}"]
     if is_classes and y.ndim == 2:
         notes.append(f"y has shape {y.shape}, read as {(len(y),)}")

@@ -124,7 +124,7 @@ def _read(config: TableDataConfig, file: TableFile, names: list[str], kinds: dic
     columns = [read_cells(config, file, name, kinds.get(name), decimal) for name in names]
     part = Part(file, columns, read_target(config, file, decimal), np.arange(file.table.num_rows))
     cells_warnings = [text for cells in (*part.columns, part.target) for text in cells.warnings]
-    return part, [*([warning] if warning else []), *cells_warnings]
+    return part, [*file.warnings, *([warning] if warning else []), *cells_warnings]
 
 
 def _names(config: TableDataConfig, file: TableFile) -> list[str]:

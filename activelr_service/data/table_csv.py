@@ -34,7 +34,9 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
             "data.encoding", f"Python knows no encoding {encoding!r}; use utf-8, cp1252 or utf-16"
         ) from None
     except UnicodeDecodeError as error:
-        raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
+        if found != "utf-8" or b"\0" not in data[:_SAMPLE_BYTES]:
+            raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
+        text = "\0"
     if "\0" in text[:_SAMPLE_BYTES]:
         remedy = "if it is UTF-16, set data.encoding: utf-16-le (or utf-16-be)"
         raise JobError.at(location, f"{path} holds zero bytes, so it is not text in {found}; {remedy}")
@@ -42,6 +44,14 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         text = text[1:]
         return text.encode(), found
     return (data if codecs.lookup(found).name == "utf-8" else text.encode()), found
+
+
+def looks_like_utf8(data: bytes, encoding: str) -> bool:
+    """Whether bytes that were read in another encoding are UTF-8 with letters beyond ASCII, which is hardly by chance."""
+    try:
+        return not data.isascii() and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig") and bool(data.decode())
+    except UnicodeDecodeError:
+        return False
 
 
 def read_text_table(data: bytes, separator: str | None, place: tuple[str, str]) -> tuple[Any, str]:

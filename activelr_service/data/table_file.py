@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data.split import shorten
-from activelr_service.data.table_csv import check_names, read_text_table, to_utf8
+from activelr_service.data.table_csv import check_names, looks_like_utf8, read_text_table, to_utf8
 
 TEXT, JSON_LINES, PARQUET = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson"), (".parquet", ".pq")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
@@ -26,6 +26,7 @@ class TableFile(NamedTuple):
     location: str
     table: Any
     facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     separator: str | None = None
     can_hold_commas: bool = False
 
@@ -73,16 +74,20 @@ def _unknown(suffix: str) -> str:
 def _read_bytes(config: TableDataConfig, data: bytes, suffix: str, place: tuple[str, str]) -> TableFile:
     if data.startswith(b"PK\x03\x04"):
         raise JobError.at(place[1], f"{place[0]} is a zip archive or a spreadsheet, not text; export it as a .csv file")
-    data, encoding = to_utf8(data, config.encoding, place)
+    raw = data
+    data, encoding = to_utf8(raw, config.encoding, place)
     facts = [] if encoding == "utf-8" else [f"encoding {encoding}"]
+    warnings: tuple[str, ...] = ()
+    if config.encoding is not None and looks_like_utf8(raw, config.encoding):
+        warnings = (f"{place[0]} is read in {config.encoding}, as the job says, and looks like UTF-8",)
     if suffix in JSON_LINES:
         table = _read_json_lines(config, data, place)
         check_names(table.column_names, place)
-        return TableFile(*place, table, tuple(facts))
+        return TableFile(*place, table, tuple(facts), warnings)
     table, separator = read_text_table(data, config.separator, place)
     if separator != ("\t" if suffix in (".tsv", ".tab") else ","):
         facts.append("separator " + ("tab" if separator == "\t" else repr(separator)))
-    return TableFile(*place, table, tuple(facts), separator, separator != "," or b'"' in data)
+    return TableFile(*place, table, tuple(facts), warnings, separator, separator != "," or b'"' in data)
 
 
 def _read_json_lines(config: TableDataConfig, data: bytes, place: tuple[str, str]) -> Any:

@@ -63,7 +63,12 @@ def _is_one_to_one(a: np.ndarray, b: np.ndarray) -> bool:
 
     (x, _), (y, _) = pd.factorize(a), pd.factorize(b)
     count = x.max() + 1
-    return bool(y.max() + 1 == count > 1 and len(np.unique(x * np.int64(len(a) + 1) + y)) == count and (y >= 0).all())
+    return bool(
+        y.max() + 1 == count > 1
+        and count < len(a) / 2
+        and len(np.unique(x * np.int64(len(a) + 1) + y)) == count
+        and (y >= 0).all()
+    )
 
 
 def _is_linear(a: np.ndarray, b: np.ndarray) -> bool:
