@@ -35,9 +35,11 @@ def _share(counts: np.ndarray, num_val: int) -> np.ndarray:
     held = np.minimum(np.floor(exact).astype(np.int64), most)
     if (most > 0).sum() <= num_val:
         held = np.maximum(held, (most > 0).astype(np.int64))
-    for index in np.argsort(held - exact, kind="stable"):
-        if held.sum() < num_val and held[index] < most[index]:
-            held[index] += 1
+    while held.sum() > num_val:
+        held[np.argmax(held)] -= 1
+    order = np.argsort(held - exact, kind="stable")
+    order = order[held[order] < most[order]]
+    held[order[: max(0, num_val - held.sum())]] += 1
     return held
 
 

@@ -116,8 +116,9 @@ def _fit_number(name: str, values: np.ndarray) -> NumberColumn:
         return NumberColumn(name=name, mean=float(values[0]), std=1.0)
     largest = float(np.abs(values).max())
     unit = 1.0 if 1e-100 < largest < 1e100 else largest  # so that squares neither overflow nor vanish
-    shifted = values / unit
-    return NumberColumn(name=name, mean=float(shifted.mean() * unit), std=float(shifted.std() * unit) or 1.0)
+    shifted = values / unit - values[0] / unit  # exact for large numbers that are close together
+    mean = (values[0] / unit + shifted.mean()) * unit
+    return NumberColumn(name=name, mean=float(mean), std=float(shifted.std() * unit) or 1.0)
 
 
 def _refuse_missing(config: TableDataConfig, file: TableFile, cells: Cells) -> None:

@@ -10,7 +10,7 @@ from activelr_service.data.table_fit import find, is_constant, scale
 
 _HEAD = 1_000  # rows that are looked at first: most columns are done with them
 _LEAST_ROWS = 20  # below which everything looks like a row number, or like the target
-_LARGEST_EXACT = 2.0**53
+_LARGEST_EXACT, _LARGEST_INTEGER = 2.0**53, 1e25  # of larger ones the digits are hardly those of an identifier
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
@@ -20,12 +20,17 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
     if isinstance(column, CategoryColumn):
         if len(column.categories) == 1 and (values >= 0).all():
             yield f"the column {column.name!r} is {column.categories[0]!r} in every training row, and tells nothing"
+        if len(column.categories) == len(values) >= _LEAST_ROWS:
+            yield f"the column {column.name!r} has another text in every training row, like a name; see data.ignore"
         return
     if np.isnan(values).all():
         yield f"the column {column.name!r} has no value in the training rows, and tells nothing"
         return
     largest = np.nanmax(np.abs(values))
-    if is_constant(values[~np.isnan(values)]):
+    if largest > _LARGEST_EXACT and (values % 1 == 0).all() and largest < _LARGEST_INTEGER:
+        text = "has integers beyond 2**53, of which neighbours are read as one number, and looks like an identifier"
+        yield f"the column {column.name!r} {text}; see data.ignore"
+    elif is_constant(values[~np.isnan(values)]):
         yield f"the column {column.name!r} is {column.mean:g} in every training row, and tells nothing; it is not scaled"
     elif largest > _LARGEST_FLOAT32:
         row = train.rows[np.nanargmax(np.abs(values))] + 1
@@ -33,9 +38,6 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
             f"the column {column.name!r} has values up to {largest:g} (row {row}), beside which the others look alike"
         )
         yield f"{text}; correct them if they are wrong"
-    elif largest > _LARGEST_EXACT and (values % 1 == 0).all():
-        text = "has integers beyond 2**53, of which neighbours are read as one number, and looks like an identifier"
-        yield f"the column {column.name!r} {text}; see data.ignore"
     elif len(values) >= _LEAST_ROWS and (np.diff(cells.values) == 1).all():
         yield f"the column {column.name!r} counts the rows; see data.ignore"
 
@@ -63,12 +65,9 @@ def _is_one_to_one(a: np.ndarray, b: np.ndarray) -> bool:
 
     (x, _), (y, _) = pd.factorize(a), pd.factorize(b)
     count = x.max() + 1
-    return bool(
-        y.max() + 1 == count > 1
-        and count < len(a) / 2
-        and len(np.unique(x * np.int64(len(a) + 1) + y)) == count
-        and (y >= 0).all()
-    )
+    if not (1 < count < len(a) / 2 and y.max() + 1 == count and y.min() >= 0):
+        return False
+    return len(np.unique(x * np.int64(count) + y)) == count
 
 
 def _is_linear(a: np.ndarray, b: np.ndarray) -> bool:
