@@ -45,7 +45,7 @@ def inspect(config: NpzDataConfig) -> DataInfo:
         vocab_size = count_tokens(config.path, arrays)
         return info._replace(tasks=("language_modeling",), vocab_size=vocab_size, notes=tuple(notes))
     scales, warnings = find_scales(config.path, arrays)
-    warnings += look_at_inputs(arrays["x"], scales["x"])
+    warnings += labels.warnings + look_at_inputs(arrays["x"], scales["x"])
     warnings += repeated_rows(arrays["x"], train, arrays.get("x_val"), val)
     info = info._replace(input_scale=scales["x"], num_outputs=labels.num_outputs)
     notes += labels.notes

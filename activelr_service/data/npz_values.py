@@ -20,6 +20,7 @@ class Labels(NamedTuple):
     num_classes: int
     num_outputs: int
     notes: list[str]
+    warnings: list[str]
 
 
 def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] | None) -> Labels:
@@ -37,11 +38,14 @@ def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] |
     other = "numbers, set task: regression" if is_classes else "classes, set task: classification"
     why = f"since it is {y.dtype}; for {other}" if kind is None else f"for the task; it is {y.dtype}"
     notes = [f"y is read as {'classes' if is_classes else 'numbers'}, {why}"]
+    warnings: list[str] = []
     if is_classes and y.ndim == 2:
         notes.append(f"y has shape {y.shape}, read as {(len(y),)}")
+    if kind is None and not is_classes and y.ndim == 1 and (y % 1 == 0).all() and len(np.unique(y)) * 5 <= len(y):
+        warnings.append(f"y has only {len(np.unique(y))} different values, all of them whole, and is read as numbers")
     num_classes = _count_classes(path, read) if is_classes else 0
     num_outputs = 1 if is_classes else int(np.prod(y.shape[1:]))
-    return Labels(is_classes, read[0], read[1] if len(read) > 1 else None, num_classes, num_outputs, notes)
+    return Labels(is_classes, read[0], read[1] if len(read) > 1 else None, num_classes, num_outputs, notes, warnings)
 
 
 def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]:

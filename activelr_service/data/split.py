@@ -61,6 +61,6 @@ def count_classes(train: np.ndarray, val: np.ndarray, classes: tuple[str, ...]) 
 
 
 def shorten(names: list[str], most: int) -> str:
-    """The names with commas between them: at most ``most``, then how many more there are."""
+    """The names on one line, with commas between them: at most ``most``, then how many more there are."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return " ".join(", ".join(names[:most]).split()) + more

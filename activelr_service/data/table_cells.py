@@ -74,7 +74,9 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
         return cells
     row = int(parsed.odd_rows[0])
     text = f"the column {name!r} of {file.path} is read as categories: most of its values are numbers, but"
-    text += f" {len(parsed.odd_rows):,} of {len(column):,} are not, such as {column[row].as_py()!r} in row {row + 1};"
+    text += (
+        f" {len(parsed.odd_rows):,} of {len(column):,} are not, such as {column[row].as_py()[:40]!r} in row {row + 1};"
+    )
     return cells._replace(warnings=(f"{text} see data.missing and data.types",))
 
 
@@ -173,7 +175,7 @@ def _odd_cell(
     config: TableDataConfig, file: TableFile, name: str, column: Any, odd_rows: np.ndarray, kind: Kind | None
 ) -> JobError:
     row = int(odd_rows[0])
-    value, count = column[row].as_py(), f"{len(odd_rows):,} such of {len(column):,} rows"
+    value, count = column[row].as_py()[:40], f"{len(odd_rows):,} such of {len(column):,} rows"
     what = "holds numbers" if kind is None else "is to hold numbers"
     remedies = [f"correct it, or set data.missing: [{value}] if that is no value"]
     if kind is None:

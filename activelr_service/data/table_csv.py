@@ -54,14 +54,17 @@ def looks_like_utf8(data: bytes, encoding: str) -> bool:
         return False
 
 
-def read_text_table(data: bytes, separator: str | None, place: tuple[str, str]) -> tuple[Any, str]:
-    """(arrow table whose columns are all large_string, null where a cell is empty; the separator) of UTF-8 ``data``."""
+def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple[str, str]) -> tuple[Any, str]:
+    """(arrow table whose columns are all large_string, null where a cell is empty; the separator) of UTF-8 ``data``.
+
+    ``usual``: the separator of such files, where more than one would do.
+    """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
     path, location = place
     sample = _sample(data)
-    separator = separator or _infer_separator(sample)
+    separator = separator or _infer_separator(sample, usual)
     header = next((row for row in _rows(sample, separator) if row), None)
     if header is None:
         raise JobError.at(location, f"{path} is empty")
@@ -114,8 +117,8 @@ def _rows(text: str, separator: str) -> Any:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
 
 
-def _infer_separator(sample: str) -> str:
-    """The separator that splits most rows into as many values as the header has, at least two; else the comma."""
+def _infer_separator(sample: str, usual: str) -> str:
+    """The separator that splits most rows into as many values as the header has, at least two; else the usual one."""
 
     def fit(separator: str) -> tuple[float, int]:
         rows = [row for row in islice(_rows(sample, separator), _SAMPLE_ROWS) if row]
@@ -124,7 +127,7 @@ def _infer_separator(sample: str) -> str:
             return 0.0, 0
         return sum(len(row) == width for row in rows) / len(rows), width
 
-    return max(SEPARATORS, key=fit)
+    return max([usual, *SEPARATORS], key=fit)
 
 
 def _first_odd_row(data: bytes, separator: str, width: int) -> str | None:

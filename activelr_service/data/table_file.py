@@ -17,9 +17,8 @@ KNOWN = ".csv, .tsv, .txt, .jsonl (each also with .gz), .parquet, and folders of
 
 
 class TableFile(NamedTuple):
-    """What a file holds. ``facts``: how it was read, where that is not what its name says. ``separator``: of text only.
-
-    ``can_hold_commas``: whether a cell of a text file may hold a comma, so that it may be a decimal one.
+    """What a file holds. ``facts``: how it was read, where that is not what its name says. ``separator``: of
+    delimited text. ``can_hold_commas``: whether a text in a cell may hold a comma, so that it may be a decimal one.
     """
 
     path: str
@@ -28,7 +27,7 @@ class TableFile(NamedTuple):
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     separator: str | None = None
-    can_hold_commas: bool = False
+    can_hold_commas: bool = True
 
     def error(self, message: str) -> JobError:
         """An error about this file, at the place where the job names it."""
@@ -84,8 +83,9 @@ def _read_bytes(config: TableDataConfig, data: bytes, suffix: str, place: tuple[
         table = _read_json_lines(config, data, place)
         check_names(table.column_names, place)
         return TableFile(*place, table, tuple(facts), warnings)
-    table, separator = read_text_table(data, config.separator, place)
-    if separator != ("\t" if suffix in (".tsv", ".tab") else ","):
+    usual = "\t" if suffix in (".tsv", ".tab") else ","
+    table, separator = read_text_table(data, config.separator, usual, place)
+    if separator != usual:
         facts.append("separator " + ("tab" if separator == "\t" else repr(separator)))
     return TableFile(*place, table, tuple(facts), warnings, separator, separator != "," or b'"' in data)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.table_cells import Cells, Part
-from activelr_service.data.table_fit import find, is_constant, scale
+from activelr_service.data.table_fit import LARGEST_INTEGER_CLASS_COUNT, find, is_constant, scale
 
 _HEAD = 1_000  # rows that are looked at first: most columns are done with them
 _LEAST_ROWS = 20  # below which everything looks like a row number, or like the target
@@ -43,10 +43,12 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
 
 
 def look_at_target(config: TableDataConfig, train: Part) -> Iterator[str]:
-    """A warning for every column that says the target, one to one."""
+    """A warning for every column that says the target, one to one, and for a number that may be a class."""
     if len(train.rows) < _LEAST_ROWS:
         return
     target = train.target.values[train.rows]
+    if config.target_column is not None and config.types.get(config.target, config.target_kind) is None:
+        yield from _few_values(config.target, target)
     for column, cells in zip(config.columns or [], train.columns, strict=True):
         values = cells.values[train.rows]
         if config.target_column is None:
@@ -58,6 +60,13 @@ def look_at_target(config: TableDataConfig, train: Part) -> Iterator[str]:
             is_same = False
         if is_same:
             yield f"the column {column.name!r} gives the target away: each of its values goes with one of {config.target!r}"
+
+
+def _few_values(name: str, target: np.ndarray) -> Iterator[str]:
+    count = len(np.unique(target))
+    if count <= LARGEST_INTEGER_CLASS_COUNT and count * 5 <= len(target) and (target % 1 == 0).all():
+        text = f"the target {name!r} has only {count} different values, all of them whole, and is read as a number"
+        yield f"{text}; for classes, set task: classification"
 
 
 def _is_one_to_one(a: np.ndarray, b: np.ndarray) -> bool:

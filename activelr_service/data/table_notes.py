@@ -19,11 +19,13 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
     assert config.columns is not None
     width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
     notes = [*_files(config, train, val), *_columns(config, train), *_gaps(train, val)]
+    unknown: list[str] = []
     looks = [*warnings, *_header(train)]
     for column, cells, held_out in zip(config.columns, train.columns, val.columns, strict=True):
         looks += look_at_column(column, cells, train)
         noted, warned = _held_out(column, held_out, val)
-        notes, looks = notes + noted, looks + warned
+        unknown, looks = unknown + noted, looks + warned
+    notes += _some(unknown)
     looks += [*look_at_target(config, train), *duplicates(config, train, val)]
     info = DataInfo((), len(train.rows), len(val.rows), (width,), num_outputs=1)
     if config.classes is None:

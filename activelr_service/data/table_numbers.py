@@ -65,7 +65,7 @@ def to_numpy(column: Any) -> np.ndarray:
 
 
 def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
-    """(the decimal sign of the columns ``names`` of a text file, a warning if both would be right).
+    """(the decimal sign of the texts in the columns ``names``, a warning if both would be right).
 
     Raises :class:`JobError` if some numbers have points and others commas.
     """
@@ -78,7 +78,7 @@ def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
         text = f"decimal commas in the column {comma.name!r} ({comma.comma}) and decimal points in {point.name!r}"
         raise file.error(f"{text} ({point.point}); write them one way, or set data.decimal to the right sign")
     either = next((style for style in styles if style.either), None)
-    if comma or either is None or point or file.separator == ",":
+    if comma or either is None or point or file.separator in (",", None):
         return ("," if comma else "."), None
     text = f"{either.either!r} in the column {either.name!r} of {file.path} is read with a decimal comma"
     return ",", f"{text}; if the comma groups thousands, set data.decimal: '.'"
@@ -97,6 +97,8 @@ class _Style(NamedTuple):
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if not pa.types.is_string(column.type) and not pa.types.is_large_string(column.type):
+            return cls(name)
         texts = pc.utf8_trim_whitespace(column.unique().drop_null()).cast(pa.large_string())
         known = pa.array([*MISSING_WORDS, ""], pa.large_string())
         texts = texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), value_set=known)))

@@ -161,3 +161,12 @@ def test_a_model_of_stored_pixels_predicts_from_pixels_and_from_what_they_were_s
     scaled = model.predict((PIXELS / 255).astype(np.float32))
     np.testing.assert_allclose(model.predict(PIXELS), scaled, atol=1e-5)
     np.testing.assert_allclose(model.predict(PIXELS.astype(np.int64)), scaled, atol=1e-5)
+
+
+def test_few_whole_floats_are_numbers_with_a_warning_unless_the_task_says_it(tmp_path):
+    arrays = {"x": X, "y": LABELS.astype(np.float32)}
+    info = inspect_data(save(tmp_path, **arrays))
+    assert info.tasks == ("regression",)
+    assert "y has only 3 different values, all of them whole, and is read as numbers" in info.warnings
+    assert "for classes, set task: classification" in info.notes[2]
+    assert inspect_data(save(tmp_path, "regression", **arrays)).warnings == ()

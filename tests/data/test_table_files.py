@@ -197,3 +197,19 @@ def test_a_wide_table_is_read_and_described_in_a_few_names(tmp_path):
     assert info.input_shape == (3000,)
     assert max(map(len, info.notes + info.warnings)) < 500
     assert len(info.warnings) < 30
+
+
+def test_the_separator_of_a_tsv_is_a_tab_where_names_hold_commas_too(tmp_path):
+    lines = [f"Doe, J{i % 3}\t{'yes' if i % 4 else 'no'}" for i in range(ROWS)]
+    (tmp_path / "t.tsv").write_text("\n".join(["last, first\tkind", *lines]) + "\n")
+    info = read(tmp_path / "t.tsv")[0]
+    assert (info.classes, info.input_shape) == (("no", "yes"), (3,))
+
+
+def test_decimal_commas_in_texts_of_parquet_and_json_are_numbers(tmp_path, plain):
+    shown = {**PLAIN, "size": [f"{size:.2f}".replace(".", ",") for size in PLAIN["size"]]}
+    parquet.write_table(pa.table(shown), tmp_path / "t.parquet")
+    assert "decimal comma" in assert_same(tmp_path / "t.parquet", plain).notes[0]
+    rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert_same(tmp_path / "t.jsonl", plain)

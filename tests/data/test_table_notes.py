@@ -198,3 +198,12 @@ def test_a_row_more_hardly_changes_which_rows_are_held_out(tmp_path):
         trained.append(set(config.columns[0].categories))
     assert (len(trained[0]), len(trained[1])) == (160, 161)
     assert len(trained[0] - trained[1]) <= 2
+
+
+def test_a_target_of_few_whole_floats_is_a_number_with_a_warning_unless_the_task_says_it(tmp_path):
+    path = write_csv(tmp_path / "t.csv", y=[f"{i % 3}.0" for i in range(ROWS)])
+    warning = (
+        "only 3 different values, all of them whole, and is read as a number; for classes, set task: classification"
+    )
+    assert warning in str(inspect(path).warnings)
+    assert inspect(path, "regression").warnings == inspect(path, "classification").warnings == ()
