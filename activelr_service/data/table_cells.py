@@ -16,6 +16,7 @@ Kind = Literal["number", "category"]
 # fractions, it is a column of numbers with wrong cells; between them, categories with a warning; above, categories such as
 # sizes (S, M, 38) and postal codes (12a, 13).
 _WRONG_CELLS, _CATEGORIES = 0.05, 0.5
+_HEAD = 1_000  # rows that are looked at for leading zeros
 _DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([ T]\d{1,2}:\d{2}.*)?$"
 
 
@@ -54,18 +55,20 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
     Raises :class:`JobError` for a type that is not read, and naming a cell that is no number in a column of numbers.
     """
     column = _tidy(config, file, name, kind)
-    if kind == "category":
+    if kind == "category" or (kind is None and is_dictionary(file, name)):
         return _categories(name, column, config.missing)
     parsed = parse_numbers(column, decimal, config.missing)
     num_numbers = int(np.count_nonzero(~np.isnan(parsed.values)))
-    if kind is None and num_numbers == 0 and len(parsed.odd_rows):
+    num_words = len({*parsed.gaps} - {"", *config.missing})
+    if kind is None and num_numbers == 0 and (len(parsed.odd_rows) or num_words > 1):
         _refuse_dates(config, file, name, column)
         return _categories(name, column, config.missing)
     share = len(parsed.odd_rows) / max(1, num_numbers + len(parsed.odd_rows))
     if kind == "number" and share:
         raise _odd_cell(config, file, name, column, parsed.odd_rows, kind)
     if share == 0:
-        return Cells(name, parsed.values, None, parsed.gaps, grouped=parsed.grouped)
+        warnings = _codes(file, name, column) if kind is None else ()
+        return Cells(name, parsed.values, None, parsed.gaps, warnings, parsed.grouped)
     has_fractions = bool(np.nanmax(np.abs(parsed.values % 1)) > 0)
     if share <= _WRONG_CELLS or (has_fractions and share < _CATEGORIES):
         raise _odd_cell(config, file, name, column, parsed.odd_rows, kind)
@@ -99,10 +102,17 @@ def is_whole(file: TableFile, name: str) -> bool:
     import pyarrow.compute as pc
 
     column = file.table.column(name)
-    if pa.types.is_large_string(column.type):
-        texts = pc.utf8_trim_whitespace(column.unique().drop_null())
+    if _is_text(column.type):
+        texts = pc.utf8_trim_whitespace(column.unique().drop_null().cast(pa.large_string()))
         return pc.all(pc.match_substring_regex(texts, r"^[+-]?\d+$")).as_py() is not False
     return bool(pa.types.is_integer(column.type))
+
+
+def is_dictionary(file: TableFile, name: str) -> bool:
+    """Whether a column is stored as categories, as those of pandas are."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_dictionary(file.table.column(name).type))
 
 
 def _tidy(config: TableDataConfig, file: TableFile, name: str, kind: Kind | None) -> Any:
@@ -111,7 +121,7 @@ def _tidy(config: TableDataConfig, file: TableFile, name: str, kind: Kind | None
     import pyarrow.compute as pc
 
     column = file.table.column(name)
-    if pa.types.is_dictionary(column.type):
+    if is_dictionary(file, name):
         column = column.cast(column.type.value_type)
     is_time = pa.types.is_temporal(column.type)
     if _is_text(column.type) or (is_time and kind == "category"):
@@ -160,6 +170,21 @@ def _categories(name: str, column: Any, missing: list[str]) -> Cells:
         if numbers[code] < 0:
             gaps = count_gap(gaps, text, codes == code)
     return Cells(name, numbers[codes], names, gaps)
+
+
+def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
+    """A warning if numbers look like codes: postal codes, say, of which the first rows have some with a leading zero."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    head = column.slice(0, _HEAD).drop_null()
+    if not pa.types.is_large_string(head.type):
+        return ()
+    codes = head.filter(pc.match_substring_regex(head, r"^0\d+$"))
+    if len(codes) == 0:
+        return ()
+    text = f"the column {name!r} of {file.path} is read as numbers, and has values such as {codes[0].as_py()!r}"
+    return (f"{text}; for codes, set data.types: {{{name}: category}}",)
 
 
 def _refuse_dates(config: TableDataConfig, file: TableFile, name: str, column: Any) -> None:

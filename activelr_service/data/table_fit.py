@@ -91,7 +91,7 @@ def find(names: list[str], known: list[str]) -> np.ndarray:
     """int64 indices of ``names`` in ``known``, by text, else by value (01 is 1, 1.50 is 1.5); -1 for an unknown one."""
     by_name = {name: index for index, name in enumerate(known)}
     by_value = {value_of(name): index for index, name in enumerate(known) if value_of(name) is not None}
-    found = [by_name.get(name, by_value.get(value_of(name), -1)) for name in names]
+    found = [by_name[name] if name in by_name else by_value.get(value_of(name), -1) for name in names]
     return np.array([*found, -1], dtype=np.int64)  # the last is that of code -1, a missing cell
 
 

@@ -175,3 +175,29 @@ def test_dates_are_refused_and_can_be_categories(tmp_path):
         with pytest.raises(JobError, match=r"'d' holds dates.*data\.ignore, or set data\.types: \{d: category\}"):
             inspect(path)
         assert inspect(path, types={"d": "category"}).input_shape == (10,)
+
+
+def test_columns_stored_as_categories_or_as_texts_of_integers_are_classes_as_in_a_csv(tmp_path):
+    columns = {"a": [i * 0.3 for i in range(ROWS)], "y": [str(i % 3) for i in range(ROWS)]}
+    for y in (
+        columns["y"],
+        pa.array(columns["y"]).dictionary_encode(),
+        pa.array([i % 3 for i in range(ROWS)]).dictionary_encode(),
+    ):
+        parquet.write_table(
+            pa.table({**columns, "y": y, "c": pa.array(["1", "2"] * 30).dictionary_encode()}), tmp_path / "t.parquet"
+        )
+        info = inspect(str(tmp_path / "t.parquet"))
+        assert (info.classes, info.input_shape) == (("0", "1", "2"), (3,))
+
+
+def test_numbers_that_look_like_codes_are_warned_of(tmp_path):
+    path = write_csv(tmp_path / "t.csv", zip=[f"{i * 397 % 9000:05d}" for i in range(ROWS)])
+    assert "the column 'zip'" in inspect(path).warnings[0]
+    assert "for codes, set data.types: {zip: category}" in inspect(path).warnings[0]
+    assert "for codes" not in str(inspect(path, types={"zip": "category"}).warnings)
+
+
+def test_a_column_of_several_words_for_no_value_is_one_of_categories(tmp_path):
+    path = write_csv(tmp_path / "t.csv", c=["None", "missing", "NA"] * (ROWS // 3))
+    assert prepare(tmp_path, path).columns[1].categories == ["NA", "None", "missing"]
