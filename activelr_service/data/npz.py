@@ -1,6 +1,7 @@
 """Arrays in a .npz file, read without pickle."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from activelr_service.data.split import count_classes, hold_out, shorten
 
 NAMES = ("x", "y", "x_val", "y_val")
 Arrays = dict[str, np.ndarray]
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
 
 
 def for_task(config: NpzDataConfig, task: str) -> NpzDataConfig:
@@ -100,9 +102,9 @@ def _inputs(array: np.ndarray, scale: float) -> Any:
 
 def _check_headers(config: NpzDataConfig) -> list[str]:
     """Notes on what is in the file; raises :class:`JobError` if names and shapes are not those of a dataset."""
-    headers = _headers(config.path)
+    headers, others = _headers(config.path)
     if "x" not in headers:
-        raise _error(config, f"has no array 'x'; found: {shorten(list(headers), 10) or 'none'}")
+        raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}")
     shape = headers["x"][0]
     if len(shape) < 2 or shape[0] < 2:
         raise _error(config, f"x has shape {shape}; at least 2 rows of at least one value are needed")
@@ -119,31 +121,30 @@ def _check_headers(config: NpzDataConfig) -> list[str]:
     pickled = [name for name in NAMES if name in headers and headers[name][1].hasobject]
     if pickled:
         raise _error(config, f"the arrays {', '.join(pickled)} hold Python objects, which are not read")
-    shown = [f"{name} {shape} {dtype}" for name, (shape, dtype) in headers.items() if name in NAMES]
-    others = [name for name in headers if name not in NAMES]
+    shown = [f"{name} {shape} {dtype}" for name, (shape, dtype) in headers.items()]
     return [
         f"{config.path}: {', '.join(shown)}",
         *([f"arrays that are not read: {shorten(others, 10)}"] if others else []),
     ]
 
 
-def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of the arrays, without reading them."""
+def _headers(path: str) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], list[str]]:
+    """(shape and dtype of the arrays, without reading them; the names of other arrays in the file)."""
     if not Path(path).is_file():
         raise JobError.at("data.path", f"no such file: {path}")
     headers = {}
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith(".npy"):
-                    with archive.open(name) as member:
-                        version = np.lib.format.read_magic(member)
-                        shape, _, dtype = read[version](member)
-                        headers[name.removesuffix(".npy")] = (shape, dtype)
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+            there = [name.removesuffix(".npy") for name in archive.namelist()]
+            for name in [name for name in NAMES if name in there]:
+                with archive.open(f"{name}.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    shape, _, dtype = read[version](member)
+                    headers[name] = (shape, dtype)
+    except (*_DAMAGED, KeyError) as error:
         raise JobError.at("data.path", f"{path} is not a readable .npz file: {error}") from error
-    return headers
+    return headers, [name for name in there if name not in NAMES]
 
 
 def _read(path: str) -> Arrays:
@@ -151,7 +152,7 @@ def _read(path: str) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in NAMES if name in file}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
+    except _DAMAGED as error:
         raise JobError.at("data.path", f"{path} is not a readable .npz file: {error}") from error
 
 

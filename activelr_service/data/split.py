@@ -1,5 +1,7 @@
 """Which rows are held out where the data have no rows for validation."""
 
+from collections import Counter
+
 import numpy as np
 
 from activelr_service.data.info import split_sizes
@@ -57,7 +59,14 @@ def count_classes(train: np.ndarray, val: np.ndarray, classes: tuple[str, ...]) 
     ):
         if names := [repr(name) for name, one in zip(classes, is_so, strict=True) if one]:
             warnings.append(f"classes {text} ({len(names):,} of {len(classes):,}): {shorten(names, 10)}")
+    if same := _same_but_for_case(classes):
+        warnings.append(f"classes that differ only in capital letters: {shorten(same, 10)}")
     return notes, warnings
+
+
+def _same_but_for_case(names: tuple[str, ...]) -> list[str]:
+    folded = Counter(name.casefold() for name in names)
+    return [repr(name) for name in names if folded[name.casefold()] > 1]
 
 
 def shorten(names: list[str], most: int) -> str:

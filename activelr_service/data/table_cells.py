@@ -16,7 +16,7 @@ Kind = Literal["number", "category"]
 # fractions, it is a column of numbers with wrong cells; between them, categories with a warning; above, categories such as
 # sizes (S, M, 38) and postal codes (12a, 13).
 _WRONG_CELLS, _CATEGORIES = 0.05, 0.5
-_HEAD = 1_000  # rows that are looked at for leading zeros
+_HEAD = 1_000  # rows that are looked at for leading zeros and for units
 _DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([ T]\d{1,2}:\d{2}.*)?$"
 
 
@@ -62,7 +62,7 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
     num_words = len({*parsed.gaps} - {"", *config.missing})
     if kind is None and num_numbers == 0 and (len(parsed.odd_rows) or num_words > 1):
         _refuse_dates(config, file, name, column)
-        return _categories(name, column, config.missing)
+        return _categories(name, column, config.missing)._replace(warnings=_units(file, name, column))
     share = len(parsed.odd_rows) / max(1, num_numbers + len(parsed.odd_rows))
     if kind == "number" and share:
         raise _odd_cell(config, file, name, column, parsed.odd_rows, kind)
@@ -185,6 +185,17 @@ def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
         return ()
     text = f"the column {name!r} of {file.path} is read as numbers, and has values such as {codes[0].as_py()!r}"
     return (f"{text}; for codes, set data.types: {{{name}: category}}",)
+
+
+def _units(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
+    """A warning if texts are numbers with a unit, such as $5 and 5 %."""
+    import pyarrow.compute as pc
+
+    head = column.slice(0, _HEAD).drop_null()
+    if len(head) == 0 or not pc.all(pc.match_substring_regex(head, r"^[$€£¥]? ?[+-]?\d[\d.,]* ?[$€£¥%]?$")).as_py():
+        return ()
+    text = f"the column {name!r} of {file.path} is read as categories, since its values have a unit ({head[0].as_py()})"
+    return (f"{text}; to read them as numbers, take the unit away",)
 
 
 def _refuse_dates(config: TableDataConfig, file: TableFile, name: str, column: Any) -> None:

@@ -103,8 +103,8 @@ def _fit_column(config: TableDataConfig, cells: Cells, values: np.ndarray) -> Nu
         return _fit_number(cells.name, values[~np.isnan(values)])
     categories = in_order([cells.names[code] for code in _used(values, cells.names)])
     if len(categories) > LARGEST_CATEGORY_COUNT:
-        text = f"{place} has {len(categories)} different texts, more than {LARGEST_CATEGORY_COUNT}"
-        raise JobError.at("data.path", f"{text}; put it into data.ignore")
+        text = f"{place} has {len(categories)} different texts, such as {categories[0][:40]!r}; the most are"
+        raise JobError.at("data.path", f"{text} {LARGEST_CATEGORY_COUNT}: put it into data.ignore")
     return CategoryColumn(name=cells.name, categories=categories)
 
 

@@ -170,3 +170,12 @@ def test_few_whole_floats_are_numbers_with_a_warning_unless_the_task_says_it(tmp
     assert "y has only 3 different values, all of them whole, and is read as numbers" in info.warnings
     assert "for classes, set task: classification" in info.notes[2]
     assert inspect_data(save(tmp_path, "regression", **arrays)).warnings == ()
+
+
+def test_a_damaged_array_is_refused_with_the_file(tmp_path):
+    np.savez_compressed(tmp_path / "d.npz", x=X, y=LABELS)
+    content = bytearray((tmp_path / "d.npz").read_bytes())
+    content[250:300] = bytes(50)
+    (tmp_path / "d.npz").write_bytes(content)
+    with pytest.raises(JobError, match=r"d\.npz is not a readable \.npz file"):
+        inspect_data(data_config(type="npz", path=str(tmp_path / "d.npz")))

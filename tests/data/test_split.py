@@ -54,3 +54,9 @@ def test_classes_on_one_side_of_one_row_and_of_none_are_named():
         "classes with a single row: 'd'",
         "classes without a row: 'e'",
     ]
+
+
+def test_classes_that_differ_only_in_capital_letters_are_warned_of():
+    labels = np.array([0, 1, 2])
+    warnings = count_classes(labels, labels, ("cat", "Cat", "dog"))[1]
+    assert warnings == ["classes that differ only in capital letters: 'cat', 'Cat'"]

@@ -201,3 +201,9 @@ def test_numbers_that_look_like_codes_are_warned_of(tmp_path):
 def test_a_column_of_several_words_for_no_value_is_one_of_categories(tmp_path):
     path = write_csv(tmp_path / "t.csv", c=["None", "missing", "NA"] * (ROWS // 3))
     assert prepare(tmp_path, path).columns[1].categories == ["NA", "None", "missing"]
+
+
+@pytest.mark.parametrize("value", ["$1,{}", "{} %", "{}.5€"])
+def test_numbers_with_a_unit_are_categories_with_a_warning(tmp_path, value):
+    path = write_csv(tmp_path / "t.csv", c=[f'"{value.format(100 + i % 7)}"' for i in range(ROWS)])
+    assert "to read them as numbers, take the unit away" in inspect(path).warnings[0]
