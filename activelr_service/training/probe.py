@@ -5,7 +5,6 @@ What can run out of memory contains no collective; after each size all ranks agr
 waiting for one that failed.
 """
 
-import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -38,6 +37,7 @@ from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
 from activelr_service.training.memory import MemoryMeter, is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
+from activelr_service.training.replicate import NO_ROW
 
 MEMORY_ALLOWED = 0.8  # of what a worker may have
 TIME_LIMIT_S = 20.0  # no size is begun after it
@@ -204,12 +204,18 @@ class Probe:
 
     def batch(self, size: int) -> Any:
         """The first ``size`` rows of this rank, on the device; more than there are, or than are read, repeat."""
-        missing = max(0, min(size, ROWS_READ) - len(self.rows))
-        self.rows += [self.training.train_loader.dataset[index] for index in itertools.islice(self.indices, missing)]
+        self.read_rows(min(size, ROWS_READ))
         batch = self.training.task.collate([self.rows[index % len(self.rows)] for index in range(size)])
-        if batch is None:
-            raise ValueError("every row of a batch is corrupt: the files are named in the log; repair or remove them")
         return to_device(batch, self.training.device)
+
+    def read_rows(self, count: int) -> None:
+        """Have ``count`` rows, or all there are; those that are skipped as corrupt are passed over."""
+        while len(self.rows) < count and (index := next(self.indices, None)) is not None:
+            row = self.training.train_loader.dataset[index]
+            if self.training.task.collate([row]) is not None:
+                self.rows.append(row)
+        if not self.rows:
+            raise ValueError(NO_ROW)
 
     def forward(self, batch: Any) -> torch.Tensor:
         """The loss of the bare model: the replica would send buffers and gradients to the other ranks."""

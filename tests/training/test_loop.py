@@ -248,12 +248,12 @@ def test_one_bit_of_difference_between_ranks_is_found_and_named(tmp_path):
 def diverge(rank):
     _, model, _ = own_rows()
     named = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    distributed.check_replicas(named, 6)
+    distributed.check_replicas(named, 6, CPU)
     if rank == 1:
         weight = model[2].weight.data
         weight.view(-1)[3] = torch.nextafter(weight.view(-1)[3], torch.tensor(10.0))
     try:
-        distributed.check_replicas(named, 7)
+        distributed.check_replicas(named, 7, CPU)
     except distributed.ReplicaDivergenceError as error:
         return str(error)
     return "nothing"
