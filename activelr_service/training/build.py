@@ -43,8 +43,9 @@ class Training:
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
-    """Build everything for this rank of a resolved job; the same random weights on every rank."""
+def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, alone: bool = False) -> Training:
+    """Build everything for this rank of a resolved job; the same random weights on every rank. ``alone``: the replica is the
+    bare model, whatever the number of ranks, so that nothing runs and nothing is exchanged here."""
     assert job.task is not None
     assert info.num_val is not None
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
@@ -56,7 +57,12 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
-    replica, without_gradient = replicate(model, job, TASKS[job.task], train_loader.dataset, device)
+    replica: nn.Module = model
+    without_gradient: list[str] = []
+    if distributed.world_size() > 1 and not alone:
+        replica, without_gradient = replicate(model, job, TASKS[job.task], train_loader.dataset, device)
+    elif job.compile:
+        model.compile()  # in place: names in the state dict stay as they are
     accum_steps = job.grad_accum_steps or 1
     steps_per_epoch = len(train_loader) // accum_steps
     return Training(

@@ -20,13 +20,11 @@ def replicate(
     model: nn.Module, job: TrainJob, task: Task, dataset: Dataset, device: torch.device
 ) -> tuple[nn.Module, list[str]]:
     """What the training step runs, and the names of the parameters that a first batch gave no gradient on some rank. Every
-    rank must call it. One rank runs the bare model, and nothing is looked for."""
-    if distributed.world_size() == 1:
-        _compile(model, job)
-        return model, []
+    rank must call it."""
     batch = to_device(few_rows(task, dataset, job.micro_batch_size()), device)
     without = without_gradient(model, batch, task, job.precision, device)
-    _compile(model, job)
+    if job.compile:
+        model.compile()
     replica = DistributedDataParallel(
         model,
         device_ids=[device.index] if device.type == "cuda" else None,
@@ -96,8 +94,3 @@ def describe_without_gradient(names: list[str]) -> str:
     """For the user, of :func:`without_gradient`."""
     shown = ", ".join(names[:NAMES_SHOWN]) + (", ..." if len(names) > NAMES_SHOWN else "")
     return f"the first batch gives {len(names)} parameters no gradient ({shown}): they stay as they are until one does"
-
-
-def _compile(model: nn.Module, job: TrainJob) -> None:
-    if job.compile:
-        model.compile()  # in place: names in the state dict stay as they are
