@@ -79,10 +79,10 @@ def classify(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """One line: what went wrong, and where unless it is of the kind that a study expects."""
     line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    if classify(error) != "failed":
+    frames = traceback.extract_tb(error.__traceback__)
+    if classify(error) != "failed" or not frames:
         return line
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{line} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+    return f"{line} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"
 
 
 def limit_memory(count: int, gpus: float = 0.0) -> int:
