@@ -1,4 +1,4 @@
-"""Figures of runs whose metrics are missing in some epochs or in all, since they were not finite: drawn, without a warning."""
+"""Figures of runs whose metrics are missing in some epochs or in all, as they were not finite: drawn, without a warning."""
 
 import warnings
 
