@@ -37,8 +37,9 @@ def draw(rank):
     """The rows of an epoch of some seeds, and what was drawn for them: in a loader process for the first."""
     found = {}
     for num_workers, seed, epoch in ((1, 0, 1), (0, 0, 2), (0, 1, 1)):
+        options = {"num_workers": 1, "multiprocessing_context": "fork"} if num_workers else {}
         sampler = DistributedSampler(Draws())
-        loader = DataLoader(Draws(), sampler=sampler, generator=torch.Generator(), num_workers=num_workers)
+        loader = DataLoader(Draws(), sampler=sampler, generator=torch.Generator(), **options)
         seed_loader(loader, seed, epoch)
         found[seed, epoch] = [(int(index), float(value)) for index, value in loader]
     return found
