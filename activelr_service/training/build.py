@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.data import build_data
@@ -20,7 +20,7 @@ from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
 from activelr_service.training.optimizers import build_optimizer
 from activelr_service.training.progress import Progress
-from activelr_service.training.replicate import replicate
+from activelr_service.training.replicate import replicate, wrap
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Training:
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, alone: bool = False) -> Training:
-    """Build everything for this rank of a resolved job; the same random weights on every rank. ``alone``: the replica is the
-    bare model, whatever the number of ranks, so that nothing runs and nothing is exchanged here."""
+def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
+    """Build everything for this rank of a resolved job; the same random weights on every rank. ``is_probe``: it is only
+    measured, and no pass of the model, which may not fit into memory, is run here."""
     assert job.task is not None
     assert info.num_val is not None
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
@@ -57,12 +57,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, alone
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
-    replica: nn.Module = model
-    without_gradient: list[str] = []
-    if distributed.world_size() > 1 and not alone:
-        replica, without_gradient = replicate(model, job, TASKS[job.task], train_loader.dataset, device)
-    elif job.compile:
-        model.compile()  # in place: names in the state dict stay as they are
+    replica, without_gradient = _replica_of(model, job, train_loader.dataset, device, is_probe)
     accum_steps = job.grad_accum_steps or 1
     steps_per_epoch = len(train_loader) // accum_steps
     return Training(
@@ -153,3 +148,17 @@ def check_forward(job: TrainJob, info: DataInfo) -> None:
     except Exception as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise JobError.at("model", f"does not take rows of shape {info.input_shape}: {reason}") from error
+
+
+def _replica_of(
+    model: nn.Module, job: TrainJob, dataset: Dataset, device: torch.device, is_probe: bool
+) -> tuple[nn.Module, list[str]]:
+    """What the training step runs, and the names of the parameters that a first batch did not reach."""
+    assert job.task is not None
+    if distributed.world_size() > 1 and not is_probe:
+        return replicate(model, job, TASKS[job.task], dataset, device)
+    if job.compile:
+        model.compile()  # in place: names in the state dict stay as they are
+    if distributed.world_size() > 1:
+        return wrap(model, device), []  # its buckets are part of the memory that the probe measures
+    return model, []

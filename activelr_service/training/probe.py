@@ -73,7 +73,7 @@ def probe(job: TrainJob, info: DataInfo, device: torch.device) -> BatchSizeChoic
         "global_batch_size": distributed.world_size() * accum_steps,
         "grad_accum_steps": accum_steps,
     }
-    measuring = Probe(build_training(job.model_copy(update=sizes), info, device, alone=True), limit)
+    measuring = Probe(build_training(job.model_copy(update=sizes), info, device, is_probe=True), limit)
     found, smallest = measuring.measure(), measuring.smallest
     del measuring
     MemoryMeter(device).free()

@@ -25,15 +25,19 @@ def replicate(
     without = without_gradient(model, batch, task, job.precision, device)
     if job.compile:
         model.compile()
-    replica = DistributedDataParallel(
-        model,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,
-        find_unused_parameters=bool(without) or may_vary(model, job),
-    )
+    replica = wrap(model, device, looks_for_unused=bool(without) or may_vary(model, job))
     if distributed.world_size() > 2:
         settle_buckets(replica, batch, task, job.precision)
     return replica, without
+
+
+def wrap(model: nn.Module, device: torch.device, *, looks_for_unused: bool = False) -> DistributedDataParallel:
+    return DistributedDataParallel(
+        model,
+        device_ids=[device.index] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=looks_for_unused,
+    )
 
 
 def settle_buckets(replica: DistributedDataParallel, batch: Any, task: Task, precision: str) -> None:

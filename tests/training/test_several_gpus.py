@@ -9,17 +9,19 @@ from activelr_service.driver.resolve import Resources, resolve_job
 from activelr_service.optim import ActiveAdamW
 from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
-from activelr_service.training.build import Training, build_loaders
+from activelr_service.training.build import Training, build_loaders, build_training
 from activelr_service.training.checkpoint import named_state
 from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.evaluate import Totals, evaluate
 from activelr_service.training.grad_norms import GradNorms
-from activelr_service.training.loop import end_epoch, train_step
+from activelr_service.training.loop import end_epoch, fit, train_step
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
 from activelr_service.training.pace_metrics import pace_metrics
 from activelr_service.training.progress import Progress
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
+from tests.ranks import run_ranks
+from tests.training.test_loop import resolved, store
 
 STEPS = 8  # more than the six from which on RAdam rectifies, and the ends of four windows
 
@@ -149,3 +151,17 @@ def test_the_fake_gpu_refuses_what_a_real_one_would_and_what_makes_the_host_wait
                 wait()
         with gpu.busy():
             assert here.item() == gpu.number
+
+
+def train_on_the_gpu(rank, job, folder):
+    """Train on the first GPU, which the ranks share by gloo; every epoch ends with a comparison of all their tensors."""
+    training = build_training(job, inspect_data(job.data), torch.device("cuda", 0))
+    return len(fit(training, store(folder), lambda record: None))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("rule", ["paper", "robust"])
+@pytest.mark.parametrize("name", ["active_sgd", "active_adamw", "active_radam", "active_belief"])
+def test_where_there_is_a_gpu_two_ranks_train_on_it(tmp_path, name, rule):
+    job = resolved(small_job(tmp_path, epochs=2, optimizer={"type": name, "rule": rule}), 2)
+    assert run_ranks(train_on_the_gpu, 2, tmp_path, job, tmp_path) == [2, 2]
