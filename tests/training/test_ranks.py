@@ -15,7 +15,7 @@ from activelr_service.training.build import build_training, seed_loader
 from activelr_service.training.checkpoint import named_state
 from activelr_service.training.loop import run_epoch
 from activelr_service.training.optimizers import build_optimizer
-from activelr_service.training.replicate import few_rows, replicate, throw_away_pass
+from activelr_service.training.replicate import few_rows, may_vary, replicate, throw_away_pass
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, resolved
@@ -141,3 +141,12 @@ def test_the_pass_that_is_thrown_away_computes_as_training_does_and_leaves_the_b
     assert seen == [torch.bfloat16, torch.float32]
     assert model[1].num_batches_tracked == 0
     assert (model[1].running_mean == 0).all()
+
+
+def test_models_whose_graph_may_change_are_looked_through_in_every_step_and_others_are_not(tmp_path):
+    job, model = small_job(tmp_path), nn.Sequential(nn.Linear(2, 2))
+    assert not may_vary(model, job)
+    assert may_vary(model, job.model_copy(update={"model": PythonModelConfig(name="own")}))
+    for share, expected in ((0.0, False), (0.1, True)):
+        model[0].layerdrop = share  # as the decoders of transformers have it
+        assert may_vary(model, job) is expected
