@@ -10,7 +10,7 @@ from torch import Tensor
 from activelr_service.optim import robust
 from activelr_service.optim.checks import check_options, check_progress, check_real, check_rule, dense_grad
 from activelr_service.optim.stats import gain_histogram, gain_stats, pace_stats
-from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat
+from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat, with_gradient
 
 FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
 COUNTERS = ("steps_since_epoch_end", "steps_done", "window_begin", "window_end")  # of all groups together
@@ -239,15 +239,6 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def gain_histogram(self, edges: list[float]) -> list[int]:
         """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronisation a call."""
         return gain_histogram(self, edges)
-
-
-def with_gradient(params: list[Tensor]) -> list[list[Tensor]]:
-    """Those that have a gradient, a list for each device."""
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for param in params:
-        if param.grad is not None:
-            by_device.setdefault(param.device, []).append(param)
-    return list(by_device.values())
 
 
 def count_step(states: list[State]) -> list[float]:

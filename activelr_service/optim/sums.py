@@ -1,4 +1,4 @@
-"""The gradient sums: reduced over ranks at the end of an epoch or window, turned into gains, and begun anew."""
+"""The gradients and their sums: reduced over ranks at the end of an epoch or window, turned into gains, and begun anew."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,6 +20,15 @@ class WindowStats(NamedTuple):
     cosine: Tensor
     signs: Tensor
     capped: Tensor
+
+
+def with_gradient(params: list[Tensor]) -> list[list[Tensor]]:
+    """Those that have a gradient, a list for each device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for param in params:
+        if param.grad is not None:
+            by_device.setdefault(param.device, []).append(param)
+    return list(by_device.values())
 
 
 def reduce_flat(sums: list[Tensor], reduce: Reduce) -> None:

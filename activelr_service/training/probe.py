@@ -5,6 +5,7 @@ What can run out of memory contains no collective; after each size all ranks agr
 waiting for one that failed.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
 from activelr_service.training.memory import MemoryMeter, is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
-from activelr_service.training.replicate import NO_ROW
+from activelr_service.training.replicate import NO_ROW, readable_rows
 
 MEMORY_ALLOWED = 0.8  # of what a worker may have
 TIME_LIMIT_S = 20.0  # no size is begun after it
@@ -102,7 +103,7 @@ class Probe:
         self.start = time.monotonic()
         self.meter = MemoryMeter(training.device)
         self.agreed = torch.zeros(4, dtype=torch.float64, device=training.device)
-        self.indices = iter(training.train_loader.sampler)
+        self.unread = readable_rows(training.task, training.train_loader.dataset, training.train_loader.sampler)
         self.rows: list[Any] = []
         self.has_worked = False  # a smaller size
         self.smallest = smallest_micro_batch_size(training.model)
@@ -204,18 +205,12 @@ class Probe:
 
     def batch(self, size: int) -> Any:
         """The first ``size`` rows of this rank, on the device; more than there are, or than are read, repeat."""
-        self.read_rows(min(size, ROWS_READ))
-        batch = self.training.task.collate([self.rows[index % len(self.rows)] for index in range(size)])
-        return to_device(batch, self.training.device)
-
-    def read_rows(self, count: int) -> None:
-        """Have ``count`` rows, or all there are; those that are skipped as corrupt are passed over."""
-        while len(self.rows) < count and (index := next(self.indices, None)) is not None:
-            row = self.training.train_loader.dataset[index]
-            if self.training.task.collate([row]) is not None:
-                self.rows.append(row)
+        missing = max(0, min(size, ROWS_READ) - len(self.rows))
+        self.rows += itertools.islice(self.unread, missing)
         if not self.rows:
             raise ValueError(NO_ROW)
+        batch = self.training.task.collate([self.rows[index % len(self.rows)] for index in range(size)])
+        return to_device(batch, self.training.device)
 
     def forward(self, batch: Any) -> torch.Tensor:
         """The loss of the bare model: the replica would send buffers and gradients to the other ranks."""

@@ -1,5 +1,7 @@
 """The model as several ranks train it: in torch's DistributedDataParallel, made ready for how it will be used."""
 
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -81,17 +83,17 @@ def throw_away_pass(module: nn.Module, batch: Any, task: Task, precision: str) -
 
 def few_rows(task: Task, dataset: Any, most: int) -> Any:
     """A batch of the first rows of a data set, two if a batch of training may have so many: batch normalization needs two.
-    Rows that are skipped as corrupt are passed over; raises ``ValueError`` if there is no other."""
-    rows: list[Any] = []
-    for index in range(len(dataset)):
-        row = dataset[index]
-        if task.collate([row]) is not None:
-            rows.append(row)
-        if len(rows) == min(2, most):
-            break
+    Raises ``ValueError`` if there is no row that can be read."""
+    rows = list(itertools.islice(readable_rows(task, dataset, range(len(dataset))), min(2, most)))
     if not rows:
         raise ValueError(NO_ROW)
     return task.collate(rows)
+
+
+def readable_rows(task: Task, dataset: Any, indices: Iterable[int]) -> Iterator[Any]:
+    """The rows at the indices, without those that are skipped as corrupt."""
+    rows = (dataset[index] for index in indices)
+    return (row for row in rows if task.collate([row]) is not None)
 
 
 def describe_without_gradient(names: list[str]) -> str:
