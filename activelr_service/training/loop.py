@@ -27,7 +27,7 @@ from activelr_service.training.optimizers import (
     window_steps,
 )
 from activelr_service.training.pace_metrics import pace_metrics
-from activelr_service.training.replicate import NO_ROW, describe_without_gradient
+from activelr_service.training.replicate import describe_without_gradient, few_rows
 
 OnEpoch = Callable[[Record], None]
 
@@ -135,14 +135,16 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
     accum_steps = training.job.grad_accum_steps or 1
     for micro_step in range(accum_steps):
-        batch = to_device(next(batches), training.device)
-        if batch is None:
-            raise ValueError(NO_ROW)
+        rows = next(batches)
+        batch = to_device(stand_in(training) if rows is None else rows, training.device)
         is_last = micro_step == accum_steps - 1
         with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
             loss, sums = training.task.step(training.replica, batch)
+        if rows is None:
+            loss = loss * 0
+        else:
+            totals.add_loss(loss, sums, step)
         (loss / accum_steps).backward()
-        totals.add_loss(loss, sums, step)
     if training.grad_norms is not None:
         training.grad_norms.add()
     norm = clip_gradients(training)
@@ -150,6 +152,12 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
     end_step(training.optimizer, window_steps(training.job.optimizer))
     training.optimizer.zero_grad()
     return norm
+
+
+def stand_in(training: Training) -> Any:
+    """Rows for a batch of which every row is skipped as corrupt. Their loss counts nothing, but the other ranks wait for the
+    gradients of this one."""
+    return few_rows(training.task, training.train_loader.dataset, training.job.micro_batch_size())
 
 
 def end_epoch(training: Training, epoch: int) -> float:

@@ -13,8 +13,9 @@ from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_loader
 from activelr_service.training.checkpoint import named_state
-from activelr_service.training.loop import run_epoch
-from activelr_service.training.optimizers import build_optimizer
+from activelr_service.training.evaluate import Totals
+from activelr_service.training.loop import run_epoch, train_step
+from activelr_service.training.optimizers import begin_step, build_optimizer
 from activelr_service.training.replicate import few_rows, may_vary, replicate, throw_away_pass
 from tests.conftest import small_job
 from tests.ranks import run_ranks
@@ -150,3 +151,25 @@ def test_models_whose_graph_may_change_are_looked_through_in_every_step_and_othe
     for share, expected in ((0.0, False), (0.1, True)):
         model[0].layerdrop = share  # as the decoders of transformers have it
         assert may_vary(model, job) is expected
+
+
+def train_with_an_empty_batch(rank, job):
+    """Three steps: of the first batches that of rank 0 has no row that can be read, of the second neither has. Returns the
+    number of rows that were counted, and whether all tensors are finite."""
+    training = build_training(job, inspect_data(job.data), CPU)
+    batches = iter(training.train_loader)
+    batches = iter([None if rank == 0 else next(batches), None, next(batches)])
+    training.replica.train()
+    totals = Totals((*CLASSES.sums, "grad_norm"), CPU)
+    for step in range(3):
+        begin_step(training.optimizer, "constant", step / 3, (step + 1) / 3)
+        train_step(training, batches, totals, step)
+    sums = totals.over_ranks(3)
+    named = named_state(training.model, training.optimizer)
+    distributed.check_replicas(named, 1, CPU)
+    return sums["count"], all(value.isfinite().all().item() for value in named.values())
+
+
+def test_a_batch_whose_rows_are_all_skipped_counts_nothing_and_keeps_no_rank_waiting(tmp_path):
+    job = resolved(small_job(tmp_path, epochs=1, global_batch_size=64), 2)
+    assert run_ranks(train_with_an_empty_batch, 2, tmp_path, job) == [(32 + 64, True)] * 2
