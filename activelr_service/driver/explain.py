@@ -47,7 +47,8 @@ def _explain_pace(history: list[Record]) -> list[str]:
     ]
     for group in groups:
         steps, rates = (dict(pace_series(history, field, group)) for field in ("step", "rate"))
-        cells = [f"{steps[epoch]:>9.3%}" for epoch in epochs] + [f"{rates[epoch]:>9.2e}" for epoch in epochs]
+        cells = [f"{steps[epoch]:>9.3%}" if epoch in steps else f"{'-':>9}" for epoch in epochs]
+        cells += [f"{rates[epoch]:>9.2e}" if epoch in rates else f"{'-':>9}" for epoch in epochs]
         shares = [_percent(_mean(history, field, group), size) for field, size in (("agreeing", 11), ("capped", 6))]
         lines.append("  " + "  ".join([f"{group:<{width}}", *cells, *shares]))
     return [*lines, "", *_summarize_pace(history, groups)]

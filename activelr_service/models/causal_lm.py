@@ -10,10 +10,17 @@ from activelr_service.data.info import DataInfo
 
 # The names that configs of different models have for the longest block of tokens.
 POSITIONS = ("n_positions", "max_position_embeddings")
+DTYPES = ("dtype", "torch_dtype")
 
 
 def check(config: CausalLMModelConfig, info: DataInfo) -> None:
     """Raise :class:`JobError` for a folder that is no model, or a vocabulary or block that is too large; no torch."""
+    for name in DTYPES:
+        if config.config.get(name, "float32") != "float32":
+            text = (
+                f"weights are trained in float32, got {config.config[name]}; set precision: bfloat16 to compute in it"
+            )
+            raise JobError.at(f"model.config.{name}", text)
     fields = config.config if config.path is None else {**_read_config(config.path), **config.config}
     vocab_size = fields.get("vocab_size")
     if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
@@ -30,17 +37,20 @@ def check_positions(positions: int | None, info: DataInfo) -> None:
 
 
 def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
-    """The model with random weights, for the vocabulary of the data unless its config says otherwise."""
+    """The model with random weights, for the vocabulary of the data unless its config says otherwise. The weights are
+    float32, whatever those of the folder are: small steps would be lost to the rounding of bfloat16."""
+    import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    given = _given_fields(config)
     try:
         if config.path is not None:
-            fields = AutoConfig.from_pretrained(config.path, local_files_only=True, **config.config)
+            fields = AutoConfig.from_pretrained(config.path, local_files_only=True, trust_remote_code=False, **given)
         else:
             own = {"vocab_size": info.vocab_size, "bos_token_id": None, "eos_token_id": None}
-            fields = AutoConfig.for_model(config.name, **{**own, **config.config})
+            fields = AutoConfig.for_model(config.name, **{**own, **given})
         check_positions(getattr(fields, "max_position_embeddings", None), info)
-        return AutoModelForCausalLM.from_config(fields, trust_remote_code=False)
+        return AutoModelForCausalLM.from_config(fields, trust_remote_code=False, dtype=torch.float32)
     except (TypeError, ValueError, KeyError, OSError) as error:
         if isinstance(error, JobError):
             raise
@@ -63,8 +73,16 @@ def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
     if config.path is None:
         return config
     fields = {**_read_config(config.path), **config.config}
-    kept = {name: value for name, value in fields.items() if name not in ("model_type", "architectures", "auto_map")}
+    left_out = ("model_type", "architectures", "auto_map", *DTYPES)
+    kept = {name: value for name, value in fields.items() if name not in left_out}
     return CausalLMModelConfig(name=fields["model_type"], config=kept)
+
+
+def _given_fields(config: CausalLMModelConfig) -> dict[str, Any]:
+    """The fields of the config without a dtype, which exported models of older runs name."""
+    if "trust_remote_code" in config.config:
+        raise JobError.at("model.config.trust_remote_code", "the code in a model's folder is never run; leave it out")
+    return {name: value for name, value in config.config.items() if name not in DTYPES}
 
 
 def _read_config(path: str) -> dict[str, Any]:

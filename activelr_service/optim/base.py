@@ -10,7 +10,7 @@ from torch import Tensor
 from activelr_service.optim import robust
 from activelr_service.optim.checks import check_options, check_progress, check_real, check_rule, dense_grad
 from activelr_service.optim.stats import gain_histogram, gain_stats, pace_stats
-from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat
+from activelr_service.optim.sums import Reduce, State, end_epoch_of, end_window_of, reduce_flat, with_gradient
 
 FLOAT32_STATE = ("gain", "grad_sum", "prev_grad_sum", "gain_counts", "pace", "window")
 COUNTERS = ("steps_since_epoch_end", "steps_done", "window_begin", "window_end")  # of all groups together
@@ -34,7 +34,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     share of its size that a step moves it, and moves it at the ends of windows of its own. ``lr`` has no effect under it. It
     needs to know how much of the run is behind: from ``total_steps``, or from who sets :attr:`progress` before every step,
     to the share that is done after it, and calls :meth:`end_window` when :meth:`is_window_over`. Beside the gain it keeps
-    ``pace`` and ``window``, six and three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`,
+    ``pace`` and ``window``, seven and three numbers a tensor (:class:`~activelr_service.optim.robust.Pace`,
     :class:`~activelr_service.optim.sums.WindowStats`).
     """
 
@@ -88,8 +88,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [param for param in group["params"] if param.grad is not None]
-            if params:
+            for params in with_gradient(group["params"]):
                 self._step_group(params, group)
             group["steps_since_epoch_end"] += 1
             if self.rule == "robust":
@@ -226,6 +225,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             saved = state_dict["state"].get(index, {})
             for key in saved.keys() & set(FLOAT32_STATE):
                 self.state[param][key] = saved[key].detach().to(param.device, torch.float32, copy=True)
+            if "pace" in saved:
+                self.state[param]["pace"] = robust.complete_pace(self.state[param]["pace"])
 
     def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
         """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronisation a call."""

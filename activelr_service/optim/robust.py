@@ -28,6 +28,7 @@ say that the step is too small, sums that turn back that it is too large; slight
 point found. ``gain * clip`` forgets what the cap cut off: without it a gain that is too large winds up behind the cap. The
 rising cap is the warm-up. The size is that of the start, since steps in proportion to a tensor's size of the moment can make
 it grow without bound. ``length`` rises at once and falls slowly, so that a quiet time does not make the next step a jump.
+A gain that makes up for it for long, and so rises above 1, is divided by itself, and the length with it: no step changes.
 Windows grow with the run: a short one adapts at all, a long one reads sums that are more than noise; short windows move the
 gain less, since momentum answers later than they end. Runs of few steps decay late, and their cap is looser: they are short
 of way, not of rest.
@@ -38,7 +39,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Constants(NamedTuple):
@@ -60,6 +61,7 @@ class Constants(NamedTuple):
 
 FIRST_STEP = 0.06
 LOOSER = 0.3  # power of full_cap_at / T by which the cap of a run of fewer steps is looser
+LARGEST_GAIN = 1.0  # a step of the whole size, which the cap never allows
 FALLS_BY = 0.01  # of the length of a direction, a step
 SMALLEST_VECTOR = 0.1  # size of a bias that starts at zero
 DECAY_OF_A_RUN = 100.0  # what multiplies weight decay over all steps of a long run
@@ -69,7 +71,8 @@ LARGEST_DECAY = 0.1  # what multiplies it in one step
 class Pace(NamedTuple):
     """Of n tensors, float32 (n,): their ``size``, the ``length`` of their directions, how many of their elements gradients
     have reached (``seen``), the share the cap left of the last step (``clip``), in how many steps of this window it
-    cut (``capped``) and what multiplied the direction in the last step (``rate``, the effective learning rate)."""
+    cut (``capped``), what multiplied the direction in the last step (``rate``, the effective learning rate) and how far that
+    step went, as a share of the size (``moved``). Both are 0 of a tensor that has met no gradient but zeros."""
 
     size: Tensor
     length: Tensor
@@ -77,6 +80,7 @@ class Pace(NamedTuple):
     clip: Tensor
     capped: Tensor
     rate: Tensor
+    moved: Tensor
 
 
 class Moment(NamedTuple):
@@ -95,12 +99,17 @@ class Agreement(NamedTuple):
 
 
 def begin_pace(param: Tensor) -> Tensor:
-    """The pace of one tensor that has not moved yet: float32 (6,), in the order of :class:`Pace`."""
+    """The pace of one tensor that has not moved yet: float32 (7,), in the order of :class:`Pace`."""
     size = size_of(param.detach())
     seen = torch.count_nonzero(param.grad).float() if param.grad is not None else size.new_zeros(())
     seen = torch.where(seen > 0, seen, float(max(1, param.numel())))
     zero = torch.zeros_like(size)
-    return torch.stack([size, zero, seen, zero + 1, zero, zero])
+    return torch.stack([size, zero, seen, zero + 1, zero, zero, zero])
+
+
+def complete_pace(pace: Tensor) -> Tensor:
+    """A saved pace, with zeros for the numbers that it lacks: those of older runs have six."""
+    return nn.functional.pad(pace, (0, len(Pace._fields) - len(pace)))
 
 
 def size_of(values: Tensor) -> Tensor:
@@ -125,7 +134,9 @@ def scale_steps(directions: list[Tensor], gain: Tensor, pace: Pace, moment: Mome
     share = gain * now / length.clamp_min(1e-30)
     clip = (largest_step(moment, constants) / share.clamp_min(1e-30)).clamp_max(1.0)
     rate = gain * clip * pace.size / length.clamp_min(1e-30) * decay(moment, constants)
-    return pace._replace(length=length, clip=clip, capped=pace.capped + (clip < 1), rate=rate)
+    rate = torch.where(length == 0, 0.0, rate)
+    capped = pace.capped + (clip < 1)
+    return pace._replace(length=length, clip=clip, capped=capped, rate=rate, moved=rate * now / pace.size)
 
 
 def largest_step(moment: Moment, constants: Constants) -> float:
@@ -166,6 +177,13 @@ def update_gain(gain: Tensor, clip: Tensor, agreed: Agreement, window: int, cons
     speed = constants.speed * min(1.0, window / constants.full_speed_at)
     moved = gain * (clip if constants.unwind else 1.0) * torch.exp(speed * (measure - constants.set_point))
     return torch.where(agreed.is_finite, moved, gain)
+
+
+def bound_gain(gain: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """A gain above 1 and the length, both divided by it: steps stay as they are. While directions shrink faster than the
+    length falls, a gain makes up for the difference; without a bound it would grow with no end."""
+    excess = gain.clamp_min(LARGEST_GAIN)
+    return gain / excess, length / excess
 
 
 def next_window_end(steps_done: int, constants: Constants) -> int:

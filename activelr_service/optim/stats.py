@@ -27,12 +27,13 @@ def gain_stats(
     states = {id(param): state for param, state in optimizer.state.items() if "gain" in state}
     if not states:
         return {}
-    rows = [_summary(list(states.values()))]
+    device = next(iter(states.values()))["gain"].device
+    rows = [_summary(list(states.values()), device)]
     names = []
     for name, param in named_parameters or ():
         if id(param) in states:
             names.append(name)
-            rows.append(_summary([states[id(param)]]))
+            rows.append(_summary([states[id(param)]], device))
     table = [_named(row) for row in torch.stack(rows).tolist()]
     if named_parameters is None:
         return table[0]
@@ -45,10 +46,10 @@ def gain_histogram(optimizer: torch.optim.Optimizer, edges: list[float]) -> list
     if not gains:
         return [0] * (len(edges) - 1)
     inner = torch.tensor(edges[1:-1], dtype=torch.float32, device=gains[0].device)
-    counts = sum(
-        torch.bincount(torch.bucketize(gain.reshape(-1), inner), minlength=len(edges) - 1).cpu() for gain in gains
-    )
-    assert isinstance(counts, Tensor)
+    counts = torch.zeros(len(edges) - 1, dtype=torch.int64, device=inner.device)
+    for gain in gains:
+        bins = torch.bucketize(gain.reshape(-1).to(inner.device), inner)
+        counts.scatter_add_(0, bins, torch.ones_like(bins))
     return counts.tolist()
 
 
@@ -58,34 +59,34 @@ def pace_stats(
     """What the robust rule does to each tensor, by name, for those that have stepped; empty under the paper's rule.
 
     Keys: ``rate`` (the effective learning rate: what multiplied the base optimizer's direction in the last step), ``step``
-    (how far it went, as a share of the tensor's size), and of the last window ``cosine`` (of its gradient sum with that of
-    the window before), ``agreeing`` (share of signs, 0..1) and ``capped`` (share of steps that the cap cut, 0..1). One
-    host synchronisation a call.
+    (how far it went, as a share of the tensor's size; both 0 where a tensor has met no gradient but zeros), and of the last
+    window ``cosine`` (of its gradient sum with that of the window before), ``agreeing`` (share of signs, 0..1) and
+    ``capped`` (share of steps that the cap cut, 0..1). One host synchronization a call.
     """
     states = [
         (name, optimizer.state[param]) for name, param in named_parameters if "pace" in optimizer.state.get(param, {})
     ]
     if not states:
         return {}
-    rows = torch.stack([_pace_row(state) for _, state in states]).tolist()
+    device = states[0][1]["pace"].device
+    rows = torch.stack([_pace_row(state).to(device) for _, state in states]).tolist()
     return {name: dict(zip(PACE_FIELDS, row, strict=True)) for (name, _), row in zip(states, rows, strict=True)}
 
 
 def _pace_row(state: dict[str, Tensor]) -> Tensor:
     pace = Pace(*state["pace"])
     window = state.get("window", torch.full((3,), torch.nan, device=pace.rate.device))
-    step = pace.rate * pace.length / pace.size
-    return torch.cat([torch.stack([pace.rate, step]), window])
+    return torch.cat([torch.stack([pace.rate, pace.moved]), window])
 
 
-def _summary(states: list[dict[str, Tensor]]) -> Tensor:
+def _summary(states: list[dict[str, Tensor]], device: torch.device) -> Tensor:
     """One row of statistics, float64, on the device."""
-    gains = [state["gain"].reshape(-1) for state in states]
+    gains = [state["gain"].reshape(-1).to(device) for state in states]
     count = sum(gain.numel() for gain in gains)
     total = torch.stack([gain.sum(dtype=torch.float64) for gain in gains]).sum()
     smallest = torch.stack([gain.min() for gain in gains]).min()
     largest = torch.stack([gain.max() for gain in gains]).max()
-    counts = [state["gain_counts"] for state in states if "gain_counts" in state]
+    counts = [state["gain_counts"].to(device) for state in states if "gain_counts" in state]
     grew, non_finite = torch.stack(counts).double().sum(0) if counts else total.new_zeros(2)
     stride = -(-count // MAX_SORTED)
     ordered = torch.cat([gain[::stride] for gain in gains]).sort().values

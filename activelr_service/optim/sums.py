@@ -1,4 +1,4 @@
-"""The gradient sums: reduced over ranks at the end of an epoch or window, turned into gains, and begun anew."""
+"""The gradients and their sums: reduced over ranks at the end of an epoch or window, turned into gains, and begun anew."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,9 +22,19 @@ class WindowStats(NamedTuple):
     capped: Tensor
 
 
+def with_gradient(params: list[Tensor]) -> list[list[Tensor]]:
+    """Those that have a gradient, a list for each device."""
+    by_device: dict[torch.device, list[Tensor]] = {}
+    for param in params:
+        if param.grad is not None:
+            by_device.setdefault(param.device, []).append(param)
+    return list(by_device.values())
+
+
 def reduce_flat(sums: list[Tensor], reduce: Reduce) -> None:
-    """One collective for all sums: flatten, reduce, copy back."""
-    flat = torch.cat([grad_sum.reshape(-1) for grad_sum in sums])
+    """One collective for all sums: flatten, reduce, copy back. Sums of several devices travel by a GPU if one has any."""
+    device = next((grad_sum.device for grad_sum in sums if grad_sum.device.type != "cpu"), sums[0].device)
+    flat = torch.cat([grad_sum.reshape(-1).to(device) for grad_sum in sums])
     reduced = reduce(flat)
     flat = reduced if isinstance(reduced, Tensor) else flat
     for grad_sum, part in zip(sums, flat.split([grad_sum.numel() for grad_sum in sums]), strict=True):
@@ -60,7 +70,8 @@ def end_window_of(state: State, steps: int, constants: robust.Constants) -> None
         agreed = robust.agreement(state["grad_sum"], state["prev_grad_sum"])
         gain = robust.update_gain(state["gain"], pace.clip, agreed, steps, constants)
         state["gain_counts"] = torch.stack([gain > state["gain"], non_finite]).float()
-        state["gain"] = gain
+        state["gain"], length = robust.bound_gain(gain, pace.length)
+        pace = pace._replace(length=length)
         state["window"] = torch.stack([*agreed[:2], pace.capped / max(1, steps)])
     seen = torch.maximum(pace.seen, torch.count_nonzero(state["grad_sum"]))
     state["pace"] = torch.stack(pace._replace(seen=seen, capped=torch.zeros_like(pace.capped)))

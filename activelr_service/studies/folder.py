@@ -16,17 +16,27 @@ from activelr_service.runs import output_root
 
 FOLDER = "studies"
 RESULTS = ("finished", "diverged", "out_of_memory")  # what a trial says of its settings; a failed one is run again
+MUCH_MORE = 2  # times the memory that a trial had: it is run again where there is so much
 
 
 @dataclass(frozen=True)
 class Outcome:
     """How a trial ended. ``status``: finished, diverged (its loss was not finite), out_of_memory or failed; ``epoch``:
-    the one it ended in; ``rows``: the metrics of every epoch that was completed, and of the untrained model as epoch 0."""
+    the one it ended in; ``rows``: the metrics of every epoch that was completed, and of the untrained model as epoch 0;
+    ``memory``: bytes that one which ran out of memory could take, 0 if its process was ended from outside."""
 
     status: str
     reason: str = ""
     epoch: int = 0
     rows: list[dict[str, float]] = field(default_factory=list)
+    memory: int | None = None
+
+    def is_result(self, memory_now: int) -> bool:
+        """Whether it says something of the trial's settings; it does not where a trial ran out of memory because the machine
+        was busy or small, and one that is run now could take ``memory_now`` bytes."""
+        if self.status == "out_of_memory" and self.memory is not None:
+            return self.memory > 0 and memory_now < MUCH_MORE * self.memory
+        return self.status in RESULTS
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,22 @@
 """A study from its spec to its report: what is done already stays done, what is left is run."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
-from activelr_service.config import StudyJob, dump_job
+from activelr_service.config import JobError, StudyJob, dump_job
+from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
+from activelr_service.files import write_text
 from activelr_service.redact import redact
 from activelr_service.report import summary_lines, write_report
 from activelr_service.runs import output_root
 from activelr_service.studies.cost import estimate_cost
-from activelr_service.studies.folder import RESULTS, StudyFolder, hold_study
+from activelr_service.studies.folder import StudyFolder, hold_study
 from activelr_service.studies.plan import Plan, describe_plan, make_plan
 from activelr_service.studies.progress import Progress
 from activelr_service.studies.table import make_table
 from activelr_service.studies.track import StudyTracker
-from activelr_service.studies.tune import check_resources, count_concurrent, run_trials
+from activelr_service.studies.tune import check_resources, count_concurrent, memory_of_a_trial, run_trials
 from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.store import tracking_uri
 from activelr_service.tracking.tracker import TrackingError
@@ -25,7 +29,7 @@ def show_study(study: StudyJob) -> None:
     with hold_study(study.output_dir, study.name) as folder:
         check_resources(study)
         plan = make_plan(study)
-        pending = find_pending(plan, folder)
+        pending = find_pending(plan, folder, memory_of_a_trial(study))
         _say_plan(study, plan, len(pending), print)
         print(f"  {estimate_cost(plan, pending, count_concurrent(study))}; nothing is started (--dry-run)")
 
@@ -37,14 +41,16 @@ def run_study(study: StudyJob) -> StudyFolder:
         say = _log_to(folder)
         check_resources(study)
         plan = make_plan(study)
-        pending = find_pending(plan, folder)
-        tracker = StudyTracker.open(
-            study, tracking_uri(study.tracking.uri, output_root(study.output_dir)), plan, folder
-        )
+        check_study_data(plan, folder)
+        memory = memory_of_a_trial(study)
+        pending = find_pending(plan, folder, memory)
+        uri = tracking_uri(study.tracking.uri, output_root(study.output_dir))
+        tracker = StudyTracker.open(study, uri, plan, folder)
         tracker.forget(pending)
-        (folder.path / "study.yaml").write_text(dump_job(study))
+        write_text(folder.path / "study.yaml", dump_job(study))
         folder.write_plan(plan.ready)
         _say_plan(study, plan, len(pending), say)
+        _say_again(pending, folder, say)
         status = "interrupted"
         try:
             if pending:
@@ -53,16 +59,41 @@ def run_study(study: StudyJob) -> StudyFolder:
             status = "finished"
         finally:
             if status != "finished":
-                left = len(find_pending(plan, folder))
+                left = len(find_pending(plan, folder, memory))
                 say(f"study {study.name} is interrupted with {left} trials left; the same command continues it")
             _conclude(study, plan, folder, tracker, status, say)
         return folder
 
 
-def find_pending(plan: Plan, folder: StudyFolder) -> list[str]:
-    """The trials to be run: those without an outcome, and those that failed."""
+def check_study_data(plan: Plan, folder: StudyFolder) -> None:
+    """Keep the fingerprints of the data of a study when it begins; raise :class:`JobError` when they have changed since.
+
+    A study compares its trials, so all of them must have seen the same data.
+    """
+    configs = {_data_key(job.data): job.data for job, _ in plan.ready.values()}
+    kept: dict[str, Any] = folder.state().get("data", {})
+    for key, config in configs.items():
+        before = kept.get(key)
+        change = compare_data(config, Fingerprint.from_json(before)).change if before else ""
+        if change:
+            remedy = f"restore them, use another name, or move {folder.path} away"
+            raise JobError.at("workloads", f"data of this study have changed since it began: {change}; {remedy}")
+    taken = {key: take_fingerprint(config) for key, config in configs.items() if key not in kept}
+    new = {key: fingerprint._asdict() for key, fingerprint in taken.items() if fingerprint is not None}
+    if new:
+        folder.update(data={**kept, **new})
+
+
+def _data_key(config: Any) -> str:
+    """The type and the places of data, without what is derived from them."""
+    return json.dumps([config.type, *(getattr(config, field, None) for field in FIELDS)])
+
+
+def find_pending(plan: Plan, folder: StudyFolder, memory: int) -> list[str]:
+    """The trials to be run: those without an outcome, those that failed, and those that ran out of memory where there is
+    much more of it now: ``memory`` bytes for each."""
     outcomes = {trial_id: folder.read_outcome(trial_id) for trial_id in plan.ready}
-    return [trial_id for trial_id, outcome in outcomes.items() if outcome is None or outcome.status not in RESULTS]
+    return [trial_id for trial_id, outcome in outcomes.items() if outcome is None or not outcome.is_result(memory)]
 
 
 def _run(study: StudyJob, plan: Plan, folder: StudyFolder, pending: list[str], tracker: StudyTracker, say: Say) -> None:
@@ -102,6 +133,16 @@ def _conclude(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: StudyTr
 def _say_plan(study: StudyJob, plan: Plan, num_pending: int, say: Say) -> None:
     num_done = len(plan.ready) - num_pending
     say("\n".join(describe_plan(plan, study, count_concurrent(study), num_done)))
+
+
+def _say_again(pending: list[str], folder: StudyFolder, say: Say) -> None:
+    """Which of the pending trials have ended before, for want of memory."""
+    outcomes = [folder.read_outcome(trial_id) for trial_id in pending]
+    count = sum(outcome is not None and outcome.status == "out_of_memory" for outcome in outcomes)
+    if count:
+        say(
+            f"  {count} trials ran out of memory on a busy machine, or with half of what there is now: they are run again"
+        )
 
 
 def _log_to(folder: StudyFolder) -> Say:

@@ -17,10 +17,11 @@ from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
 from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
-from activelr_service.training.memory import is_out_of_memory
+from activelr_service.training.memory import available_memory, is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
+OF_A_SHARED_GPU = 0.95  # the rest is for what CUDA itself takes in every process
 
 
 def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
@@ -37,7 +38,7 @@ def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
 
 def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
     """The untrained model's row, then one an epoch."""
-    device = torch.device("cuda" if job.workers.use_gpu else "cpu")
+    device = device_of(job)
     training = build_training(job, info, device)
     untrained = untrained_row(evaluate_held_out(training))
     yield untrained
@@ -49,6 +50,10 @@ def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
         if lost := sorted(untrained.keys() - row.keys()):
             raise NonFiniteLossError(f"{', '.join(lost)} was not finite at the end of epoch {epoch}")
         yield row
+
+
+def device_of(job: TrainJob) -> torch.device:
+    return torch.device("cuda" if job.workers.use_gpu else "cpu")
 
 
 def untrained_row(metrics: dict[str, float]) -> dict[str, float]:
@@ -74,18 +79,22 @@ def classify(error: BaseException) -> str:
 def describe(error: BaseException) -> str:
     """One line: what went wrong, and where unless it is of the kind that a study expects."""
     line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
-    if classify(error) != "failed":
+    frames = traceback.extract_tb(error.__traceback__)
+    if classify(error) != "failed" or not frames:
         return line
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{line} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+    return f"{line} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})"
 
 
-def limit_memory(count: int) -> None:
-    """Let this process take one of ``count`` equal shares of the memory that is free: a model that needs more fails in its
-    own trial. Without it the system or Ray would kill processes, and Ray Tune 2.60 ends with the first that Ray kills."""
+def limit_memory(count: int, gpus: float = 0.0) -> int:
+    """Let this process take one of ``count`` equal shares of the memory that is free, and of its GPU what it was given of it
+    (``gpus``): a model that needs more fails in its own trial. Without it the system or Ray would kill processes, and Ray
+    Tune 2.60 ends with the first that Ray kills. Returns the share in bytes."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    share = psutil.virtual_memory().available // count
+    share = available_memory() // count
     resource.setrlimit(resource.RLIMIT_DATA, (psutil.Process().memory_info().data + share, hard))
+    if 0 < gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus * OF_A_SHARED_GPU)
+    return share
 
 
 @contextmanager

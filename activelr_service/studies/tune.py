@@ -6,20 +6,22 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import ray
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import JobError, StudyJob
-from activelr_service.driver.ray_run import find_resources, init_ray
+from activelr_service.driver.ray_run import find_resources, init_ray, is_attached
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
-from activelr_service.studies.trial import describe, limit_memory, run_trial
+from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
 from activelr_service.studies.worker_group import run_distributed_trial
-from activelr_service.training.memory import says_out_of_memory
+from activelr_service.training.memory import available_memory, free_memory, says_out_of_memory
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
 
@@ -40,7 +42,8 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
         _trainable(study),
         param_space={
             "study": str(folder.path),
-            "num_concurrent": count_concurrent(study),
+            "most_at_once": count_concurrent(study),
+            "needs": needs_of_a_trial(study),
             "trial": tune.grid_search(pending),
         },
         tune_config=tune.TuneConfig(max_concurrent_trials=count_concurrent(study), reuse_actors=is_packed(study)),
@@ -85,6 +88,32 @@ def cpus_of_a_trial(study: StudyJob) -> int:
     return study.trials.num_workers * study.trials.cpus_per_worker
 
 
+def needs_of_a_trial(study: StudyJob) -> dict[str, float]:
+    """What a packed trial takes of the node it is on, under Ray's names."""
+    return {"CPU": study.trials.cpus_per_worker, "GPU": study.trials.gpus_per_worker}
+
+
+def memory_of_a_trial(study: StudyJob) -> int:
+    """Bytes that a packed trial could take if it ran on this node now."""
+    resources = find_resources()
+    here: dict[str, float] = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
+    if is_attached():
+        here = this_node()
+    return available_memory() // trials_on(here, needs_of_a_trial(study), count_concurrent(study))
+
+
+def trials_on(resources: dict[str, float], needs: dict[str, float], most: int) -> int:
+    """How many trials a node with the ``resources`` takes at once: those of other nodes take none of its memory."""
+    counts = [int(resources.get(name, 0) / need + 1e-6) for name, need in needs.items() if need]
+    return max(1, min([most, *counts]))
+
+
+def this_node() -> dict[str, float]:
+    """The resources of the Ray node that this process is on."""
+    own = ray.get_runtime_context().get_node_id()
+    return next((node["Resources"] for node in ray.nodes() if node["NodeID"] == own), {})
+
+
 def _trainable(study: StudyJob) -> Any:
     if not is_packed(study):
         return tune.with_resources(run_distributed_trial, {HEAD_NODE: 0.001})  # its workers ask for what they need
@@ -96,7 +125,8 @@ class PackedTrials(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.config = config
-        limit_memory(config["num_concurrent"])
+        count = trials_on(this_node(), config["needs"], config["most_at_once"])
+        self.memory = limit_memory(count, config["needs"]["GPU"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config
@@ -104,7 +134,12 @@ class PackedTrials(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         folder = StudyFolder(Path(self.config["study"]))
-        outcome = run_trial(*folder.read_plan(self.config["trial"]))
+        job, info = folder.read_plan(self.config["trial"])
+        outcome = run_trial(job, info)
+        if outcome.status == "out_of_memory":
+            outcome = replace(outcome, memory=self.memory)
+        if outcome.status != "finished" or job.workers.use_gpu:
+            free_memory(device_of(job))  # for the next trial, and for the others on this GPU
         folder.write_outcome(self.config["trial"], outcome)
         return {"done": True, "status": outcome.status}
 
@@ -156,4 +191,4 @@ def outcome_of_lost(error: BaseException | None) -> Outcome:
     """Of a trial whose process was lost: the kernel and Ray end those that take too much memory."""
     is_memory = says_out_of_memory(str(error)) or "OutOfMemory" in type(error).__name__
     reason = f"the trial's process was lost: {describe(error or RuntimeError('without an error'))}"
-    return Outcome("out_of_memory" if is_memory else "failed", reason)
+    return Outcome("out_of_memory", reason, memory=0) if is_memory else Outcome("failed", reason)

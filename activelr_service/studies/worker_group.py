@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
     try:
         train_on_ray(run, job, info, measure_untrained=True)
     except WorkersLostError as error:
-        return _ended(run, "out_of_memory" if says_out_of_memory(str(error)) else "failed", str(error))
+        if says_out_of_memory(str(error)):
+            return replace(_ended(run, "out_of_memory", str(error)), memory=0)
+        return _ended(run, "failed", str(error))
     return ending(run)
 
 

@@ -31,7 +31,7 @@ def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
     pictures = {"learning_curves.png": _learning_curves}
     if pace_groups(history):
         pictures["pace.png"] = draw_pace
-    elif history[-1].gain_histogram:
+    elif any(sum(record.gain_histogram) for record in history):
         pictures["gain_histogram.png"] = _gain_histogram
     if _layers(history):
         pictures["gradient_norms.png"] = _gradient_norms
@@ -53,20 +53,25 @@ def _learning_curves(history: list[Record], title: str) -> Any:
             if points:
                 label = "training" if part == "train" else "held out"
                 axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o", markersize=3)
-        if name not in SHARES and all(value > 0 for line in axis.lines for value in np.asarray(line.get_ydata())):
+        values = [value for line in axis.lines for value in np.asarray(line.get_ydata())]
+        if name not in SHARES and values and min(values) > 0:
             axis.set_yscale("log")
         axis.set(xlabel="epoch", ylabel=name)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, loc="upper right" if name not in SHARES else "lower right")
+        if values:
+            axis.legend(frameon=False, loc="upper right" if name not in SHARES else "lower right")
+        else:
+            axis.text(0.5, 0.5, "not finite in any epoch", ha="center", va="center", transform=axis.transAxes)
     figure.suptitle(title)
     return figure
 
 
 def _gain_histogram(history: list[Record], title: str) -> Any:
     """A column an epoch, the share of parameters by gain as colour, with the mean and the 5 % and 95 % quantiles."""
-    epochs = [record.epoch for record in history]
-    counts = np.array([record.gain_histogram for record in history], dtype=float)
+    known = [record for record in history if record.gain_histogram]
+    epochs = [record.epoch for record in known]
+    counts = np.array([record.gain_histogram for record in known], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     used = np.flatnonzero(shares.sum(axis=0))
     edges = np.array(gain_edges())
@@ -76,7 +81,7 @@ def _gain_histogram(history: list[Record], title: str) -> Any:
     mesh = axis.pcolormesh(columns, edges, masked, cmap="Blues", norm=LogNorm(1e-4, 1))
     figure.colorbar(mesh, label="share of parameters")
     for name, style in (("mean", "-"), ("q05", ":"), ("q95", ":")):
-        values = [record.metrics[f"optim/gain_{name}"] for record in history]
+        values = [record.metrics.get(f"optim/gain_{name}", np.nan) for record in known]
         label = {"mean": "mean", "q05": "5 % and 95 % quantile", "q95": None}[name]
         axis.plot(epochs, values, style, color=VAL_COLOR, label=label)
     axis.set_yscale("log")
@@ -92,7 +97,8 @@ def _gain_histogram(history: list[Record], title: str) -> Any:
 
 def _layers(history: list[Record]) -> list[str]:
     """The layers whose gradient norms were logged, from the first to the last."""
-    return [name.removeprefix(GRAD_NORM_PREFIX) for name in history[-1].metrics if name.startswith(GRAD_NORM_PREFIX)]
+    names = dict.fromkeys(name for record in history for name in record.metrics if name.startswith(GRAD_NORM_PREFIX))
+    return [name.removeprefix(GRAD_NORM_PREFIX) for name in names]
 
 
 def _write_gradient_norms(path: Path, history: list[Record]) -> None:
@@ -117,7 +123,9 @@ def _gradient_norms(history: list[Record], title: str) -> Any:
     figure.colorbar(scale, ax=axis, label="layer, from input to output", ticks=MaxNLocator(integer=True))
     axis.plot([], [], color=VAL_COLOR, linewidth=2.5, label=f"last layer, {layers[-1]}")
     axis.legend(frameon=False, loc="upper right")
-    axis.set(xlabel="epoch", ylabel="mean L1 norm of the gradient", yscale="log")
+    axis.set(xlabel="epoch", ylabel="mean L1 norm of the gradient")
+    if any(record.metrics.get(GRAD_NORM_PREFIX + layer, 0) > 0 for record in history for layer in layers):
+        axis.set_yscale("log")
     loss_axis.plot(epochs, [record.metrics.get("train/loss", np.nan) for record in history], color=TRAIN_COLOR)
     loss_axis.set(xlabel="epoch", ylabel="training loss")
     for each in (axis, loss_axis):

@@ -25,7 +25,8 @@ def draw_pace(history: list[Record], title: str) -> Any:
     for axis, (field, label) in zip(axes.flat, PANELS.items(), strict=True):
         for group, color in zip(groups, colors, strict=True):
             points = pace_series(history, field, group)
-            axis.plot(*zip(*points, strict=True), color=color, label=group, marker="o", markersize=2.5, linewidth=1.3)
+            epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+            axis.plot(epochs, values, color=color, label=group, marker="o", markersize=2.5, linewidth=1.3)
         _set_scale(axis, field)
         axis.set_ylabel(label)
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -42,6 +43,8 @@ def _set_scale(axis: Any, field: str) -> None:
     if field in SHARES:
         axis.set_ylim(-0.03, 1.03)
         axis.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        return
+    if not any(value > 0 for line in axis.lines for value in line.get_ydata()):
         return
     axis.set_yscale("log")
     if field == "step":

@@ -2,14 +2,13 @@
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.data import build_data
@@ -21,11 +20,13 @@ from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
 from activelr_service.training.optimizers import build_optimizer
 from activelr_service.training.progress import Progress
+from activelr_service.training.replicate import replicate, wrap
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything one rank needs to train. ``model`` is the bare module, ``replica`` what the training step runs."""
+    """Everything one rank needs to train. ``model`` is the bare module, ``replica`` what the training step runs,
+    ``without_gradient`` names the parameters that a first batch did not reach (several ranks look for them)."""
 
     job: TrainJob
     task: Task
@@ -39,10 +40,12 @@ class Training:
     progress: Progress
     energy: EnergyMeter
     grad_norms: GradNorms | None = None
+    without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Training:
-    """Build everything for this rank of a resolved job; the same random weights on every rank."""
+def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
+    """Build everything for this rank of a resolved job; the same random weights on every rank. ``is_probe``: it is only
+    measured, and no pass of the model, which may not fit into memory, is run here."""
     assert job.task is not None
     assert info.num_val is not None
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
@@ -54,6 +57,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
     train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
+    replica, without_gradient = _replica_of(model, job, train_loader.dataset, device, is_probe)
     accum_steps = job.grad_accum_steps or 1
     steps_per_epoch = len(train_loader) // accum_steps
     return Training(
@@ -61,7 +65,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         task=TASKS[job.task],
         device=device,
         model=model,
-        replica=_replicate(model, job, device),
+        replica=replica,
         optimizer=optimizer,
         train_loader=train_loader,
         val_loader=val_loader,
@@ -69,6 +73,7 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device) -> Train
         progress=Progress(job, steps_per_epoch, most_batches(info.num_val, job) / accum_steps, device),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
+        without_gradient=without_gradient,
     )
 
 
@@ -81,9 +86,7 @@ def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[Data
     """
     train, val = build_data(job.data)
     rank, world_size = distributed.rank(), distributed.world_size()
-    sampler: DistributedSampler = DistributedSampler(
-        train, world_size, rank, shuffle=True, seed=job.seed, drop_last=True
-    )
+    sampler: DistributedSampler = DistributedSampler(train, world_size, rank, shuffle=True, drop_last=True)
     common: dict[str, Any] = {
         "batch_size": job.micro_batch_size(),
         "num_workers": job.workers.num_loader_workers or 0,
@@ -92,7 +95,17 @@ def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[Data
     }
     generator = torch.Generator()
     train_loader = DataLoader(train, sampler=sampler, drop_last=True, generator=generator, **common)
+    seed_loader(train_loader, job.seed, 0)
     return train_loader, DataLoader(Subset(val, range(rank, len(val), world_size)), **common)
+
+
+def seed_loader(loader: DataLoader, seed: int, epoch: int) -> None:
+    """Seed a training loader for an epoch: its rows come in the same order on every rank, and what its processes draw, such
+    as crops and flips, differs between ranks. Neither repeats that of another seed and epoch with the same sum."""
+    assert isinstance(loader.sampler, DistributedSampler)
+    assert loader.generator is not None
+    loader.sampler.seed = mixed_seed(seed, epoch)
+    loader.generator.manual_seed(mixed_seed(seed, epoch, distributed.rank()))
 
 
 def most_batches(num_rows: int, job: TrainJob) -> int:
@@ -106,6 +119,11 @@ def seed_everything(*keys: int) -> None:
     random.seed(int(state[0]))
     np.random.seed(int(state[0]))
     torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+def mixed_seed(*keys: int) -> int:
+    """A seed of 63 bits for the keys. Their number is part of it: numpy takes (1, 2) and (1, 2, 0) for the same."""
+    return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def check_forward(job: TrainJob, info: DataInfo) -> None:
@@ -132,10 +150,15 @@ def check_forward(job: TrainJob, info: DataInfo) -> None:
         raise JobError.at("model", f"does not take rows of shape {info.input_shape}: {reason}") from error
 
 
-def _replicate(model: nn.Module, job: TrainJob, device: torch.device) -> nn.Module:
+def _replica_of(
+    model: nn.Module, job: TrainJob, dataset: Dataset, device: torch.device, is_probe: bool
+) -> tuple[nn.Module, list[str]]:
+    """What the training step runs, and the names of the parameters that a first batch did not reach."""
+    assert job.task is not None
+    if distributed.world_size() > 1 and not is_probe:
+        return replicate(model, job, TASKS[job.task], dataset, device)
     if job.compile:
         model.compile()  # in place: names in the state dict stay as they are
-    if distributed.world_size() == 1:
-        return model
-    device_ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=device_ids, gradient_as_bucket_view=True)
+    if distributed.world_size() > 1:
+        return wrap(model, device), []  # its buckets are part of the memory that the probe measures
+    return model, []

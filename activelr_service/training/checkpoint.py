@@ -242,9 +242,10 @@ def _load_optimizer(
     optimizer: torch.optim.Optimizer, model: nn.Module, values: dict[str, Any], groups: list[dict[str, Any]]
 ) -> None:
     by_name: dict[str, dict[str, Any]] = {}
+    named = dict(model.named_parameters())
     for path, value in values.items():
         name, _, key = path.rpartition("/")
-        kept = value.clone() if isinstance(value, Tensor) else value  # load_file only maps the file, which may go
+        kept = _laid_out_as(named[name], value) if isinstance(value, Tensor) and name in named else value
         by_name.setdefault(name, {})[key] = kept
     names = {id(param): name for name, param in model.named_parameters()}
     params = [param for group in optimizer.param_groups for param in group["params"]]
@@ -258,6 +259,14 @@ def _load_optimizer(
         for saved, group in zip(groups, optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({"state": states, "param_groups": counted})
+
+
+def _laid_out_as(param: Tensor, value: Tensor) -> Tensor:
+    """A copy, since load_file only maps the file, which may go. It has the memory format of its parameter, such as channels
+    last, as when the optimizer made it: the last bits of sums depend on it."""
+    if value.shape != param.shape:
+        return value.clone()
+    return torch.empty_like(param, dtype=value.dtype, device=value.device).copy_(value)
 
 
 def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -49,11 +49,22 @@ def broadcast_int(value: int, device: torch.device) -> int:
     return int(tensor.item())
 
 
-def broadcast_buffers(model: nn.Module) -> None:
-    """Give every rank rank 0's buffers, such as the running statistics of batch normalisation."""
+def sum_if_all_have(value: float | None, device: torch.device) -> float | None:
+    """The sum over ranks of a number that a rank may lack; None on every rank if one of them lacks it."""
+    mine = [0.0, 1.0] if value is None else [value, 0.0]
+    total, lacking = sum_(torch.tensor(mine, dtype=torch.float64, device=device)).tolist()
+    return None if lacking else total
+
+
+def broadcast_buffers(model: nn.Module, device: torch.device) -> None:
+    """Give every rank rank 0's buffers, such as the running statistics of batch normalisation. They travel by ``device``,
+    wherever they are: NCCL takes no tensor of a CPU."""
     if world_size() > 1:
         for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
+            sent = buffer.to(device).contiguous()
+            dist.broadcast(sent, src=0)
+            if sent is not buffer:
+                buffer.copy_(sent)
 
 
 def barrier() -> None:
@@ -62,24 +73,38 @@ def barrier() -> None:
 
 
 @torch.no_grad()
-def check_replicas(tensors: Named, epoch: int) -> None:
+def check_replicas(tensors: Named, epoch: int, device: torch.device) -> None:
     """Raise :class:`ReplicaDivergenceError` naming the first tensor that is not bit-identical on every rank.
 
-    One exchange of 8 bytes per tensor; ``tensors`` has the same names in the same order on every rank.
+    One exchange of 8 bytes per tensor, by ``device``, wherever the tensors are, and one host synchronization; ``tensors``
+    has the same names in the same order on every rank.
     """
     if world_size() == 1 or not tensors:
         return
-    mine = torch.stack([fingerprint(tensor) for tensor in tensors.values()])
-    everyone = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(everyone, mine)
-    for other, theirs in enumerate(everyone):
-        differing = (theirs != everyone[0]).nonzero().flatten().tolist()
+    mine = fingerprints(list(tensors.values()), device)
+    gathered = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(gathered, mine)
+    first, *others = torch.stack(gathered).tolist()
+    for other, theirs in enumerate(others, start=1):
+        differing = [name for name, one, two in zip(tensors, first, theirs, strict=True) if one != two]
         if differing:
-            name = list(tensors)[differing[0]]
             raise ReplicaDivergenceError(
-                f"replicas diverged at the end of epoch {epoch}: rank {other} differs from rank 0 in {name}"
+                f"replicas diverged at the end of epoch {epoch}: rank {other} differs from rank 0 in {differing[0]}"
                 f" ({len(differing)} of {len(tensors)} tensors differ); every rank must take the same steps"
             )
+
+
+def fingerprints(tensors: list[Tensor], device: torch.device) -> Tensor:
+    """:func:`fingerprint` of each: int64 (n,) on ``device``. Optimizers count steps on the CPU, beside weights on a GPU:
+    those of one device are collected there and moved at once."""
+    places: dict[torch.device, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault(tensor.device, []).append(index)
+    found = torch.empty(len(tensors), dtype=torch.int64, device=device)
+    for indices in places.values():
+        values = torch.stack([fingerprint(tensors[index]) for index in indices])
+        found[torch.tensor(indices, device=device)] = values.to(device)
+    return found
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
@@ -88,4 +113,4 @@ def fingerprint(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(words).sum(dtype=torch.int64)
 
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}

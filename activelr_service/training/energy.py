@@ -6,7 +6,7 @@ from activelr_service.training import distributed
 
 
 class EnergyMeter:
-    """Joules of the GPUs of all ranks between two calls; None where a device does not count them, as a CPU."""
+    """Joules of the GPUs of all ranks between two calls; None where the device of a rank does not count them, as a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -14,19 +14,22 @@ class EnergyMeter:
         self.before = self._read()
 
     def take(self) -> float | None:
-        """Since the last call. Every rank must call it."""
-        if self.before is None:
+        """Since the last call. Every rank must call it; all get the same answer."""
+        if self.device.type != "cuda":  # the same on every rank, unlike what follows
             return None
-        before, self.before = self.before, self._read() or 0.0
-        used = torch.tensor(self.before - before, dtype=torch.float64, device=self.device)
-        return distributed.sum_(used).item()
+        before, self.before = self.before, self._read()
+        used = None if before is None or self.before is None else self.before - before
+        return distributed.sum_if_all_have(used, self.device)
 
     def _read(self) -> float | None:
         if self.handle is None:
             return None
         import pynvml
 
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000  # it counts millijoules
+        try:
+            return pynvml.nvmlDeviceGetTotalEnergyConsumption(self.handle) / 1000  # it counts millijoules
+        except pynvml.NVMLError:  # a driver that was restarted; the training goes on without this number
+            return None
 
 
 def _find(device: torch.device) -> object | None:

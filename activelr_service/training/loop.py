@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from activelr_service.optim import ActiveOptimizer
 from activelr_service.record import Record, finite_metrics
 from activelr_service.training import distributed
-from activelr_service.training.build import Training, seed_everything
+from activelr_service.training.build import Training, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
@@ -27,6 +27,7 @@ from activelr_service.training.optimizers import (
     window_steps,
 )
 from activelr_service.training.pace_metrics import pace_metrics
+from activelr_service.training.replicate import describe_without_gradient, few_rows
 
 OnEpoch = Callable[[Record], None]
 
@@ -42,7 +43,8 @@ def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> 
     the time that its committed epochs have left of it.
     """
     history = checkpoints.restore(training)
-    settle_buckets(training)
+    if training.without_gradient and not history and distributed.rank() == 0:
+        checkpoints.say(describe_without_gradient(training.without_gradient))
     while not training.progress.is_over():
         epoch = history[-1].epoch + 1 if history else 1
         seed_everything(training.job.seed, epoch, distributed.rank())
@@ -51,25 +53,6 @@ def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> 
         checkpoints.commit(training, history)
         on_epoch(record)
     return history
-
-
-def settle_buckets(training: Training) -> None:
-    """One backward pass whose gradients are thrown away, with three ranks or more.
-
-    DistributedDataParallel regroups the gradients after its first backward pass, which changes the order in which three
-    or more ranks add up, and so the last bits: without this a resumed training would not end as one that never stopped.
-    """
-    if distributed.world_size() < 3:
-        return
-    buffers = [buffer.clone() for buffer in training.model.buffers()]
-    rows = range(training.job.micro_batch_size())
-    batch = training.task.collate([training.train_loader.dataset[row] for row in rows])
-    training.replica.train()
-    loss, _ = training.task.step(training.replica, to_device(batch, training.device))
-    loss.backward()
-    training.optimizer.zero_grad()
-    for buffer, before in zip(training.model.buffers(), buffers, strict=True):
-        buffer.copy_(before)
 
 
 def run_epoch(training: Training, epoch: int) -> Record:
@@ -116,10 +99,8 @@ def count_skipped(training: Training, metrics: dict[str, float], due: float) -> 
 
 def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     """The optimizer steps of one epoch, or those that the budget leaves of it; returns sums over all ranks. No host
-    synchronisation inside, but for a budget of time."""
-    training.train_loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
-    assert training.train_loader.generator is not None
-    training.train_loader.generator.manual_seed(training.job.seed + epoch)
+    synchronization inside, but for a budget of time."""
+    seed_loader(training.train_loader, training.job.seed, epoch)
     training.replica.train()
     set_training(training.optimizer, True)
     totals = Totals((*training.task.sums, "grad_norm"), training.device)
@@ -154,14 +135,16 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
     accum_steps = training.job.grad_accum_steps or 1
     for micro_step in range(accum_steps):
-        batch = to_device(next(batches), training.device)
-        if batch is None:
-            raise ValueError("every row of a batch is corrupt: the files are named in the log; repair or remove them")
+        rows = next(batches)
+        batch = to_device(stand_in(training) if rows is None else rows, training.device)
         is_last = micro_step == accum_steps - 1
         with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
             loss, sums = training.task.step(training.replica, batch)
+        if rows is None:
+            loss = loss * 0
+        else:
+            totals.add_loss(loss, sums, step)
         (loss / accum_steps).backward()
-        totals.add_loss(loss, sums, step)
     if training.grad_norms is not None:
         training.grad_norms.add()
     norm = clip_gradients(training)
@@ -169,6 +152,12 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
     end_step(training.optimizer, window_steps(training.job.optimizer))
     training.optimizer.zero_grad()
     return norm
+
+
+def stand_in(training: Training) -> Any:
+    """Rows for a batch of which every row is skipped as corrupt. Their loss counts nothing, but the other ranks wait for the
+    gradients of this one."""
+    return few_rows(training.task, training.train_loader.dataset, training.job.micro_batch_size())
 
 
 def end_epoch(training: Training, epoch: int) -> float:
@@ -180,8 +169,8 @@ def end_epoch(training: Training, epoch: int) -> float:
     if isinstance(training.optimizer, ActiveOptimizer) and window_steps(training.job.optimizer) is None:
         training.optimizer.end_epoch(reduce=distributed.mean_)
     seconds = time.monotonic() - start
-    distributed.broadcast_buffers(training.model)
-    distributed.check_replicas(named_state(training.model, training.optimizer), epoch)
+    distributed.broadcast_buffers(training.model, training.device)
+    distributed.check_replicas(named_state(training.model, training.optimizer), epoch, training.device)
     return seconds
 
 

@@ -13,7 +13,8 @@ LARGEST_NUMBER_OF_GROUPS = 16
 
 def pace_metrics(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, float]:
     """``pace/FIELD/GROUP`` for every field of :func:`~activelr_service.optim.stats.pace_stats` and group of tensors, and
-    ``optim/FIELD`` over all: means over elements, geometric for ``rate`` and ``step``. Empty under the paper's rule."""
+    ``optim/FIELD`` over all: means over the elements of tensors that moved, geometric for ``rate`` and ``step``. Empty under
+    the paper's rule."""
     if not isinstance(optimizer, ActiveOptimizer):
         return {}
     named = dict(model.named_parameters())
@@ -44,11 +45,17 @@ def _by_module(names: list[str], depth: int) -> dict[str, list[str]]:
 
 
 def _mean(stats: dict[str, dict[str, float]], weights: dict[str, int], names: list[str]) -> dict[str, float]:
-    total = sum(weights[name] for name in names)
-    means = {}
-    for field in stats[names[0]]:
-        is_length = field in ("rate", "step")
-        values = [math.log(max(stats[name][field], 1e-30)) if is_length else stats[name][field] for name in names]
-        mean = sum(weights[name] * value for name, value in zip(names, values, strict=True)) / total
-        means[field] = math.exp(mean) if is_length else mean
-    return means
+    """Of the tensors that gradients have moved; where none was, the step and the rate are 0 and nothing else is known."""
+    moved = [name for name in names if stats[name]["rate"] > 0]
+    return {field: _mean_of(field, stats, weights, moved) for field in stats[names[0]]}
+
+
+def _mean_of(field: str, stats: dict[str, dict[str, float]], weights: dict[str, int], names: list[str]) -> float:
+    is_length = field in ("rate", "step")
+    known = [name for name in names if stats[name][field] > 0 or not is_length]  # a geometric mean has no zeros
+    if not known:
+        return 0.0 if is_length else math.nan
+    values = [math.log(stats[name][field]) if is_length else stats[name][field] for name in known]
+    total = sum(weights[name] for name in known)
+    mean = sum(weights[name] * value for name, value in zip(known, values, strict=True)) / total
+    return math.exp(mean) if is_length else mean

@@ -9,6 +9,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +33,14 @@ from activelr_service.batch_size import (
 )
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
+from activelr_service.fence import Fence
 from activelr_service.optim import ActiveOptimizer
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
 from activelr_service.training.memory import MemoryMeter, is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
+from activelr_service.training.replicate import NO_ROW, readable_rows
 
 MEMORY_ALLOWED = 0.8  # of what a worker may have
 TIME_LIMIT_S = 20.0  # no size is begun after it
@@ -47,16 +50,17 @@ STEPS = 3
 
 
 def settle_batch_size(
-    path: Path, job: TrainJob, info: DataInfo, device: torch.device
+    path: Path, job: TrainJob, info: DataInfo, device: torch.device, fence: Fence | None = None
 ) -> tuple[TrainJob, BatchSizeChoice | None]:
     """The job with its batch size, and the choice at ``path``, which is made and written if there is none and the job gives
-    no batch size. Every rank must call it; all share the folder."""
+    no batch size. Every rank must call it; all share the folder. With a ``fence`` only the newest attempt writes it."""
     if distributed.broadcast_int(path.exists(), device):
         choice = read_choice(path)
     elif job.global_batch_size is None:
         choice = probe(job, info, device)
         if distributed.rank() == 0:
-            write_choice(path, choice)
+            with fence.held() if fence else nullcontext():
+                write_choice(path, choice)
         distributed.barrier()
     else:
         return job, None
@@ -73,7 +77,7 @@ def probe(job: TrainJob, info: DataInfo, device: torch.device) -> BatchSizeChoic
         "global_batch_size": distributed.world_size() * accum_steps,
         "grad_accum_steps": accum_steps,
     }
-    measuring = Probe(build_training(job.model_copy(update=sizes), info, device), limit)
+    measuring = Probe(build_training(job.model_copy(update=sizes), info, device, is_probe=True), limit)
     found, smallest = measuring.measure(), measuring.smallest
     del measuring
     MemoryMeter(device).free()
@@ -102,7 +106,7 @@ class Probe:
         self.start = time.monotonic()
         self.meter = MemoryMeter(training.device)
         self.agreed = torch.zeros(4, dtype=torch.float64, device=training.device)
-        self.indices = iter(training.train_loader.sampler)
+        self.unread = readable_rows(training.task, training.train_loader.dataset, training.train_loader.sampler)
         self.rows: list[Any] = []
         self.has_worked = False  # a smaller size
         self.smallest = smallest_micro_batch_size(training.model)
@@ -205,10 +209,10 @@ class Probe:
     def batch(self, size: int) -> Any:
         """The first ``size`` rows of this rank, on the device; more than there are, or than are read, repeat."""
         missing = max(0, min(size, ROWS_READ) - len(self.rows))
-        self.rows += [self.training.train_loader.dataset[index] for index in itertools.islice(self.indices, missing)]
+        self.rows += itertools.islice(self.unread, missing)
+        if not self.rows:
+            raise ValueError(NO_ROW)
         batch = self.training.task.collate([self.rows[index % len(self.rows)] for index in range(size)])
-        if batch is None:
-            raise ValueError("every row of a batch is corrupt: the files are named in the log; repair or remove them")
         return to_device(batch, self.training.device)
 
     def forward(self, batch: Any) -> torch.Tensor:

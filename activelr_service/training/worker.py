@@ -54,9 +54,9 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         info = DataInfo.from_json(config["info"])
         device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
         fence = enter(run, config["attempt"], device)
-        job, choice = settle_batch_size(run.batch_size, job, info, device)
+        job, choice = settle_batch_size(run.batch_size, job, info, device, fence)
         training = build_training(job, info, device)
-        if config["measure_untrained"] and not run.untrained.exists():
+        if config["measure_untrained"] and not broadcast_int(run.untrained.exists(), device):
             write_untrained(run, training)
         fit(training, CheckpointStore(run.checkpoints, run.journal, run.note, choice, fence), on_epoch=report)
     except SupersededError:

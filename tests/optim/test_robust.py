@@ -356,6 +356,59 @@ def test_constants_of_another_study_hold_from_the_first_window_on():
     assert optimizer.param_groups[0]["window_end"] == 20
 
 
+def test_the_step_that_is_reported_is_how_far_the_tensor_went_also_when_directions_shrink():
+    param = nn.Parameter(torch.randn(20, 10, dtype=torch.float64))
+    size = rms(param.detach())
+    optimizer = ActiveSGD([param], rule="robust", total_steps=400, weight_decay=0.0)
+    direction = torch.randn(20, 10, dtype=torch.float64)
+    for step in range(200):
+        before = param.detach().clone()
+        param.grad = direction * 0.9**step  # the length falls by 1 % a step, the direction by 10 %
+        optimizer.step()
+        stats = optimizer.pace_stats([("weight", param)])["weight"]
+        assert stats["step"] == pytest.approx(rms(param.detach() - before) / size, rel=1e-2)
+        assert optimizer.state[param]["gain"] <= 1, "it does not wind up behind the length"
+
+
+def test_a_bounded_gain_changes_no_step():
+    gain, length = robust.bound_gain(torch.tensor(8.0), torch.tensor(2.0))
+    assert (gain.item(), length.item()) == (1.0, 0.25)
+    assert [value.item() for value in robust.bound_gain(torch.tensor(0.3), torch.tensor(2.0))] == [
+        pytest.approx(0.3),
+        2.0,
+    ]
+
+
+def test_a_tensor_that_met_no_gradient_but_zeros_reports_no_rate_and_no_step():
+    params = [nn.Parameter(torch.ones(4, 3)), nn.Parameter(torch.ones(4, 3))]
+    optimizer = ActiveAdamW(params, rule="robust", total_steps=20)
+    for _ in range(10):
+        params[0].grad, params[1].grad = torch.ones(4, 3), torch.zeros(4, 3)
+        optimizer.step()
+    stats = optimizer.pace_stats([("used", params[0]), ("unused", params[1])])
+    assert (stats["unused"]["rate"], stats["unused"]["step"]) == (0, 0)
+    assert stats["used"]["rate"] > 0
+
+
+def test_the_state_of_an_older_run_has_six_numbers_a_tensor_and_continues():
+    def run(optimizer, param, steps):
+        for _ in range(steps):
+            param.grad = torch.ones(4, 3)
+            optimizer.step()
+
+    param = nn.Parameter(torch.ones(4, 3))
+    optimizer = ActiveAdamW([param], rule="robust", total_steps=20)
+    run(optimizer, param, 7)
+    twin = nn.Parameter(param.detach().clone())
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["pace"] = saved["state"][0]["pace"][:6]
+    restored = ActiveAdamW([twin], rule="robust", total_steps=20)
+    restored.load_state_dict(saved)
+    run(optimizer, param, 5)
+    run(restored, twin, 5)
+    assert torch.equal(param, twin)
+
+
 def test_the_state_says_what_the_rule_did_in_its_last_window():
     param = nn.Parameter(torch.randn(20, 10))
     optimizer = ActiveSGD([param], rule="robust", total_steps=400)

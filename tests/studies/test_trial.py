@@ -8,10 +8,11 @@ import torch
 
 from activelr_service.config import JobError, parse_study
 from activelr_service.data import inspect_data
-from activelr_service.studies.folder import StudyFolder
+from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
 from activelr_service.studies.table import SCORES, make_table
 from activelr_service.studies.trial import classify, run_trial
+from activelr_service.studies.tune import outcome_of_lost, trials_on
 from activelr_service.tasks import TASKS
 from activelr_service.training.loop import NonFiniteLossError
 from tests.conftest import ROOT, small_job
@@ -118,6 +119,35 @@ def test_a_trial_that_cannot_run_is_in_the_table_as_failed(tmp_path):
     assert set(table["status"]) == {"failed"}
     assert set(table["reason"]) == {"data.path: no such file: none.npz"}
     assert len(table) == 6  # those that could run have not ended yet
+
+
+@pytest.mark.parametrize(
+    ("resources", "needs", "most", "expected"),
+    [
+        ({"CPU": 16}, {"CPU": 1, "GPU": 0}, 128, 16),  # eight such nodes
+        ({"CPU": 16}, {"CPU": 4, "GPU": 0}, 128, 4),
+        ({"CPU": 16}, {"CPU": 1, "GPU": 0}, 3, 3),
+        ({"CPU": 16, "GPU": 2}, {"CPU": 1, "GPU": 0.25}, 64, 8),
+        ({"CPU": 16, "GPU": 1}, {"CPU": 1, "GPU": 0.1}, 64, 10),
+        ({}, {"CPU": 1, "GPU": 0}, 8, 1),
+    ],
+)
+def test_a_node_s_memory_is_divided_by_the_trials_that_it_takes_and_not_by_those_of_all_nodes(
+    resources, needs, most, expected
+):
+    assert trials_on(resources, needs, most) == expected
+
+
+def test_a_trial_that_ran_out_of_memory_is_final_unless_its_machine_was_busy_or_small():
+    gib = 2**30
+    assert Outcome("out_of_memory").is_result(gib), "of an older study"
+    assert Outcome("out_of_memory", memory=8 * gib).is_result(9 * gib)
+    assert not Outcome("out_of_memory", memory=1 * gib).is_result(9 * gib)
+    assert not Outcome("out_of_memory", memory=0).is_result(gib)
+    assert not Outcome("failed").is_result(gib)
+    killed = outcome_of_lost(RuntimeError("OutOfMemoryError: the worker was killed, the node was low on memory"))
+    assert (killed.status, killed.is_result(gib)) == ("out_of_memory", False)
+    assert outcome_of_lost(RuntimeError("the actor died")).status == "failed"
 
 
 def test_a_model_that_needs_more_than_its_share_of_memory_fails_in_its_own_trial(tmp_path):

@@ -109,16 +109,25 @@ def test_a_record_has_what_is_tracked_and_the_journal_repeats_it(tmp_path):
 
 
 MOBILENET = {"type": "torchvision", "name": "mobilenet_v3_small"}
+IMAGES = {"model": MOBILENET, "data": {"type": "npz", "path": "images.npz"}, "global_batch_size": 16}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"model": {"type": "mlp", "hidden": [32]}},
-        {"model": MOBILENET, "data": {"type": "npz", "path": "images.npz"}, "global_batch_size": 16},
+        IMAGES,
         {"optimizer": {"type": "active_radam"}, "workers": {"num_loader_workers": 1}},
+        {**IMAGES, "channels_last": True},
+        {**IMAGES, "channels_last": True, "optimizer": {"type": "active_sgd", "momentum": 0.9, "rule": "paper"}},
     ],
-    ids=["mlp", "batch norm and dropout", "radam and a loader process"],
+    ids=[
+        "mlp",
+        "batch norm and dropout",
+        "radam and a loader process",
+        "channels last",
+        "and momentum",
+    ],
 )
 def test_a_training_stopped_after_every_epoch_ends_bit_for_bit_as_the_one_never_stopped(tmp_path, monkeypatch, changes):
     monkeypatch.chdir(tmp_path)
@@ -248,12 +257,12 @@ def test_one_bit_of_difference_between_ranks_is_found_and_named(tmp_path):
 def diverge(rank):
     _, model, _ = own_rows()
     named = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    distributed.check_replicas(named, 6)
+    distributed.check_replicas(named, 6, CPU)
     if rank == 1:
         weight = model[2].weight.data
         weight.view(-1)[3] = torch.nextafter(weight.view(-1)[3], torch.tensor(10.0))
     try:
-        distributed.check_replicas(named, 7)
+        distributed.check_replicas(named, 7, CPU)
     except distributed.ReplicaDivergenceError as error:
         return str(error)
     return "nothing"

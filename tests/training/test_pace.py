@@ -4,7 +4,7 @@ import pytest
 
 from activelr_service.record import pace_groups, pace_series
 from activelr_service.tracking.figures import draw_figures
-from activelr_service.training.pace_metrics import group_names
+from activelr_service.training.pace_metrics import _mean, group_names
 from tests.conftest import small_job
 from tests.training.test_loop import resolved, train
 
@@ -39,3 +39,13 @@ def test_under_the_paper_s_rule_there_is_no_pace_but_a_histogram_of_gains(tmp_pa
     _, history = train(resolved(small_job(tmp_path, optimizer={"rule": "paper"})), tmp_path)
     assert pace_groups(history) == []
     assert "gain_histogram.png" in [path.name for path in draw_figures(tmp_path / "figures", history, "small")]
+
+
+def test_means_leave_out_tensors_that_did_not_move_and_a_group_of_them_has_no_step():
+    moved = {"rate": 0.01, "step": 0.02, "cosine": 0.5, "agreeing": 0.6, "capped": 0.1}
+    idle = {"rate": 0.0, "step": 0.0, "cosine": 0.0, "agreeing": 0.0, "capped": 0.0}
+    stats, weights = {"a": moved, "b": idle}, {"a": 1, "b": 1_000_000}
+    assert _mean(stats, weights, ["a", "b"]) == pytest.approx(moved)
+    alone = _mean(stats, weights, ["b"])
+    assert (alone["rate"], alone["step"]) == (0, 0)
+    assert alone["agreeing"] != alone["agreeing"], "not known"
