@@ -53,7 +53,7 @@ def test_what_is_no_image_dataset_is_refused_by_name(tmp_path):
     Dataset.from_dict({"text": ["a", "b"]}, Features({"text": Value("string")})).save_to_disk(str(tmp_path / "text"))
     (tmp_path / "empty").mkdir()
     for folder, message in (
-        ("text", r"data\.image_column: .* has no column 'image' of type Image; it has text \(Value\)"),
+        ("text", r"data\.image_column: .* has no column 'image' of type Image; it has text \(string\)"),
         ("empty", r"data\.path: .*empty is not a dataset saved by datasets"),
         ("none", r"data\.path: no such folder"),
     ):

@@ -164,7 +164,7 @@ def test_grey_palette_and_cmyk_images_load_as_rgb(tmp_path):
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png")):
         path = tmp_path / f"{mode}.{suffix}"
         Image.new("RGB", (8, 6), (200, 40, 40)).convert(mode).save(path)
-        image = load_image(path)
+        image = load_image(path, turn=False)
         assert (image.mode, image.size) == ("RGB", (8, 6))
         if mode != "L":
             red, green, blue = image.getpixel((4, 3))
