@@ -44,8 +44,8 @@ def format_of(path: Path) -> str | None:
 def read_pieces(config: TextDataConfig, paths: list[Path]) -> Iterator[str | None]:
     """The text of a split in order, in pieces of about 1,024 characters that end with a line; None ends a document.
 
-    A file of text is one document. A row of a table is one, unless it is empty or ends with a line break: then it is a
-    line of a longer one, as in WikiText's parquet files.
+    A file of text is one document. A row of a table is one, unless it is empty or a single line with its line break:
+    then it is a line of a longer one, as in WikiText's parquet files.
     """
     readers = {"parquet": _read_parquet, "lines": _read_json_lines}
     for path in paths:
@@ -62,7 +62,7 @@ def _end_documents(rows: Iterable[str]) -> Iterator[str | None]:
     pending: list[str] = []
     for row in rows:
         pending.append(row)
-        if row and not row.endswith("\n"):
+        if row and row.find("\n") != len(row) - 1:
             yield from _join(pending)
             yield None
             pending.clear()

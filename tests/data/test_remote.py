@@ -8,7 +8,8 @@ from activelr_service.data import build_data, prepare_data
 from activelr_service.data.remote import is_remote
 from activelr_service.driver.check import check_before_start, prepare_job
 from tests.conftest import small_job
-from tests.data.test_data import data_config, write_images
+from tests.data.generate_images import write_images
+from tests.data.test_data import data_config
 
 
 def test_a_folder_is_copied_once_and_read_from_the_copy(tmp_path):
