@@ -28,7 +28,7 @@ def is_hidden(name: str) -> bool:
 
 def list_folders(folder: str | Path, place: str) -> list[str]:
     """The names of the folders directly in ``folder``, sorted, without hidden ones."""
-    return sorted(entry.name for entry in _scan(folder, place) if entry.is_dir())
+    return sorted(entry.name for entry in _scan(folder, place) if _is_folder(entry))
 
 
 def list_files(folder: str | Path, place: str, is_deep: bool = True) -> list[str]:
@@ -47,8 +47,8 @@ def list_files(folder: str | Path, place: str, is_deep: bool = True) -> list[str
             continue
         seen.add((stat.st_dev, stat.st_ino))
         entries = sorted(_scan(current, place), key=lambda entry: entry.name)
-        found += [entry.path for entry in entries if not entry.is_dir()]
-        waiting += [entry.path for entry in reversed(entries) if is_deep and entry.is_dir()]
+        found += [entry.path for entry in entries if not _is_folder(entry)]
+        waiting += [entry.path for entry in reversed(entries) if is_deep and _is_folder(entry)]
     return found
 
 
@@ -58,6 +58,11 @@ def _scan(folder: str | Path, place: str) -> Iterator[os.DirEntry[str]]:
             yield from (entry for entry in entries if not is_hidden(entry.name))
     except OSError as error:
         raise JobError.at(place, f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def suffix_of(path: str) -> str:

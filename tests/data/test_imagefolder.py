@@ -153,6 +153,7 @@ def test_links_are_followed_and_loops_end(tmp_path):
         (root / name).symlink_to(tmp_path / "elsewhere" / name)
     (tmp_path / "elsewhere" / "cat" / "loop").symlink_to(root)
     (tmp_path / "elsewhere" / "dog" / "self").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "elsewhere" / "dog" / "itself").symlink_to("itself")
     info = inspect_data(folder(root))
     assert info.num_train + info.num_val == 6 + 12 + 0  # cat holds, by its loop, both classes once
 
