@@ -82,7 +82,10 @@ def check_files(config: TextDataConfig, limit: int | None) -> None:
     """Read the text of at most ``limit`` files, evenly spaced, each to :data:`CHECKED` pieces; or all of all files.
 
     Raises :class:`JobError` with the first that cannot be read, or that has no text in the column.
+    What is prepared was read already.
     """
+    if is_prepared(config):
+        return
     files = [path for paths in find_splits(config).files.values() for path in paths]
     chosen = files if limit is None else [files[i * len(files) // limit] for i in range(min(limit, len(files)))]
     for path in chosen:

@@ -7,6 +7,7 @@ import codecs
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -169,6 +170,8 @@ def _text_of_line(config: TextDataConfig, where: str, line: str) -> Iterator[str
     if text is not None:
         if not isinstance(text, str):
             raise JobError.at("data.text_column", f"{where}: {config.text_column!r} is no text, got {text!r:.100}")
+        if "\\u" in line and re.search("[\ud800-\udfff]", text):
+            raise JobError.at("data.root", f"{where} holds half of a character that is written as two, such as \\ud83d")
         yield text
 
 
@@ -182,7 +185,7 @@ def _read_parquet(config: TextDataConfig, path: Path) -> Iterator[str]:
             _check_type(config, path, file.schema_arrow.field(config.text_column).type)
             for batch in file.iter_batches(batch_size=1000, columns=[config.text_column]):
                 yield from (text for text in batch.column(0).to_pylist() if text is not None)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise JobError.at("data.root", f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
@@ -192,8 +195,11 @@ def _read_saved(config: TextDataConfig, path: Path) -> Iterator[str]:
         return
     _check_column(config, path, dataset.column_names)
     _check_type(config, path, dataset.data.schema.field(config.text_column).type)
-    for batch in dataset.select_columns([config.text_column]).iter(batch_size=1000):
-        yield from (text for text in batch[config.text_column] if text is not None)
+    try:
+        for batch in dataset.select_columns([config.text_column]).iter(batch_size=1000):
+            yield from (text for text in batch[config.text_column] if text is not None)
+    except UnicodeDecodeError as error:
+        raise JobError.at("data.root", f"{path} cannot be read: {error}") from error
 
 
 def _check_column(config: TextDataConfig, where: object, names: list[str]) -> None:

@@ -77,7 +77,9 @@ def _with_training_text(
             warnings.append(f"taken as text to train on, since no name tells the train split: {_count(unnamed)}")
         splits = {"train": unnamed, **splits}
     if not splits.get("train"):
-        found = ", ".join(path.name for path in files[:5]) or f"no file that ends with {', '.join(SUFFIXES)}"
+        found = ", ".join(path.name for path in files[:5])
+        found += f", by their names of the {' and '.join(splits)} split; rename them if they are not" if files else ""
+        found = found or f"no file that ends with {', '.join(SUFFIXES)}"
         raise JobError.at(PLACE, f"{root} has no text to train on; found: {found}")
     return {split: splits[split] for split in ("train", "validation", "test") if split in splits}
 

@@ -1,6 +1,7 @@
 """Measuring a trained model on data."""
 
 import json
+import logging
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from activelr_service.runs import Run
 from activelr_service.tasks import TASKS
 from activelr_service.training.evaluate import evaluate
 
+LOG = logging.getLogger("activelr_service.driver")
+
 
 def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """The metrics of the run's best model on the held-out rows of the job's data, whose classes are matched by name.
@@ -28,6 +31,8 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
     job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
+    for warning in info.warnings:
+        LOG.warning("%s", warning)
     assert job.task is not None
     task = TASKS[job.task]
     _, val = build_data(job.data)

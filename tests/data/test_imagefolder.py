@@ -256,3 +256,12 @@ def test_skipped_images_are_counted_named_and_never_measured(tmp_path, caplog):
     failing = job.model_copy(update={"data": job.data.model_copy(update={"on_corrupt": "fail"})})
     with pytest.raises(ValueError, match=r"cut\.jpg cannot be decoded"):
         train_job(failing, tmp_path / "failing")
+
+
+def test_splits_below_the_classes_are_warned_of(tmp_path):
+    for name in ("cat", "dog"):
+        for split in ("train", "test"):
+            write_pixels(tmp_path / name / split, {f"{index}.png": Image.new("RGB", (9, 9)) for index in range(3)})
+    info = inspect_data(folder(tmp_path))
+    assert info.num_train + info.num_val == 12
+    assert any("hold folders test, train: all their images are taken together" in text for text in info.warnings)

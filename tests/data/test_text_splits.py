@@ -132,6 +132,7 @@ def test_other_encodings_are_read_by_their_mark_or_as_the_job_says(tmp_path, enc
         ({"a.jsonl": b'{"body": "x"}\n'}, r"data\.text_column: line 1 of .* has no column 'text'; it has body"),
         ({"a.jsonl": b'{"text": 3}\n'}, r"line 1 of .*: 'text' is no text, got 3"),
         ({"a.jsonl": b"[1]\n"}, r"line 1 of .* is no JSON object"),
+        ({"a.jsonl": b'{"text": "\\ud83d"}\n'}, r"line 1 of .* holds half of a character"),
         ({"a.txt.gz": b"not gzip"}, r"a\.txt\.gz cannot be read"),
     ],
 )
