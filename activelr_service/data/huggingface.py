@@ -124,20 +124,22 @@ def _read(config: HuggingFaceDataConfig) -> Found:
     labels = read_labels(config, train, names["train"], classes)
     warnings: list[str] = []
     split = _find_held_out(config, loaded, names, warnings)
-    used = [names["train"], *([names[split]] if split else [])]
-    notes = (
-        [f"left out: the splits {some([name for name in folders if name not in used])}"]
-        if folders.keys() - used
-        else []
-    )
+    notes = _notes(config, list(folders), names, split)
     if split is not None:
-        notes.insert(0, f"held out: the split {names[split]}")
         their_labels = read_labels(config, loaded[split], names[split], classes)
         ours, theirs = _all(names["train"], train, labels), _all(names[split], loaded[split], their_labels)
         return Found(ours, theirs, classes, notes, warnings)
-    notes.insert(0, f"held out: {config.val_fraction:.0%} of the rows of each class, at random with a fixed seed")
     ours, theirs = _hold_out(config, _all(names["train"], train, labels))
     return Found(ours, theirs, classes, notes, warnings)
+
+
+def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str, str], split: str | None) -> list[str]:
+    """What is held out, and which splits are left out."""
+    used = {names["train"], names[split] if split else ""}
+    share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
+    left = [name for name in all_names if name not in used]
+    held_out = f"the split {names[split]}" if split else share
+    return [f"held out: {held_out}", *([f"left out: the splits {some(left)}"] if left else [])]
 
 
 def _find_held_out(

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.config import JobError
+from activelr_service.data.images import formats
 from activelr_service.data.listing import count_suffixes, list_files, list_folders, suffix_of
 from activelr_service.data.splits import one_name_each, some, split_of
 
 PLACE = "data.root"
-# What Pillow only decodes with the help of other programs, if at all.
-NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 class Layout(NamedTuple):
@@ -36,8 +35,7 @@ def extensions() -> frozenset[str]:
     """Suffixes of the images that Pillow decodes, as installed here."""
     from PIL import Image
 
-    Image.init()
-    decoded = Image.OPEN.keys() - set(NOT_DECODED)
+    decoded = formats()
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in decoded)
 
 
@@ -98,7 +96,8 @@ def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     held_out = splits.get("validation") or splits.get("test")
     if held_out is None:
         return Layout(root / splits["train"], None, warnings=tuple(warnings))
-    notes = [f"held out: the folder {root / held_out}"]
+    reason = "" if "validation" in splits else ", since there is no validation folder"
+    notes = [f"held out: the folder {root / held_out}{reason}"]
     if "validation" in splits and "test" in splits:
         notes.append(f"left out: the folder {root / splits['test']}")
     return Layout(root / splits["train"], root / held_out, tuple(notes), tuple(warnings))

@@ -135,7 +135,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
     notes.insert(0, "images by format: " + ", ".join(f"{count:,} {name}" for name, count in suffixes.most_common()))
     notes += found.layout.notes
     if found.layout.val is None:
-        share = f"{config.val_fraction:.0%} of the images of each class, at random with a fixed seed"
+        share = f"{100 * config.val_fraction:g}% of the images of each class, at random with a fixed seed"
         notes.append(f"held out: {share}")
     if frames := sorted(suffixes.keys() & set(SEVERAL_FRAMES)):
         notes.append(f"of an image of several frames or pages only the first is read ({', '.join(frames)})")

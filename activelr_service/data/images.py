@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +12,17 @@ from activelr_service.config import JobError
 from activelr_service.data.pixels import to_rgb, turned
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
+NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program
 LOG = logging.getLogger("activelr_service.data")
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Names of the image formats that Pillow decodes, as installed here, without the help of other programs."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in NOT_DECODED)
 
 
 def load_image(path: str | Path, turn: bool) -> Any:
@@ -29,7 +40,7 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=formats()) as image:
             pixels = to_rgb(image)
             return turned(pixels, image, name) if turn else pixels
     except Exception as error:

@@ -61,7 +61,7 @@ def describe_classes(
     """(notes, warnings) of the number of ``unit`` of each class in training and held out."""
     counts = [f"{name} {ours:,} + {theirs:,}" for name, ours, theirs in zip(classes, train, val, strict=True)]
     more = f", and {len(counts) - LARGEST_CLASS_LIST} more" if len(counts) > LARGEST_CLASS_LIST else ""
-    note = f"{len(classes)} classes, with {unit} to train on + held out: {', '.join(counts[:LARGEST_CLASS_LIST])}{more}"
+    note = f"{len(classes)} classes; {unit} to train on + held out: {', '.join(counts[:LARGEST_CLASS_LIST])}{more}"
     warnings = []
     for counted, other, side in ((val, train, "held out"), (train, val, "to train on")):
         none = [name for name, here, there in zip(classes, counted, other, strict=True) if not here and there]

@@ -38,10 +38,8 @@ def inspect(config: TextDataConfig) -> DataInfo:
             raise JobError.at("data.eval_split", f"{config.root} has no split 'test'; it has {', '.join(found.files)}")
         if config.tokenizer is not None and not Path(config.tokenizer).exists():
             raise JobError.at("data.tokenizer", f"no such file or folder: {config.tokenizer}")
-        return DataInfo(
-            ("language_modeling",), None, None, shape, notes=(*found.notes, *_left_out(config, found.files)),
-            warnings=found.warnings,
-        )  # fmt: skip
+        notes = (*found.notes, *_left_out(config, found.files))
+        return DataInfo(("language_modeling",), None, None, shape, notes=notes, warnings=found.warnings)
     meta = _read_meta(config)
     if config.eval_split not in meta["tokens"]:
         raise JobError.at("data.eval_split", f"{config.root} has no split {config.eval_split!r}")
@@ -154,7 +152,7 @@ def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
     other = "test" if config.eval_split == "validation" else "validation"
     notes = [f"held out: the {config.eval_split} split"] if config.eval_split in splits else []
     if config.eval_split not in splits:
-        notes = [f"held out: the last {config.val_fraction:.0%} of the text, since there is no validation split"]
+        notes = [f"held out: the last {100 * config.val_fraction:g}% of the text, since there is no validation split"]
     return [*notes, f"left out: the {other} split"] if other in splits else notes
 
 

@@ -45,9 +45,8 @@ def encode(config: TextDataConfig, splits: TextSplits, folder: Path) -> None:
     for name, text in texts.items():
         if not any(text()):
             where = ", ".join(str(path) for path in splits.files.get(name, [Path(config.root)])[:3])
-            raise JobError.at(
-                "data.root", f"the split {name!r} of {config.root} holds no text: {where}; fill or remove it"
-            )
+            text_of = f"the split {name!r} of {config.root} holds no text: {where}"
+            raise JobError.at("data.root", f"{text_of}; fill or remove it")
     tokenizer = _train_tokenizer(config, texts["train"]()) if config.tokenizer is None else _load_tokenizer(config)
     tokenizer.save(str(folder / TOKENIZER))
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32)
@@ -55,23 +54,25 @@ def encode(config: TextDataConfig, splits: TextSplits, folder: Path) -> None:
     for name, part in written.items():
         if part.tokens < 2:
             raise JobError.at("data.root", f"the split {name!r} of {config.root} holds no text")
-    origin = f"loaded from {config.tokenizer}" if config.tokenizer else "trained on the training text"
-    notes = [
-        *splits.notes,
-        *(f"{name}: {part.documents:,} documents, {part.characters:,} characters, {part.tokens:,} tokens"
-          for name, part in written.items()),
-        f"tokenizer: {origin}, {tokenizer.get_vocab_size():,} tokens",
-    ]  # fmt: skip
     meta = {
         "dtype": dtype.name,
         "vocab_size": tokenizer.get_vocab_size(),
         "tokens": {name: part.tokens for name, part in written.items()},
         "splits": list(splits.files),
         "made_of": what_is_encoded(config),
-        "notes": notes,
+        "notes": [*splits.notes, *_describe(config, written, tokenizer)],
         "warnings": [*splits.warnings, *_shared_documents(written)],
     }
     (folder / META).write_text(json.dumps(meta))
+
+
+def _describe(config: TextDataConfig, written: dict[str, Encoded], tokenizer: Any) -> list[str]:
+    origin = f"loaded from {config.tokenizer}" if config.tokenizer else "trained on the training text"
+    sizes = [
+        f"{name}: {part.documents:,} documents, {part.characters:,} characters, {part.tokens:,} tokens"
+        for name, part in written.items()
+    ]
+    return [*sizes, f"tokenizer: {origin}, {tokenizer.get_vocab_size():,} tokens"]
 
 
 def _shared_documents(written: dict[str, Encoded]) -> list[str]:
