@@ -31,8 +31,9 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
     job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
-    for warning in info.warnings:
-        LOG.warning("%s", warning)
+    measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
+    for line in (measured, *info.warnings):
+        LOG.warning("%s", line)
     assert job.task is not None
     task = TASKS[job.task]
     _, val = build_data(job.data)

@@ -50,7 +50,7 @@ def on(job, **changes):
     return job.model_copy(update={"data": job.data.model_copy(update=changes)})
 
 
-def test_a_folder_that_lacks_a_class_is_measured_by_name(tmp_path):
+def test_a_folder_that_lacks_a_class_is_measured_by_name(tmp_path, caplog):
     root = write_shades(tmp_path / "train", SHADES)
     run, job = exported(tmp_path, {"type": "imagefolder", "root": str(root), "image_size": 8, "val_fraction": 0.5})
     some = write_shades(tmp_path / "some", ["bee", "dog"])
@@ -62,6 +62,7 @@ def test_a_folder_that_lacks_a_class_is_measured_by_name(tmp_path):
         names = [path.split("/")[-2] for path in val.files.paths]
         right = np.mean([model.classes[answer] == name for answer, name in zip(answers, names, strict=True)])
         assert measured["rows"] == 10
+        assert "measured on the held-out rows: 10; not on those to train on: 10" in caplog.text
         assert measured["accuracy"] == pytest.approx(right)
 
 
