@@ -78,7 +78,10 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
 
     chosen = range(count) if limit is None else [number * count // limit for number in range(min(limit, count))]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        errors = [error for error in threads.map(error_of, chosen) if error is not None]
+        blocks = (
+            chosen[start : start + 4096] for start in range(0, len(chosen), 4096)
+        )  # a million waits would fill memory
+        errors = [error for block in blocks for error in threads.map(error_of, block) if error is not None]
     if not errors:
         return
     text = f"{len(errors)} of {len(chosen)} images that were looked at cannot be decoded; the first: {errors[0]}"
