@@ -20,7 +20,7 @@ from activelr_service.export import load_model
 from activelr_service.journal import read_journal
 from activelr_service.runs import Run
 from tests.conftest import ACTIVELR, PATIENCE_S, ROOT, activelr, free_port, small_job
-from tests.data.test_data import write_images
+from tests.data.generate_images import write_images
 from tests.ranks import run_ranks
 from tests.training.test_loop import assert_identical, final_tensors, train
 

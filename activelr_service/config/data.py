@@ -10,6 +10,10 @@ OnCorrupt = Annotated[
     Literal["fail", "skip"],
     Field(description="A file that cannot be decoded ends the training, or is left out, counted and named in the log."),
 ]
+Classes = Annotated[
+    list[str] | None,
+    Field(description="Derived when the job starts: names of the classes, by which other data are matched."),
+]
 Year = Annotated[Literal["2007", "2012"], BeforeValidator(str)]  # YAML reads a year without quotes as a number
 
 
@@ -45,13 +49,18 @@ class StdlibCharsDataConfig(StrictConfig):
 
 
 class ImageFolderDataConfig(StrictConfig):
-    """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split."""
+    """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split.
+
+    Splits may also be called training, valid, validation, dev, test and their likes, in any case. A test split is held
+    out if there is no validation split.
+    """
 
     type: Literal["imagefolder"] = "imagefolder"
     root: str = Field(description="The folder.")
     image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
-    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no val folder.")
+    val_fraction: Fraction = Field(0.1, description="Held-out share of each class where there is no val folder.")
     on_corrupt: OnCorrupt = "fail"
+    classes: Classes = None
 
 
 class HuggingFaceDataConfig(StrictConfig):
@@ -60,10 +69,11 @@ class HuggingFaceDataConfig(StrictConfig):
     type: Literal["huggingface"] = "huggingface"
     path: str = Field(description="The folder.")
     image_column: str = Field("image", description="Column of type Image.")
-    label_column: str = Field("label", description="Column of type ClassLabel.")
+    label_column: str = Field("label", description="Column of type ClassLabel, or of texts.")
     image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
-    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no split for it.")
+    val_fraction: Fraction = Field(0.1, description="Held-out share of each class where there is no split for it.")
     on_corrupt: OnCorrupt = "fail"
+    classes: Classes = None
 
 
 class CIFAR10DataConfig(StrictConfig):
@@ -176,10 +186,11 @@ class TableDataConfig(StrictConfig):
 
 
 class TextDataConfig(StrictConfig):
-    """Text for language modelling: WikiText's files, .txt, parquet, or a folder of ``datasets.save_to_disk``.
+    """Text for language modelling: WikiText's files, .txt, .jsonl (both also .gz), parquet, or a saved dataset.
 
-    Splits are told apart by the words train, valid, validation, val and test in file names; without them a share at the
-    end is held out.
+    Splits are folders or files called train, valid, validation, val, dev or test, in any case, also numbered; or files
+    whose names differ in such a word only, as wiki.train.tokens and wiki.valid.tokens. Other names are titles. Without a
+    validation split a share at the end is held out.
     """
 
     type: Literal["text"] = "text"
@@ -192,7 +203,10 @@ class TextDataConfig(StrictConfig):
         None,
         description="A tokenizer.json, or a folder with it or with vocab.json and merges.txt: then none is trained.",
     )
-    text_column: str = Field("text", description="Column of parquet files and saved datasets.")
+    text_column: str = Field("text", description="Column of parquet files and saved datasets, key of JSON lines.")
+    encoding: str | None = Field(
+        None, description="Of plain text and JSON lines, such as latin-1; UTF-8, or UTF-16 with its mark, if left out."
+    )
     val_fraction: Fraction = Field(0.1, description="Held-out share where there is no validation split.")
     eval_split: Literal["validation", "test"] = Field("validation", description="Split that metrics are measured on.")
     tokens: str | None = Field(None, description="Derived when the job starts: the folder of the encoded text.")

@@ -11,6 +11,7 @@ import numpy as np
 from activelr_service.config import JobError
 from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.data.splits import describe_classes
 
 Config = CIFAR10DataConfig | CIFAR100DataConfig
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images of CIFAR-10
@@ -72,7 +73,12 @@ def inspect(config: Config) -> DataInfo:
     for labels in (train_labels, val_labels):
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise JobError.at("data.root", f"{folder} has labels outside 0 to {num_classes - 1}")
+    if names is not None and len(names) != num_classes:
+        raise JobError.at("data.root", f"{folder / layout.meta} names {len(names)} classes, not {num_classes}")
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names or range(num_classes))
+    counts = [np.bincount(labels, minlength=num_classes) for labels in (train_labels, val_labels)]
+    notes, warnings = describe_classes(classes, counts[0], counts[1], "images")
+    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"held out: {', '.join(layout.test)}"]
     return DataInfo(
         tasks=("classification",),
         num_train=len(train_labels),
@@ -80,7 +86,8 @@ def inspect(config: Config) -> DataInfo:
         input_shape=SHAPE,
         num_classes=num_classes,
         classes=classes,
-        warnings=_unpublished(folder, {**layout.train, **layout.test}),
+        notes=(*files, *notes),
+        warnings=(*_unpublished(folder, {**layout.train, **layout.test}), *warnings),
     )
 
 

@@ -1,5 +1,7 @@
 """Users' own data: an entry point that returns (train, val) map-style datasets."""
 
+import inspect as signatures
+import traceback
 from typing import Any
 
 from activelr_service.config import JobError
@@ -11,18 +13,21 @@ from activelr_service.entry_points import DATA, load_entry_point
 def inspect(config: PythonDataConfig) -> DataInfo:
     """Looks at the first row: ``(input, target)`` with an integer target is classification, with a float one regression;
     a single tensor of token ids is language modelling. Classes are counted by ``classes`` or ``num_classes`` of the
-    training dataset."""
+    training dataset. Raises :class:`JobError` if a dataset is empty or its first row cannot be used."""
     train, val = build(config)
-    row = train[0]
-    if not isinstance(row, tuple | list):
-        vocab_size = getattr(train, "vocab_size", None)
-        return DataInfo(("language_modeling",), len(train), len(val), tuple(row.shape), vocab_size=vocab_size)
-    info = DataInfo((), len(train), len(val), tuple(row[0].shape))
-    if len(row) == 1:
+    sizes = _size(config, train, "training"), _size(config, val, "held-out")
+    row, _ = _first(config, train, "training"), _first(config, val, "held-out")
+    try:
+        info = DataInfo((), *sizes, tuple((row[0] if isinstance(row, tuple | list) else row).shape))
+    except (AttributeError, IndexError, TypeError):
+        text = f"the first training row of {config.name!r} is {_kinds(row)}; (input, target) or (tokens,) of tensors is"
+        raise JobError.at("data.name", f"{text} wanted") from None
+    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} held-out rows",))
+    if not isinstance(row, tuple | list) or len(row) == 1:
         return info._replace(tasks=("language_modeling",), vocab_size=getattr(train, "vocab_size", None))
     if isinstance(row[1], float) or getattr(row[1], "is_floating_point", bool)():
         return info._replace(tasks=("regression",), num_outputs=getattr(row[1], "numel", lambda: 1)())
-    classes = tuple(getattr(train, "classes", ()))
+    classes = tuple(str(name) for name in getattr(train, "classes", ()))
     num_classes = len(classes) or getattr(train, "num_classes", None)
     if num_classes is None:
         text = f"the training dataset of {config.name!r} needs an attribute num_classes or classes"
@@ -31,9 +36,60 @@ def inspect(config: PythonDataConfig) -> DataInfo:
 
 
 def build(config: PythonDataConfig) -> tuple[Any, Any]:
+    """What the factory returns; an error in it is a :class:`JobError` with the line that raised it."""
     factory = load_entry_point(DATA, config.name, "data.name")
+    _check_args(config, factory)
     try:
-        train, val = factory(**config.args)
+        made = factory(**config.args)
+    except Exception as error:
+        raise JobError.at("data.args", f"{config.name} raised {_where(error)}") from error
+    if not isinstance(made, tuple | list) or len(made) != 2:
+        raise JobError.at(
+            "data.name", f"{config.name} returned {_kinds(made)}; a pair (train, val) of datasets is wanted"
+        )
+    return made[0], made[1]
+
+
+def _check_args(config: PythonDataConfig, factory: Any) -> None:
+    try:
+        signature = signatures.signature(factory)
+    except (TypeError, ValueError):
+        return  # some callables, as those in C, tell no signature: the call itself will say what is wrong
+    try:
+        signature.bind(**config.args)
     except TypeError as error:
-        raise JobError.at("data.args", f"{config.name}: {error}") from error
-    return train, val
+        given = ", ".join(config.args) or "none"
+        raise JobError.at("data.args", f"{config.name}: {error}; it takes {signature}, got {given}") from error
+
+
+def _size(config: PythonDataConfig, dataset: Any, part: str) -> int:
+    try:
+        size = len(dataset)
+    except Exception as error:
+        text = f"the {part} dataset of {config.name!r} has no length: {_where(error)}; map-style datasets are wanted"
+        raise JobError.at("data.name", text) from error
+    if size == 0:
+        raise JobError.at("data.name", f"the {part} dataset of {config.name!r} has no rows")
+    return size
+
+
+def _first(config: PythonDataConfig, dataset: Any, part: str) -> Any:
+    try:
+        return dataset[0]
+    except Exception as error:
+        text = f"row 0 of the {part} dataset of {config.name!r} raised {_where(error)}"
+        raise JobError.at("data.name", text) from error
+
+
+def _kinds(value: Any) -> str:
+    """Types for a message, those of the parts of a tuple too."""
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of ({', '.join(type(part).__name__ for part in value[:5])})"
+    return type(value).__name__
+
+
+def _where(error: Exception) -> str:
+    """The error in one line, with the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

@@ -2,78 +2,193 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import HuggingFaceDataConfig
-from activelr_service.data.images import classification_transforms, decode_or_skip
-from activelr_service.data.info import DataInfo, split_sizes
+from activelr_service.data.images import check_images, classification_transforms, decode, or_skip
+from activelr_service.data.info import DataInfo
+from activelr_service.data.labels import check_columns, class_names, is_unlabeled, read_labels
+from activelr_service.data.listing import LARGEST_COMPARED, Contents, equal_across, find_equal
+from activelr_service.data.saved_datasets import list_splits, load_split
+from activelr_service.data.splits import describe_classes, one_name_each, some, spelled_alike, stratified_split
 
-VAL_SPLITS = ("validation", "val", "valid", "test")  # the first that is there is held out
+
+class Rows(NamedTuple):
+    """Rows of a split: their numbers in the saved dataset, and their classes (rows,), as indices into the classes."""
+
+    split: str
+    dataset: Any
+    numbers: np.ndarray
+    labels: np.ndarray
+
+    def describe(self, index: int) -> str:
+        return f"row {self.numbers[index]} of the split {self.split}"
+
+
+class Found(NamedTuple):
+    """The splits, the classes, and what is to be said of them."""
+
+    train: Rows
+    val: Rows
+    classes: list[str]
+    notes: list[str]
+    warnings: list[str]
 
 
 def inspect(config: HuggingFaceDataConfig) -> DataInfo:
-    """Loads the tables' descriptions: rows are read when they are trained on."""
-    train, val = _load_splits(config)
-    names = tuple(train.features[config.label_column].names)
-    shape = (3, config.image_size, config.image_size)
-    return DataInfo(("classification",), len(train), len(val), shape, num_classes=len(names), classes=names)
+    """Loads the tables' descriptions and labels: images are read when they are trained on."""
+    found = _read(config)
+    counts = [np.bincount(part.labels, minlength=len(found.classes)) for part in (found.train, found.val)]
+    notes, warnings = describe_classes(found.classes, counts[0], counts[1])
+    warnings += [*found.warnings, *spelled_alike(found.classes), *_equal(config, found)]
+    return DataInfo(
+        tasks=("classification",),
+        num_train=len(found.train.labels),
+        num_val=len(found.val.labels),
+        input_shape=(3, config.image_size, config.image_size),
+        num_classes=len(found.classes),
+        classes=tuple(found.classes),
+        notes=(*found.notes, *notes),
+        warnings=tuple(warnings),
+    )
+
+
+def prepare(config: HuggingFaceDataConfig, cache: Path) -> HuggingFaceDataConfig:
+    """The config with ``classes``, the names of the classes, so that other datasets are matched by name."""
+    return config if config.classes is not None else config.model_copy(update={"classes": _read(config).classes})
 
 
 def build(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
     """(train, val) datasets of normalised float32 images and int classes, augmented as those of an image folder."""
-    pairs = zip(_load_splits(config), classification_transforms(config.image_size), strict=True)
-    train, val = (ImageRows(config, dataset, transform) for dataset, transform in pairs)
-    return train, val
+    found = _read(config)
+    for_training, for_validation = classification_transforms(config.image_size)
+    return ImageRows(config, found.train, for_training), ImageRows(config, found.val, for_validation)
+
+
+def check_files(config: HuggingFaceDataConfig, limit: int | None) -> None:
+    """Decode at most ``limit`` images of both splits; see :func:`~activelr_service.data.images.check_images`."""
+    found = _read(config)
+    parts = [ImageRows(config, rows, None) for rows in (found.train, found.val)]
+    num_train = len(parts[0])
+
+    def load(index: int) -> Any:
+        return parts[0].load(index) if index < num_train else parts[1].load(index - num_train)
+
+    check_images(load, num_train + len(parts[1]), limit, config.on_corrupt, "data.path")
 
 
 class ImageRows:
     """A map-style dataset: images are decoded here and not by ``datasets``, so that a corrupt one is named or skipped."""
 
-    def __init__(self, config: HuggingFaceDataConfig, dataset: Any, transform: Any) -> None:
-        self.config, self.dataset, self.transform = config, dataset, transform
+    def __init__(self, config: HuggingFaceDataConfig, rows: Rows, transform: Any) -> None:
+        from datasets import Image
+
+        self.config, self.rows, self.transform = config, rows, transform
+        self.dataset = rows.dataset.cast_column(config.image_column, Image(decode=False))
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.rows.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        row = self.dataset[index]
-        image = row[self.config.image_column]
+        picture = or_skip(lambda: self.load(index), self._name(index, None), self.config.on_corrupt)
+        return self.transform(picture), int(self.rows.labels[index])
+
+    def load(self, index: int) -> Any:
+        """The PIL image of a row, as RGB; raises ``ValueError`` with the row if it cannot be decoded."""
+        image = self.dataset[int(self.rows.numbers[index])][self.config.image_column]
+        if image is None or (image["bytes"] is None and image["path"] is None):
+            return decode(io.BytesIO(), self._name(index, None), turn=True)
         content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-        name = f"row {index} of {self.config.path} ({image['path'] or 'without a file name'})"
-        picture = decode_or_skip(io.BytesIO(content), name, self.config.on_corrupt)
-        return self.transform(picture), row[self.config.label_column]
+        return decode(io.BytesIO(content), self._name(index, image["path"]), turn=True)
+
+    def _name(self, index: int, path: str | None) -> str:
+        return f"{self.rows.describe(index)} of {self.config.path} ({path or 'without a file name'})"
 
 
-def _load_splits(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
-    from datasets import Image, load_from_disk
-
+def _read(config: HuggingFaceDataConfig) -> Found:
     if not Path(config.path).is_dir():
         raise JobError.at("data.path", f"no such folder: {config.path}")
-    try:
-        loaded: Any = load_from_disk(config.path)
-    except Exception as error:
-        raise JobError.at("data.path", f"{config.path} is not a dataset saved by datasets: {error}") from error
-    splits = loaded if isinstance(loaded, dict) else {"train": loaded}
-    if "train" not in splits:
-        raise JobError.at("data.path", f"{config.path} has no split train; it has {', '.join(splits)}")
-    _check_columns(config, splits["train"].features)
-    held_out = next((splits[name] for name in VAL_SPLITS if name in splits), None)
-    train, val = (splits["train"], held_out) if held_out is not None else _hold_out(config, splits["train"])
-    return tuple(part.cast_column(config.image_column, Image(decode=False)) for part in (train, val))  # type: ignore[return-value]
+    folders = list_splits(Path(config.path), "data.path")
+    names = one_name_each(folders, "data.path", config.path)
+    if "train" not in names:
+        raise JobError.at("data.path", f"{config.path} has no split train; it has {', '.join(folders)}")
+    loaded = {split: load_split(folders[name], "data.path") for split, name in names.items()}
+    train = loaded["train"]
+    if train is None:
+        raise JobError.at("data.path", f"the split {names['train']} of {config.path} has no rows")
+    check_columns(config, train, names["train"])
+    classes = config.classes or class_names(config, train)
+    labels = read_labels(config, train, names["train"], classes)
+    warnings: list[str] = []
+    split = _find_held_out(config, loaded, names, warnings)
+    notes = _notes(config, list(folders), names, split)
+    if split is not None:
+        their_labels = read_labels(config, loaded[split], names[split], classes)
+        ours, theirs = _all(names["train"], train, labels), _all(names[split], loaded[split], their_labels)
+        return Found(ours, theirs, classes, notes, warnings)
+    ours, theirs = _hold_out(config, _all(names["train"], train, labels))
+    return Found(ours, theirs, classes, notes, warnings)
 
 
-def _hold_out(config: HuggingFaceDataConfig, dataset: Any) -> tuple[Any, Any]:
-    _, num_val = split_sizes(len(dataset), config.val_fraction)
-    parts = dataset.train_test_split(test_size=num_val, seed=0)
-    return parts["train"], parts["test"]
+def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str, str], split: str | None) -> list[str]:
+    """What is held out, and which splits are left out."""
+    used = {names["train"], names[split] if split else ""}
+    share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
+    left = [name for name in all_names if name not in used]
+    held_out = f"the split {names[split]}" if split else share
+    return [f"held out: {held_out}", *([f"left out: the splits {some(left)}"] if left else [])]
 
 
-def _check_columns(config: HuggingFaceDataConfig, features: Any) -> None:
-    wanted = {"image_column": (config.image_column, "Image"), "label_column": (config.label_column, "ClassLabel")}
-    for field, (name, kind) in wanted.items():
-        found = type(features[name]).__name__ if name in features else None
-        if found != kind:
-            have = ", ".join(f"{column} ({type(feature).__name__})" for column, feature in features.items())
-            text = f"{config.path} has no column {name!r} of type {kind}; it has {have}"
-            raise JobError.at(f"data.{field}", text)
+def _find_held_out(
+    config: HuggingFaceDataConfig, loaded: dict[str, Any], names: dict[str, str], warnings: list[str]
+) -> str | None:
+    """The first of the validation and the test split that can be measured on; a test split often has no labels."""
+    for split in (split for split in ("validation", "test") if split in loaded):
+        dataset = loaded[split]
+        if split == "validation":
+            if dataset is None:
+                text = f"the split {names[split]} of {config.path} has no rows; fill it, or save the dataset without it"
+                raise JobError.at("data.path", text)
+            check_columns(config, dataset, names[split])
+        if dataset is None:
+            warnings.append(f"the split {names[split]} has no rows and is not used")
+        elif config.label_column not in dataset.features or is_unlabeled(config, dataset):
+            warnings.append(f"the split {names[split]} has no labels and is not used")
+        else:
+            check_columns(config, dataset, names[split])
+            return split
+    return None
+
+
+def _all(split: str, dataset: Any, labels: np.ndarray) -> Rows:
+    return Rows(split, dataset, np.arange(len(labels)), labels)
+
+
+def _hold_out(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
+    parts = stratified_split(rows.labels, config.val_fraction)
+    if not len(parts[1]):
+        text = f"{config.path} has {len(rows.labels)} rows and no class with two, so that one can be held out; add rows"
+        raise JobError.at("data.path", text)
+    return [rows._replace(numbers=chosen, labels=rows.labels[chosen]) for chosen in parts]
+
+
+def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
+    """A warning of images on both sides; of many it is not known."""
+    if len(found.train.labels) + len(found.val.labels) > LARGEST_COMPARED:
+        return []
+    pairs = find_equal(*(_contents(config, rows) for rows in (found.train, found.val)))
+    return equal_across([(found.val.describe(val), found.train.describe(train)) for val, train in pairs])
+
+
+def _contents(config: HuggingFaceDataConfig, rows: Rows) -> Contents:
+    """The images' bytes as they are stored; of images that are only named, nothing."""
+    import pyarrow.compute as pc
+    from datasets import Image
+
+    stored = rows.dataset.select_columns([config.image_column]).cast_column(config.image_column, Image(decode=False))
+    content = pc.struct_field(stored.with_format("arrow")[:].column(0), "bytes")
+    sizes = pc.binary_length(content).fill_null(0).to_numpy()[rows.numbers]
+    return Contents(sizes.tolist(), lambda index: content[int(rows.numbers[index])].as_py())

@@ -1,33 +1,64 @@
-"""Images in one folder per class, decoded by torchvision as they are needed."""
+"""Images in one folder per class, decoded as they are needed."""
 
-import os
-from functools import partial
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
-from activelr_service.data.images import classification_transforms, load_image_or_skip
-from activelr_service.data.info import DataInfo, split_sizes
+from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
+from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
+from activelr_service.data.info import DataInfo
+from activelr_service.data.listing import (
+    LARGEST_COMPARED,
+    contents_of,
+    count_suffixes,
+    equal_across,
+    find_equal,
+    list_folders,
+    suffix_of,
+)
+from activelr_service.data.splits import check_known, describe_classes, spelled_alike, stratified_split
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")  # as torchvision's ImageFolder
+SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")
+SEEN_AS_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".eps", ".cr2", ".nef", ".arw", ".dng", ".npy")  # but not decoded
+
+
+class Files(NamedTuple):
+    """Paths of images and their classes (rows,), as indices into the classes."""
+
+    paths: list[str]
+    labels: np.ndarray
+
+
+class Found(NamedTuple):
+    """All that is read of a folder, and what was not."""
+
+    layout: Layout
+    classes: list[str]
+    train: Files
+    val: Files
+    folders: list[Classes]
 
 
 def inspect(config: ImageFolderDataConfig) -> DataInfo:
-    root = Path(config.root)
-    if not root.is_dir():
-        raise JobError.at("data.root", f"no such folder: {config.root}")
-    train = _count_images(root / "train" if _is_split(root) else root)
-    if _is_split(root):
-        val = _count_images(root / "val")
-        if train.keys() != val.keys():
-            odd = ", ".join(sorted(train.keys() ^ val.keys()))
-            raise JobError.at("data.root", f"train and val under {root} have different class folders: {odd}")
-        sizes = sum(train.values()), sum(val.values())
-    else:
-        sizes = split_sizes(sum(train.values()), config.val_fraction)
+    """Lists the folders; no file is decoded."""
+    found = _read(config)
     shape = (3, config.image_size, config.image_size)
-    return DataInfo(("classification",), *sizes, shape, num_classes=len(train), classes=tuple(sorted(train)))
+    sizes, names = (len(found.train.paths), len(found.val.paths)), tuple(found.classes)
+    notes, warnings = _describe(config, found)
+    return DataInfo(
+        ("classification",), *sizes, shape, num_classes=len(names), classes=names, notes=notes, warnings=warnings
+    )
+
+
+def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig:
+    """The config with ``classes``, the names of the class folders, so that other folders are matched by name."""
+    if config.classes is not None:
+        return config
+    return config.model_copy(update={"classes": list_folders(find_layout(_root(config)).train, PLACE)})
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
@@ -35,37 +66,96 @@ def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
 
     A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
     """
-    import torch
-    from torch.utils.data import Subset
-    from torchvision.datasets import ImageFolder
-
-    root, transforms = Path(config.root), classification_transforms(config.image_size)
-    folders = [root / "train", root / "val"] if _is_split(root) else [root, root]
-    load = partial(load_image_or_skip, on_corrupt=config.on_corrupt)
-    train, val = (
-        ImageFolder(str(folder), transform, loader=load) for folder, transform in zip(folders, transforms, strict=True)
-    )
-    if _is_split(root):
-        return train, val
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0)).tolist()
-    num_train, _ = split_sizes(len(train), config.val_fraction)
-    return Subset(train, order[:num_train]), Subset(val, order[num_train:])
+    found = _read(config)
+    for_training, for_validation = classification_transforms(config.image_size)
+    train = ImageFiles(found.train, for_training, config.on_corrupt)
+    return train, ImageFiles(found.val, for_validation, config.on_corrupt)
 
 
-def _is_split(root: Path) -> bool:
-    return (root / "train").is_dir() and (root / "val").is_dir()
+def check_files(config: ImageFolderDataConfig, limit: int | None) -> None:
+    """Decode at most ``limit`` images of both splits; see :func:`~activelr_service.data.images.check_images`."""
+    found = _read(config)
+    paths = found.train.paths + found.val.paths
+    check_images(lambda index: load_image(paths[index], turn=True), len(paths), limit, config.on_corrupt, PLACE)
 
 
-def _count_images(folder: Path) -> dict[str, int]:
-    """Images per class folder; raises :class:`JobError` where there is none."""
-    counts = {}
-    for entry in os.scandir(folder):
-        if entry.is_dir():
-            files = (name for _, _, names in os.walk(entry.path, followlinks=True) for name in names)
-            counts[entry.name] = sum(name.lower().endswith(EXTENSIONS) for name in files)
-    if len(counts) < 2:
-        raise JobError.at("data.root", f"{folder} has {len(counts)} class folders; at least 2 are needed")
-    empty = sorted(name for name, count in counts.items() if count == 0)
-    if empty:
-        raise JobError.at("data.root", f"class folders without an image under {folder}: {', '.join(empty)}")
-    return counts
+class ImageFiles:
+    """A map-style dataset of rows (image, class), decoded, turned upright and transformed as they are read."""
+
+    def __init__(self, files: Files, transform: Any, on_corrupt: str) -> None:
+        self.files, self.transform, self.on_corrupt = files, transform, on_corrupt
+
+    def __len__(self) -> int:
+        return len(self.files.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        path = self.files.paths[index]
+        image = or_skip(lambda: load_image(path, turn=True), path, self.on_corrupt)
+        return self.transform(image), int(self.files.labels[index])
+
+
+def _root(config: ImageFolderDataConfig) -> Path:
+    root = Path(config.root)
+    if not root.is_dir():
+        raise JobError.at(PLACE, f"no such folder: {config.root}")
+    return root
+
+
+def _read(config: ImageFolderDataConfig) -> Found:
+    layout = find_layout(_root(config))
+    train = list_classes(layout.train)
+    check_classes(layout.train, train, smallest=2 if config.classes is None else 1)
+    classes = sorted(train.images) if config.classes is None else config.classes
+    files = _label(layout.train, train, classes)
+    if layout.val is None:
+        parts = stratified_split(files.labels, config.val_fraction)
+        ours, theirs = (Files([files.paths[row] for row in rows], files.labels[rows]) for rows in parts)
+        if not theirs.paths:
+            text = f"no class under {layout.train} has two images, so that one can be held out; add images"
+            raise JobError.at(PLACE, text)
+        return Found(layout, classes, ours, theirs, [train])
+    val = list_classes(layout.val)
+    held_out = _label(layout.val, val, classes)
+    if not held_out.paths:
+        raise JobError.at(PLACE, f"{layout.val} has class folders without any image; fill or remove it")
+    return Found(layout, classes, files, held_out, [train, val])
+
+
+def _label(folder: Path, found: Classes, classes: list[str]) -> Files:
+    check_known((name for name, paths in found.images.items() if paths), classes, PLACE, folder)
+    number = {name: label for label, name in enumerate(classes)}
+    paths = [(path, number[name]) for name in sorted(found.images) for path in found.images[name]]
+    return Files([path for path, _ in paths], np.array([label for _, label in paths], dtype=np.int64))
+
+
+def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    counts = [np.bincount(part.labels, minlength=len(found.classes)) for part in (found.train, found.val)]
+    notes, warnings = describe_classes(found.classes, counts[0], counts[1], "images")
+    suffixes = Counter(suffix_of(path) for part in (found.train, found.val) for path in part.paths)
+    notes.insert(0, "images by format: " + ", ".join(f"{count:,} {name}" for name, count in suffixes.most_common()))
+    notes += found.layout.notes
+    if found.layout.val is None:
+        share = f"{100 * config.val_fraction:g}% of the images of each class, at random with a fixed seed"
+        notes.append(f"held out: {share}")
+    if frames := sorted(suffixes.keys() & set(SEVERAL_FRAMES)):
+        notes.append(f"of an image of several frames or pages only the first is read ({', '.join(frames)})")
+    notes += _left_out([path for folder in found.folders for path in folder.others], warnings)
+    if strays := [path for folder in found.folders for path in folder.strays]:
+        warnings.append(f"left out: {len(strays)} images in no class folder, such as {strays[0]}")
+    if len(found.train.paths) + len(found.val.paths) > LARGEST_COMPARED:
+        notes.append(f"more than {LARGEST_COMPARED:,} files: not searched for equal ones across the split")
+    else:
+        pairs = find_equal(contents_of(found.train.paths), contents_of(found.val.paths))
+        warnings += equal_across([(found.val.paths[val], found.train.paths[train]) for val, train in pairs])
+    warnings += [*spelled_alike(found.classes), *found.layout.warnings]
+    warnings += [text for folder in found.folders for text in folder.warnings]
+    return tuple(notes), tuple(warnings)
+
+
+def _left_out(others: list[str], warnings: list[str]) -> list[str]:
+    """A note of the files that are no images; a warning if they are images in a format that is not read."""
+    if not others:
+        return []
+    if unread := [path for path in others if suffix_of(path) in SEEN_AS_IMAGES]:
+        warnings.append(f"images in formats that cannot be decoded are left out: {count_suffixes(unread)}")
+    return [f"left out, since they are no images that can be decoded: {count_suffixes(others)}"]

@@ -1,47 +1,93 @@
-"""Images for training: decoded to the end of the file, so that a truncated one shows here, always to RGB; augmented."""
+"""Images for training: decoded to the end of the file, so that a truncated one shows here, and augmented."""
 
 import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from activelr_service.config import JobError
+from activelr_service.data.pixels import to_rgb, turned
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
+NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program
 LOG = logging.getLogger("activelr_service.data")
 
 
-def load_image(path: str | Path) -> Any:
-    """The PIL image in ``path`` as RGB; grey, palette and CMYK images are converted.
-
-    Raises ``ValueError`` naming the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
-    """
-    with open(path, "rb") as file:
-        return decode(file, path)
-
-
-def load_image_or_skip(path: str | Path, on_corrupt: str) -> Any:
-    """:func:`load_image`; with ``on_corrupt`` "skip", None and a warning for a file that cannot be decoded."""
-    with open(path, "rb") as file:
-        return decode_or_skip(file, path, on_corrupt)
-
-
-def decode(file: BinaryIO, name: str | Path) -> Any:
-    """The PIL image in an open file as RGB; raises ``ValueError`` with ``name`` if it cannot be decoded to its end."""
+@cache
+def formats() -> tuple[str, ...]:
+    """Names of the image formats that Pillow decodes, as installed here, without the help of other programs."""
     from PIL import Image
 
+    Image.init()
+    return tuple(name for name in Image.OPEN if name not in NOT_DECODED)
+
+
+def load_image(path: str | Path, turn: bool) -> Any:
+    """The PIL image in ``path`` as 8-bit RGB: see :func:`~activelr_service.data.pixels.to_rgb`.
+
+    With ``turn`` it is turned as its EXIF orientation says; boxes are in pixels as they are stored. Raises ``ValueError``
+    naming the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
+    """
+    with open(path, "rb") as file:
+        return decode(file, path, turn)
+
+
+def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
+    """:func:`load_image` of an open file, called ``name`` in errors."""
+    from PIL import Image, UnidentifiedImageError
+
     try:
-        return Image.open(file).convert("RGB")
+        with Image.open(file, formats=formats()) as image:
+            pixels = to_rgb(image)
+            return turned(pixels, image, name) if turn else pixels
     except Exception as error:
-        raise ValueError(f"{name} cannot be decoded as an image: {error}") from error
+        reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
+        if file.seek(0, os.SEEK_END) == 0:
+            reason = "it is empty"
+        text = f"{name} cannot be decoded as an image: {reason}; replace it, or leave such files out by"
+        raise ValueError(f"{text} data.on_corrupt: skip") from error
 
 
-def decode_or_skip(file: BinaryIO, name: str | Path, on_corrupt: str) -> Any:
-    """:func:`decode`; with ``on_corrupt`` "skip", None and a warning for what cannot be decoded."""
+def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
+    """What ``load`` returns; with ``on_corrupt`` "skip", None and a warning for an image that cannot be decoded."""
     try:
-        return decode(file, name)
+        return load()
     except ValueError as error:
         if on_corrupt == "fail":
             raise
         LOG.warning("skipped corrupt image %s: %s", name, error.__cause__)
         return None
+
+
+def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_corrupt: str, place: str) -> None:
+    """Decode images, at most ``limit`` of ``count``, evenly spaced, in threads; ``load`` takes an index.
+
+    Raises :class:`JobError` at ``place`` with the first that cannot be decoded and the number of such images. With
+    ``on_corrupt`` "skip" it warns of them, and raises if no image can be decoded.
+    """
+
+    def error_of(index: int) -> str | None:
+        try:
+            load(index)
+        except (ValueError, OSError) as error:
+            return str(error)
+        return None
+
+    chosen = range(count) if limit is None else [number * count // limit for number in range(min(limit, count))]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        blocks = (
+            chosen[start : start + 4096] for start in range(0, len(chosen), 4096)
+        )  # a million waits would fill memory
+        errors = [error for block in blocks for error in threads.map(error_of, block) if error is not None]
+    if not errors:
+        return
+    text = f"{len(errors)} of {len(chosen)} images that were looked at cannot be decoded; the first: {errors[0]}"
+    if on_corrupt == "fail" or len(errors) == len(chosen):
+        raise JobError.at(place, text)
+    LOG.warning("%s", text)
 
 
 def classification_transforms(size: int) -> tuple[Any, Any]:

@@ -2,9 +2,13 @@
 
 import hashlib
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from activelr_service.config import JobError
 
@@ -20,10 +24,17 @@ def fetch(config: Any, cache: Path) -> Any:
     """The config with local copies of what it names by URI (``s3://``, ``gs://``, ``hdfs://``, ``file://``).
 
     A copy that is there is used again; it is complete, since it gets its name when the last file has come. Credentials are
-    those of the machine, as pyarrow finds them. Raises :class:`JobError` if there is nothing or it cannot be read.
+    those of the machine, as pyarrow finds them, or in the URI; they are never shown. Options of the file system, such as
+    ``?region=``, may follow the path. Raises :class:`JobError` if there is nothing or it cannot be read.
     """
     copies = {field: str(_copy(uri, field, cache)) for field, uri in _remote_fields(config).items()}
     return config.model_copy(update=copies)
+
+
+def without_secrets(uri: str) -> str:
+    """The URI without user, password and query, all of which may hold credentials."""
+    parts = urlsplit(uri)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _remote_fields(config: Any) -> dict[str, str]:
@@ -32,23 +43,56 @@ def _remote_fields(config: Any) -> dict[str, str]:
 
 
 def _copy(uri: str, field: str, cache: Path) -> Path:
+    """The local copy, made under a lock, so that two jobs at once fetch it once."""
+    folder = cache / f"remote-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
+    local = folder / _local_name(uri)
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        if folder.exists():
+            return local
+        temporary = folder.with_name(f".{folder.name}")
+        shutil.rmtree(temporary, ignore_errors=True)  # of a fetch that was killed
+        temporary.mkdir()
+        try:
+            _download(uri, field, temporary / local.name)
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return local
+
+
+def _download(uri: str, field: str, target: Path) -> None:
     import pyarrow as pa
     from pyarrow import fs
 
-    folder = cache / f"remote-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
-    local = folder / uri.rstrip("/").rsplit("/", 1)[-1]
-    if folder.exists():
-        return local
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    shown = without_secrets(uri)
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
-        if filesystem.get_file_info(path).type == fs.FileType.NotFound:
-            raise JobError.at(f"data.{field}", f"there is nothing at {uri}")
-        fs.copy_files(path, str(temporary / local.name), source_filesystem=filesystem)
-    except (pa.ArrowException, OSError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise JobError.at(f"data.{field}", f"{uri} cannot be read: {' '.join(str(error).split())[:300]}") from error
-    os.rename(temporary, folder)
-    return local
+        kind = filesystem.get_file_info(path).type
+        if kind == fs.FileType.NotFound:
+            raise JobError.at(f"data.{field}", f"there is nothing at {shown}")
+        if kind == fs.FileType.Directory:
+            target.mkdir()  # pyarrow makes the folders below only
+        fs.copy_files(path, str(target), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, JobError):
+            raise
+        reason = _redacted(" ".join(str(error).split()), uri)[:300]
+        raise JobError.at(f"data.{field}", f"{shown} cannot be read: {reason}") from None
+
+
+def _local_name(uri: str) -> str:
+    """The last part of the path, whose suffix tells what the file is; ``data`` where it names nothing."""
+    parts = urlsplit(uri)
+    name = (parts.path.rstrip("/") or parts.netloc.rpartition("@")[2]).rsplit("/", 1)[-1]
+    return "data" if name in ("", ".", "..") else name
+
+
+def _redacted(text: str, uri: str) -> str:
+    """A message of a file system without the secrets of the URI, even if it holds parts of them only."""
+    parts = urlsplit(uri)
+    secrets = [uri, *re.split("[:]", parts.netloc.rpartition("@")[0]), parts.query]
+    secrets += [pair.partition("=")[2] for pair in parts.query.split("&")]
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, without_secrets(uri) if secret == uri else "...")
+    return text

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from activelr_service.config import JobError
 from activelr_service.config.data import StdlibCharsDataConfig
 from activelr_service.data.info import DataInfo
 
@@ -12,8 +13,20 @@ NUM_VAL = 256
 
 
 def inspect(config: StdlibCharsDataConfig) -> DataInfo:
+    """Reads as much of the library as is asked for; raises :class:`JobError` if it does not hold that much."""
+    size = (config.num_train + NUM_VAL) * config.block_size
+    found = len(_read(size))
+    if found < size:
+        largest = found // config.block_size - NUM_VAL
+        text = f"the standard library here has {found:,} characters, and {config.num_train} + {NUM_VAL} rows of"
+        hint = f"{config.block_size} need {size:,}; use at most {largest}, or a smaller block_size"
+        raise JobError.at("data.num_train", f"{text} {hint}")
+    notes = (
+        f"the first {size:,} characters of the modules of the standard library, in alphabetical order",
+        f"held out: the last {NUM_VAL} rows of {config.block_size} characters",
+    )
     shape = (config.block_size,)
-    return DataInfo(("language_modeling",), config.num_train, NUM_VAL, shape, vocab_size=VOCAB_SIZE)
+    return DataInfo(("language_modeling",), config.num_train, NUM_VAL, shape, vocab_size=VOCAB_SIZE, notes=notes)
 
 
 def build(config: StdlibCharsDataConfig) -> tuple[Any, Any]:
@@ -28,12 +41,10 @@ def build(config: StdlibCharsDataConfig) -> tuple[Any, Any]:
 
 
 def _read(size: int) -> bytes:
-    """The first ``size`` ASCII characters of the modules in alphabetical order, from the start again if they run out."""
-    paths = sorted(Path(os.__file__).parent.glob("*.py"))
+    """The first ``size`` ASCII characters of the modules in alphabetical order, or all if there are fewer."""
     text = bytearray()
-    while len(text) < size:
-        for path in paths:
-            text += path.read_text(encoding="utf-8", errors="ignore").encode("ascii", errors="ignore")
-            if len(text) >= size:
-                break
+    for path in sorted(Path(os.__file__).parent.glob("*.py")):
+        if len(text) >= size:
+            break
+        text += path.read_text(encoding="utf-8", errors="ignore").encode("ascii", errors="ignore")
     return bytes(text[:size])

@@ -1,72 +1,69 @@
 """Text on disk, in the formats people have it in, as a stream of pieces.
 
-WikiText's token files and other plain text, parquet files as on the Hugging Face Hub, folders of ``datasets.save_to_disk``.
+WikiText's token files and other plain text, JSON lines, parquet files as on the Hugging Face Hub, saved datasets.
 """
 
 import codecs
+import gzip
+import io
+import json
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
+from activelr_service.data.saved_datasets import load_split
 
 PIECE = 1024  # characters: what is encoded at once, and the grain of a held-out share
-SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "val": "validation", "test": "test"}
-SUFFIXES = (".txt", ".tokens", ".raw", ".parquet")
-SAVED = ("dataset_dict.json", "state.json")  # what datasets.save_to_disk writes of several splits and of one
+FORMATS = {
+    "plain": (".txt", ".tokens", ".raw"),
+    "lines": (".jsonl", ".ndjson"),
+    "parquet": (".parquet",),
+}
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, which it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
-def find_splits(config: TextDataConfig) -> dict[str, list[Path]]:
-    """The files, or the folder of a saved dataset, of each split: ``train``, and where they are, ``validation``, ``test``.
-
-    Files are told apart by the word train, val, valid, validation or test in their names. Where no name has one, all are
-    for training. Raises :class:`JobError` naming what is missing.
-    """
-    root = Path(config.root)
-    if not root.exists():
-        raise JobError.at("data.root", f"no such file or folder: {root}")
-    if any((root / name).is_file() for name in SAVED):
-        return _saved_splits(root)
-    files = [root] if root.is_file() else sorted(path for path in root.rglob("*") if path.suffix in SUFFIXES)
-    files = [path for path in files if path.suffix == ".parquet"] or files
-    splits: dict[str, list[Path]] = {}
-    for path in files:
-        words = [SPLITS[word] for word in re.split(r"[^a-z]+", path.name.lower()) if word in SPLITS]
-        splits.setdefault(words[0] if words else "", []).append(path)
-    unnamed = splits.pop("", [])
-    if not splits:
-        splits = {"train": unnamed}
-    if not splits.get("train"):
-        found = ", ".join(path.name for path in files[:5]) or f"no file that ends with {', '.join(SUFFIXES)}"
-        raise JobError.at("data.root", f"{root} has no text to train on; found: {found}")
-    return splits
+def format_of(path: Path) -> str | None:
+    """``plain``, ``lines`` or ``parquet`` by the suffix, in any case, the former two also with ``.gz``; None otherwise."""
+    name = path.name.lower()
+    for kind, suffixes in FORMATS.items():
+        if name.endswith(suffixes) or (kind != "parquet" and name.removesuffix(".gz").endswith(suffixes)):
+            return kind
+    return None
 
 
 def read_pieces(config: TextDataConfig, paths: list[Path]) -> Iterator[str | None]:
     """The text of a split in order, in pieces of about 1,024 characters that end with a line; None ends a document.
 
-    A file of text is one document. A row of a table is one, unless it is empty or ends with a line break: then it is a
-    line of a longer one, as in WikiText's parquet files.
+    A file of text is one document. A row of a table is one, unless it is empty or a single line with its line break:
+    then it is a line of a longer one, as in WikiText's parquet files.
     """
+    readers = {"parquet": _read_parquet, "lines": _read_json_lines}
     for path in paths:
         if path.is_dir():
-            rows = _read_saved(config, path)
-        elif path.suffix == ".parquet":
-            rows = _read_parquet(config, path)
+            yield from _end_documents(_read_saved(config, path))
+        elif (reader := readers.get(format_of(path) or "plain")) is not None:
+            yield from _end_documents(reader(config, path))
         else:
-            yield from _join(_read_lines(path))
+            yield from _join(_read_lines(config, path))
             yield None
-            continue
-        yield from _end_documents(rows)
 
 
 def _end_documents(rows: Iterable[str]) -> Iterator[str | None]:
     pending: list[str] = []
     for row in rows:
         pending.append(row)
-        if row and not row.endswith("\n"):
+        if row and row.find("\n") != len(row) - 1:
             yield from _join(pending)
             yield None
             pending.clear()
@@ -91,26 +88,91 @@ def _join(lines: Iterable[str]) -> Iterator[str]:
         yield "".join(piece)
 
 
-def _read_lines(path: Path) -> Iterator[str]:
+def open_binary(path: Path) -> BinaryIO:
+    """The content of a file, decompressed if its name ends with ``.gz``."""
+    return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def _read_lines(config: TextDataConfig, path: Path) -> Iterator[str]:
     """Lines, or parts of very long ones. CRLF is read as a line break, a byte order mark is not text."""
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        encoding = _encoding_of(config, path)
+        with open_binary(path) as content, io.TextIOWrapper(content, encoding) as file:
             yield from iter(lambda: file.readline(1 << 16), "")
     except UnicodeDecodeError as error:
-        raise JobError.at("data.root", f"{path} is not UTF-8: byte {_first_invalid_byte(path)} is not text") from error
+        raise JobError.at("data.root", _undecodable(path, encoding)) from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise JobError.at("data.root", f"{path} cannot be read: {error}") from error
 
 
-def _first_invalid_byte(path: Path) -> int:
-    decoder, seen = codecs.getincrementaldecoder("utf-8")(), 0
-    with path.open("rb") as file:
+def _encoding_of(config: TextDataConfig, path: Path) -> str:
+    """The encoding that the job names, or the one that the file's first bytes mark, or UTF-8."""
+    with open_binary(path) as file:
+        start = file.read(1 << 16)
+    marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
+    if config.encoding is not None:
+        is_utf_8 = codecs.lookup(config.encoding).name == "utf-8"
+        return "utf-8-sig" if is_utf_8 else config.encoding
+    if marked is None and b"\0" in start:
+        text = (
+            f"{path} holds bytes of value 0 and is no UTF-8 text: if it is UTF-16 without its mark, set data.encoding:"
+        )
+        raise JobError.at("data.root", f"{text} utf-16-le or utf-16-be; if it is no text, take it out")
+    return marked or "utf-8-sig"
+
+
+def _undecodable(path: Path, encoding: str) -> str:
+    position, value = _first_invalid_byte(path, encoding)
+    name = "UTF-8" if encoding == "utf-8-sig" else encoding
+    text = f"{path} is not {name}: byte {position} is not text"
+    found = f"{text} (0x{value:02x})" if value is not None else f"{text}: it ends within a character"
+    return f"{found}; set data.encoding to what it was written in, such as latin-1 or cp1252, or write it as UTF-8"
+
+
+def _first_invalid_byte(path: Path, encoding: str) -> tuple[int, int | None]:
+    """Where the first byte is that cannot be decoded, and its value; None at the end of the file."""
+    decoder, seen = codecs.getincrementaldecoder(encoding)(), 0
+    with open_binary(path) as file:
         while block := file.read(1 << 20):
-            pending = len(decoder.getstate()[0])
+            state = decoder.getstate()[0]
             try:
                 decoder.decode(block)
             except UnicodeDecodeError as error:
-                return seen - pending + error.start
+                return seen - len(state) + error.start, error.object[error.start]
             seen += len(block)
-    return seen  # cut off inside its last character
+    return seen, None
+
+
+def _read_json_lines(config: TextDataConfig, path: Path) -> Iterator[str]:
+    whole = ""
+    number = 0
+    for part in _read_lines(config, path):
+        whole += part
+        if not part.endswith("\n") and len(part) == 1 << 16:
+            continue  # a part of a long line
+        number += 1
+        if whole.strip():
+            yield from _text_of_line(config, f"line {number} of {path}", whole)
+        whole = ""
+    if whole.strip():
+        yield from _text_of_line(config, f"line {number + 1} of {path}", whole)
+
+
+def _text_of_line(config: TextDataConfig, where: str, line: str) -> Iterator[str]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise JobError.at("data.root", f"{where} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise JobError.at("data.root", f"{where} is no JSON object, as in {{{config.text_column!r}: ...}}")
+    _check_column(config, where, list(row))
+    text = row[config.text_column]
+    if text is not None:
+        if not isinstance(text, str):
+            raise JobError.at("data.text_column", f"{where}: {config.text_column!r} is no text, got {text!r:.100}")
+        if "\\u" in line and re.search("[\ud800-\udfff]", text):
+            raise JobError.at("data.root", f"{where} holds half of a character that is written as two, such as \\ud83d")
+        yield text
 
 
 def _read_parquet(config: TextDataConfig, path: Path) -> Iterator[str]:
@@ -120,33 +182,36 @@ def _read_parquet(config: TextDataConfig, path: Path) -> Iterator[str]:
     try:
         with parquet.ParquetFile(path) as file:
             _check_column(config, path, file.schema_arrow.names)
+            _check_type(config, path, file.schema_arrow.field(config.text_column).type)
             for batch in file.iter_batches(batch_size=1000, columns=[config.text_column]):
-                yield from (str(text) for text in batch.column(0).to_pylist() if text is not None)
-    except (pa.ArrowException, OSError) as error:
+                yield from (text for text in batch.column(0).to_pylist() if text is not None)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise JobError.at("data.root", f"{path} cannot be read: {str(error).splitlines()[0]}") from error
 
 
 def _read_saved(config: TextDataConfig, path: Path) -> Iterator[str]:
-    from datasets import load_from_disk
-
-    try:
-        dataset: Any = load_from_disk(str(path))
-    except Exception as error:
-        raise JobError.at("data.root", f"{path} is not a dataset saved by datasets: {error}") from error
+    dataset: Any = load_split(path, "data.root")
+    if dataset is None:
+        return
     _check_column(config, path, dataset.column_names)
-    for batch in dataset.select_columns([config.text_column]).iter(batch_size=1000):
-        yield from (str(text) for text in batch[config.text_column] if text is not None)
+    _check_type(config, path, dataset.data.schema.field(config.text_column).type)
+    try:
+        for batch in dataset.select_columns([config.text_column]).iter(batch_size=1000):
+            yield from (text for text in batch[config.text_column] if text is not None)
+    except UnicodeDecodeError as error:
+        raise JobError.at("data.root", f"{path} cannot be read: {error}") from error
 
 
-def _check_column(config: TextDataConfig, path: Path, names: list[str]) -> None:
+def _check_column(config: TextDataConfig, where: object, names: list[str]) -> None:
     if config.text_column not in names:
-        text = f"{path} has no column {config.text_column!r}; it has {', '.join(names)}"
+        text = f"{where} has no column {config.text_column!r}; it has {', '.join(names)}"
         raise JobError.at("data.text_column", text)
 
 
-def _saved_splits(root: Path) -> dict[str, list[Path]]:
-    folders = [root] if (root / SAVED[1]).is_file() else sorted(path for path in root.iterdir() if path.is_dir())
-    splits = {SPLITS.get(folder.name, "train" if folder == root else folder.name): [folder] for folder in folders}
-    if "train" not in splits:
-        raise JobError.at("data.root", f"{root} has no split train; it has {', '.join(sorted(splits)) or 'none'}")
-    return splits
+def _check_type(config: TextDataConfig, path: Path, kind: Any) -> None:
+    import pyarrow as pa
+
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value)):
+        text = f"the column {config.text_column!r} of {path} holds {kind}, no text; name another column"
+        raise JobError.at("data.text_column", text)

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+import numpy as np
+
 from activelr_service.config import JobError
 from activelr_service.config.data import VOCDataConfig
-from activelr_service.data.images import load_image_or_skip
+from activelr_service.data.images import check_images, load_image, or_skip
 from activelr_service.data.info import DataInfo
+from activelr_service.data.splits import describe_classes
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -52,7 +55,7 @@ class VOCDataset:
         from torchvision.tv_tensors import BoundingBoxes
 
         annotation = self.annotations[index]
-        image = load_image_or_skip(annotation.image, self.on_corrupt)
+        image = or_skip(lambda: _load(annotation.image), annotation.image, self.on_corrupt)
         if image is None:
             return None
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
@@ -68,23 +71,57 @@ class VOCDataset:
 
 
 def inspect(config: VOCDataConfig) -> DataInfo:
-    """Reads the image sets and lists the folders; boxes are read when the training starts."""
-    if config.train_set == "trainval" and config.val_set == "val":
-        raise JobError.at("data.val_set", "trainval contains val; train on train, or hold out test")
-    train, val = (len(_list_images(config, part)) for part in ("train", "val"))
-    return DataInfo(("detection",), train, val, (), num_classes=len(CLASSES), classes=CLASSES)
+    """Reads the image sets and all annotations, but no image."""
+    train, val = _read_parts(config)
+    counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in (train, val)]
+    notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects")
+    for name, part in (("train on", train), ("hold out", val)):
+        empty = sum(not annotation.labels for annotation in part)
+        difficult = sum(map(sum, (annotation.difficult for annotation in part)))
+        notes.append(
+            f"{len(part):,} images to {name}: {empty:,} without objects, {difficult:,} objects marked difficult"
+        )
+    return DataInfo(
+        ("detection",),
+        len(train),
+        len(val),
+        (),
+        num_classes=len(CLASSES),
+        classes=CLASSES,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
 
 
 def build(config: VOCDataConfig) -> tuple[Any, Any]:
     """(train, val) datasets; raises :class:`JobError` naming the first annotation that cannot be used."""
+    train, val = _read_parts(config)
+    return VOCDataset(train, config.on_corrupt, is_training=True), VOCDataset(val, config.on_corrupt, is_training=False)
+
+
+def check_files(config: VOCDataConfig, limit: int | None) -> None:
+    """Decode at most ``limit`` images of both sets; see :func:`~activelr_service.data.images.check_images`."""
+    images = [image for part in ("train", "val") for image, _ in _list_images(config, part)]
+    check_images(lambda index: _load(images[index]), len(images), limit, config.on_corrupt, "data.root")
+
+
+def _read_parts(config: VOCDataConfig) -> list[list[Annotation]]:
+    """The annotations of the training and the held-out images."""
+    if config.train_set == "trainval" and config.val_set == "val":
+        raise JobError.at("data.val_set", "trainval contains val; train on train, or hold out test")
+    listed = {part: _list_images(config, part) for part in ("train", "val")}
     parts = []
-    for part in ("train", "val"):
-        annotations = [read_annotation(*paths) for paths in _list_images(config, part)]
-        if all(all(annotation.difficult) for annotation in annotations):
+    for part, paths in listed.items():
+        parts.append([read_annotation(*pair) for pair in paths])
+        if all(all(annotation.difficult) for annotation in parts[-1]):
             names = f"{config.train_set if part == 'train' else config.val_set} of {', '.join(config.years)}"
             raise JobError.at("data.root", f"{config.root}: no image of {names} has an object that is not difficult")
-        parts.append(VOCDataset(annotations, config.on_corrupt, is_training=part == "train"))
-    return parts[0], parts[1]
+    return parts
+
+
+def _load(path: Path) -> Any:
+    """The image as it is stored: boxes are in pixels of the stored image, whatever its EXIF data say."""
+    return load_image(path, turn=False)
 
 
 def read_annotation(image: Path, path: Path) -> Annotation:

@@ -12,7 +12,7 @@ from pathlib import Path
 from activelr_service.config import TrainJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.data.text import TOKENIZER
+from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.driver.batch_size import log_batch_size
 from activelr_service.export import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
 from activelr_service.files import sync

@@ -47,9 +47,26 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
         text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
         raise JobError.at("model.num_classes", text)
     if task not in _TASKS.get(model.type, (task,)):
-        raise JobError.at("model.type", f"{model.type!r} does not suit the task {task!r} of these data")
+        suited = " or ".join(name for name, tasks in _TASKS.items() if task in tasks)
+        text = f"{model.type!r} does not suit the task {task!r} of these data; use {suited}"
+        raise JobError.at("model.type", text)
+    if isinstance(model, TorchvisionModelConfig):
+        _check_images(model, info)
     if isinstance(model, CausalLMModelConfig):
         causal_lm.check(model, info)
+
+
+def _check_images(model: TorchvisionModelConfig, info: DataInfo) -> None:
+    """Raise :class:`JobError` unless rows are images as torchvision's models take them: (3, height, width)."""
+    shape = info.input_shape
+    if len(shape) == 3 and shape[0] == 3:
+        return
+    text = f"torchvision's {model.name} takes images of shape (3, height, width), and these rows have shape {shape}"
+    if len(shape) < 2 or len(shape) > 4:
+        raise JobError.at("model.type", f"{text}; use model: {{type: mlp}}")
+    channels = "; repeat the grey channel three times" if len(shape) == 2 or 1 in (shape[0], shape[-1]) else ""
+    hint = f"store x as (rows, 3, height, width){channels}, or use model: {{type: mlp}}"
+    raise JobError.at("model.type", f"{text}; {hint}")
 
 
 def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:

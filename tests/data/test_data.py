@@ -7,27 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from activelr_service.config import JobError, parse_job
 from activelr_service.data import build_data, inspect_data
 from activelr_service.driver.check import check_job
-from tests.conftest import small_job
-from tests.training.test_loop import resolved
-from tests.training.test_loop import train as train_job
 
 
 def data_config(**data):
     job = {"kind": "train", "name": "x", "model": {"type": "mlp"}, "epochs": 1, "data": data}
     return parse_job(job).data
-
-
-def write_images(root, classes=("cat", "dog"), count=6):
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (root / name).mkdir(parents=True)
-        for index in range(count):
-            Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)).save(root / name / f"{index}.png")
 
 
 def assert_rows_match(config):
@@ -47,38 +35,6 @@ def test_digits_are_the_real_ones_split_without_overlap():
     assert (rows.min(), rows.max()) == (0, 1)
     counts = zip(*(part.tensors[1].bincount().tolist() for part in (train, val)), strict=True)
     assert info.notes[1].endswith(", ".join(f"{digit} {a}/{b}" for digit, (a, b) in enumerate(counts)))
-
-
-@pytest.mark.parametrize("is_split", [True, False])
-def test_imagefolder_reads_both_layouts(tmp_path, is_split):
-    for folder in (tmp_path / "train", tmp_path / "val") if is_split else (tmp_path,):
-        write_images(folder)
-    config = data_config(type="imagefolder", root=str(tmp_path), image_size=16, val_fraction=0.25)
-    info, train, val = assert_rows_match(config)
-    assert info.classes == ("cat", "dog")
-    assert {train[i][1] for i in range(len(train))} == {0, 1}
-    if not is_split:
-        assert (len(train), len(val)) == (9, 3)
-
-
-def test_imagefolder_says_what_is_wrong_with_the_folder(tmp_path):
-    config = data_config(type="imagefolder", root=str(tmp_path))
-    with pytest.raises(JobError, match=r"data\.root: no such folder"):
-        inspect_data(data_config(type="imagefolder", root=str(tmp_path / "none")))
-    with pytest.raises(JobError, match="0 class folders"):
-        inspect_data(config)
-    write_images(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(JobError, match=r"without an image .*: empty"):
-        inspect_data(config)
-
-
-def test_a_broken_image_is_named(tmp_path):
-    write_images(tmp_path)
-    (tmp_path / "cat" / "0.png").write_bytes(b"not a picture")
-    train, val = build_data(data_config(type="imagefolder", root=str(tmp_path), image_size=16))
-    with pytest.raises(ValueError, match=r"cat/0\.png cannot be decoded"):
-        [dataset[i] for dataset in (train, val) for i in range(len(dataset))]
 
 
 def test_npz_infers_the_task_from_the_targets(tmp_path):
@@ -179,44 +135,3 @@ def install_entry_points(folder, monkeypatch):
         "[activelr.data]\nsquares = user_package:squares\n[activelr.models]\nnet = user_package:net\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-
-
-def write_odd_images(root):
-    """A grey, a CMYK, a palette and a transparent image, and one cut off in the middle, among whole ones."""
-    write_images(root)
-    rng = np.random.default_rng(1)
-    whole = Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))
-    for mode, suffix in (("L", "jpg"), ("CMYK", "JPEG"), ("P", "png"), ("RGBA", "png")):
-        whole.convert(mode).save(root / "cat" / f"odd-{mode}.{suffix}")
-    whole.save(root / "dog" / "cut.jpg")
-    content = (root / "dog" / "cut.jpg").read_bytes()
-    (root / "dog" / "cut.jpg").write_bytes(content[: len(content) // 2])
-
-
-def test_images_of_every_mode_load_as_rgb_and_a_truncated_one_is_named(tmp_path):
-    write_odd_images(tmp_path)
-    train, val = build_data(data_config(type="imagefolder", root=str(tmp_path), image_size=16))
-    broken = []
-    for split in (train, val):
-        for index in range(len(split)):
-            try:
-                assert split[index][0].shape == (3, 16, 16)
-            except ValueError as error:
-                broken.append(str(error))
-    assert len(broken) == 1
-    assert "dog/cut.jpg cannot be decoded as an image" in broken[0]
-
-
-def test_skipped_images_are_counted_named_and_never_measured(tmp_path, caplog):
-    write_odd_images(tmp_path / "train")
-    write_odd_images(tmp_path / "val")
-    data = {"type": "imagefolder", "root": str(tmp_path), "image_size": 16, "on_corrupt": "skip"}
-    job = resolved(small_job(tmp_path, epochs=1, data=data, global_batch_size=17))
-    _, (record,) = train_job(job, tmp_path)
-    assert (record.metrics["train/skipped"], record.metrics["val/skipped"]) == (1, 1)
-    assert (record.metrics["train/count"], record.metrics["val/count"]) == (16, 16)
-    assert "skipped corrupt image" in caplog.text
-    assert "dog/cut.jpg" in caplog.text
-    failing = job.model_copy(update={"data": job.data.model_copy(update={"on_corrupt": "fail"})})
-    with pytest.raises(ValueError, match=r"cut\.jpg cannot be decoded"):
-        train_job(failing, tmp_path / "failing")

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from activelr_service.config import JobError
-from activelr_service.data import build_data, inspect_data
+from activelr_service.data import build_data, check_files, inspect_data
 from activelr_service.data.images import load_image
 from activelr_service.data.voc import CLASSES
 from tests.data.generate_voc import annotate, draw, write_voc
@@ -164,7 +164,7 @@ def test_grey_palette_and_cmyk_images_load_as_rgb(tmp_path):
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png")):
         path = tmp_path / f"{mode}.{suffix}"
         Image.new("RGB", (8, 6), (200, 40, 40)).convert(mode).save(path)
-        image = load_image(path)
+        image = load_image(path, turn=False)
         assert (image.mode, image.size) == ("RGB", (8, 6))
         if mode != "L":
             red, green, blue = image.getpixel((4, 3))
@@ -189,3 +189,33 @@ def test_a_file_that_went_missing_is_no_corrupt_image(tmp_path):
     (folder / "JPEGImages" / f"{name}.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=name):
         train[0]
+
+
+def test_objects_are_counted_by_class_on_each_side_and_a_class_on_one_side_is_warned_of(tmp_path):
+    folder, _ = write_one(tmp_path, [("sheep", (1, 1, 9, 9)), ("cat", (1, 1, 9, 9))], difficult=[False, True])
+    annotate(folder / "Annotations" / "2007_train_000001.xml", (64, 48), [])
+    annotate(folder / "Annotations" / "2007_val_000000.xml", (64, 48), [("cat", (1, 1, 9, 9))] * 3)
+    annotate(folder / "Annotations" / "2007_val_000001.xml", (64, 48), [("dog", (1, 1, 9, 9))])
+    info = inspect_data(voc(tmp_path))
+    assert any("cat 1 + 3" in note and "dog 0 + 1" in note for note in info.notes)
+    assert "2 images to train on: 1 without objects, 1 objects marked difficult" in info.notes
+    assert "no objects held out of sheep" in info.warnings
+    assert "no objects to train on of dog" in info.warnings
+
+
+def test_boxes_are_in_pixels_as_they_are_stored_so_images_are_not_turned(tmp_path):
+    folder, name = write_one(tmp_path, [("cat", (1, 1, 9, 9))])
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (64, 48)).save(folder / "JPEGImages" / f"{name}.jpg", exif=exif)
+    assert first_row(tmp_path)[0].shape == (3, 48, 64)
+
+
+def test_corrupt_images_are_found_before_a_training(tmp_path):
+    folder = write_voc(tmp_path)
+    (folder / "JPEGImages" / "2007_val_000002.jpg").write_bytes(b"")
+    with pytest.raises(
+        JobError, match=r"data\.root: 1 of 12 images .*val_000002\.jpg .* it is empty.*on_corrupt: skip"
+    ):
+        check_files(voc(tmp_path), None)
+    check_files(voc(tmp_path, on_corrupt="skip"), None)

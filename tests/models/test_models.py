@@ -16,6 +16,7 @@ from tests.data.test_data import install_entry_points
 IMAGES = DataInfo(("classification",), 10, 10, (3, 32, 32), num_classes=10)
 TOKENS = DataInfo(("language_modeling",), 10, 10, (16,), vocab_size=50)
 GPT2 = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 32}}
+RESNET = {"type": "torchvision", "name": "resnet18"}
 
 
 def job_with(model, **changes):
@@ -57,6 +58,15 @@ def test_a_causal_lm_is_built_from_its_config_alone():
         ),
         (GPT2, IMAGES, "classification", r"model\.type: 'causal_lm' does not suit the task 'classification'"),
         ({"type": "mlp"}, TOKENS, "language_modeling", r"model\.type: 'mlp' does not suit"),
+        (
+            RESNET,
+            IMAGES._replace(input_shape=(12,)),
+            "classification",
+            r"model\.type: .*\(12,\); use model: \{type: mlp\}",
+        ),
+        (RESNET, IMAGES._replace(input_shape=(28, 28)), "classification", "height, width\\); repeat the grey channel"),
+        (RESNET, IMAGES._replace(input_shape=(1, 28, 28)), "classification", "repeat the grey channel"),
+        (RESNET, IMAGES._replace(input_shape=(32, 32, 3)), "classification", r"store x as \(rows, 3, height, width\)"),
         ({**GPT2, "config": {"vocab_size": 9}}, TOKENS, "language_modeling", r"token ids up to 49, got vocab_size 9"),
     ],
 )
@@ -68,7 +78,7 @@ def test_what_cannot_fit_is_refused_without_torch(model, info, task, expected):
 @pytest.mark.parametrize(
     ("model", "shape", "expected"),
     [
-        ({"type": "torchvision", "name": "resnet18"}, (1, 32, 32), r"model: does not take rows of shape \(1, 32, 32\)"),
+        (RESNET, (1, 32, 32), r"model: does not take rows of shape \(1, 32, 32\)"),
         (
             {"type": "torchvision", "name": "resnet18", "args": {"depth": 3}},
             (3, 32, 32),

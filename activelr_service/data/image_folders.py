@@ -1,0 +1,139 @@
+"""What a folder of images holds: its splits, its classes, and the files that are no images."""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from activelr_service.config import JobError
+from activelr_service.data.images import formats
+from activelr_service.data.listing import count_suffixes, list_files, list_folders, suffix_of
+from activelr_service.data.splits import one_name_each, some, split_of
+
+PLACE = "data.root"
+
+
+class Layout(NamedTuple):
+    """Where the training images are, and the held-out ones unless a share is to be held out."""
+
+    train: Path
+    val: Path | None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Classes(NamedTuple):
+    """The image files of each class folder, and the files that are not read: no images, and images in no class folder."""
+
+    images: dict[str, list[str]]
+    others: list[str]
+    strays: list[str]
+    warnings: tuple[str, ...]
+
+
+@cache
+def extensions() -> frozenset[str]:
+    """Suffixes of the images that Pillow decodes, as installed here."""
+    from PIL import Image
+
+    decoded = formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in decoded)
+
+
+def is_image(path: str) -> bool:
+    return suffix_of(path) in extensions()
+
+
+def find_layout(root: Path) -> Layout:
+    """Folders that are called as splits are splits, unless they are classes among others.
+
+    They are classes if other folders lie beside them and they hold images directly. They are splits if they hold class
+    folders. Raises :class:`JobError` where neither is clear.
+    """
+    names = list_folders(root, PLACE)
+    splits, others = [name for name in names if split_of(name)], [name for name in names if not split_of(name)]
+    with_classes = [name for name in splits if _holds_classes(root / name, strictly=bool(others))]
+    if not splits or (others and not with_classes):
+        note = f"{some(splits)} under {root}: taken as a class, since it holds images and lies among other classes"
+        return Layout(root, None, warnings=(note,) if splits else ())
+    if others and not _are_splits(root, with_classes, others):
+        text = f"{root} has folders called as splits ({some(with_classes)}) among others ({some(others)}); rename the"
+        raise JobError.at(PLACE, f"{text} former if they are classes, or move the latter away if they are none")
+    left = [f"left out: {some(others)} under {root}, beside the splits {some(with_classes)}"] if others else []
+    if direct := _direct_images(root):
+        left.append(f"left out: {len(direct)} images beside the splits, such as {direct[0]}")
+    layout = _of_splits(root, splits, with_classes)
+    return layout._replace(warnings=(*layout.warnings, *left))
+
+
+def _holds_classes(folder: Path, strictly: bool) -> bool:
+    """Whether there are folders in it, and if ``strictly`` no images directly."""
+    return bool(list_folders(folder, PLACE)) and not (strictly and _direct_images(folder))
+
+
+def _direct_images(folder: Path) -> list[str]:
+    return [path for path in list_files(folder, PLACE, is_deep=False) if is_image(path)]
+
+
+def _are_splits(root: Path, with_classes: list[str], others: list[str]) -> bool:
+    """Two splits with class folders are no accident; a single one is a split if the other folders hold no images."""
+    kinds = {split_of(name) for name in with_classes}
+    if "train" in kinds and len(kinds) > 1:
+        return True
+    return kinds == {"train"} and not any(is_image(path) for name in others for path in list_files(root / name, PLACE))
+
+
+def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
+    splits = one_name_each(names, PLACE, root)
+    if "train" not in splits:
+        text = f"{root} has {some(names)} and no folder train; give the folder that holds train, or of one with classes"
+        raise JobError.at(PLACE, text)
+    for split in ("train", "validation"):
+        if split in splits and splits[split] not in with_classes:
+            raise JobError.at(PLACE, f"{root / splits[split]} has no class folders; at least 2 are needed")
+    warnings = []
+    if "test" in splits and splits["test"] not in with_classes:
+        warnings.append(f"left out: {root / splits.pop('test')}, which has no class folders")
+    held_out = splits.get("validation") or splits.get("test")
+    if held_out is None:
+        return Layout(root / splits["train"], None, warnings=tuple(warnings))
+    reason = "" if "validation" in splits else ", since there is no validation folder"
+    notes = [f"held out: the folder {root / held_out}{reason}"]
+    if "validation" in splits and "test" in splits:
+        notes.append(f"left out: the folder {root / splits['test']}")
+    return Layout(root / splits["train"], root / held_out, tuple(notes), tuple(warnings))
+
+
+def list_classes(folder: Path) -> Classes:
+    """The class folders of ``folder`` with the images in them and in all folders below."""
+    names = list_folders(folder, PLACE)
+    images, others = {}, []
+    for name in names:
+        files = list_files(folder / name, PLACE)
+        images[name] = [path for path in files if is_image(path)]
+        others += [path for path in files if not is_image(path)]
+    direct = list_files(folder, PLACE, is_deep=False)
+    others += [path for path in direct if not is_image(path)]
+    return Classes(images, others, [path for path in direct if is_image(path)], _nested_splits(folder, names))
+
+
+def _nested_splits(folder: Path, names: list[str]) -> tuple[str, ...]:
+    nested = {inner for name in names for inner in list_folders(folder / name, PLACE) if split_of(inner)}
+    if len({split_of(name) for name in nested}) < 2:
+        return ()
+    text = f"class folders under {folder} hold folders {some(sorted(nested))}: all their images are taken together"
+    return (f"{text}; move them to {folder}/SPLIT/CLASS to keep them apart",)
+
+
+def check_classes(folder: Path, found: Classes, smallest: int) -> None:
+    """Raise :class:`JobError` for class folders that are too few or without an image."""
+    empty = sorted(name for name, paths in found.images.items() if not paths)
+    if len(found.images) >= smallest and not empty:
+        return
+    held = f"; left out: {count_suffixes(found.others)}" if found.others else ""
+    if empty and len(found.images) >= smallest:
+        raise JobError.at(PLACE, f"class folders without an image under {folder}: {some(empty)}{held}")
+    text = f"{folder} has {len(found.images)} class folders; at least {smallest} are needed"
+    inner = [name for name in found.images if len(list_folders(folder / name, PLACE)) > 1]
+    hint = f"; did you mean {folder / inner[0]}?" if inner else ""
+    direct = f"; {len(found.strays)} images lie directly in it, and their classes are not known" if found.strays else ""
+    raise JobError.at(PLACE, f"{text}{hint}{direct}{held}")

@@ -1,0 +1,30 @@
+"""The text of the standard library: held out is what follows the training text, and no more is promised than is there."""
+
+import hashlib
+
+import pytest
+
+from activelr_service.config import JobError
+from activelr_service.data import inspect_data
+from activelr_service.data.stdlib_chars import NUM_VAL, _read
+from tests.data.test_data import assert_rows_match, data_config
+
+
+def test_the_text_is_that_of_the_modules_in_order():
+    config = data_config(type="stdlib_chars", block_size=32)
+    _, train, val = assert_rows_match(config)
+    text = b"".join(bytes(part.tensors[0].flatten().tolist()) for part in (train, val))
+    assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + NUM_VAL) * 32)).digest()
+    assert "held out: the last 256 rows of 32 characters" in inspect_data(config).notes
+
+
+def test_no_row_is_repeated_and_more_rows_than_there_are_is_refused_with_the_largest_number():
+    with pytest.raises(JobError, match=r"data\.num_train: .*use at most \d+") as caught:
+        inspect_data(data_config(type="stdlib_chars", block_size=1024, num_train=8192))
+    largest = int(str(caught.value).split("use at most ")[1].split(",")[0])
+    config = data_config(type="stdlib_chars", block_size=1024, num_train=largest)
+    _, train, val = assert_rows_match(config)
+    known = {bytes(row.tolist()) for (row,) in train}
+    assert not [row for (row,) in val if bytes(row.tolist()) in known]
+    with pytest.raises(JobError):
+        inspect_data(config.model_copy(update={"num_train": largest + 1}))
