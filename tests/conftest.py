@@ -48,6 +48,17 @@ def mlflow_run(run):
     return client, client.get_run(run.state()["mlflow_run_id"])
 
 
+def export_model(folder, model, config, info, task):
+    """Export a module as the end of a run does."""
+    from safetensors.torch import save_model
+
+    from activelr_service.export import WEIGHTS, sha256_of, write_recipe
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(model, str(folder / WEIGHTS))
+    write_recipe(folder, config, info, task, sha256_of(folder / WEIGHTS))
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -24,7 +24,7 @@ ALLOWED = {
     "record": {"config"},
     "journal": {"config", "files", "record"},
     "runs": {"config", "fence", "files", "journal", "redact"},
-    "data": {"config", "entry_points"},
+    "data": {"config", "entry_points", "redact"},
     "models": {"config", "data", "entry_points"},
     "tasks": set(),
     "export": {"config", "data", "models", "tracking"},

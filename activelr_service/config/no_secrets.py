@@ -24,6 +24,8 @@ def refuse_secrets(data: Any) -> None:
 
 
 def _problems(value: Any, location: Location) -> Iterator[Problem]:
+    if location == ("data", "types"):
+        return  # names of columns, whatever they are
     if isinstance(value, dict):
         for key, item in value.items():
             yield from _problems(item, (*location, key))

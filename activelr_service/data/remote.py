@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from activelr_service.config import JobError
+from activelr_service.redact import redact
 
 FIELDS = ("root", "path", "val_path")
 
@@ -24,17 +24,11 @@ def fetch(config: Any, cache: Path) -> Any:
     """The config with local copies of what it names by URI (``s3://``, ``gs://``, ``hdfs://``, ``file://``).
 
     A copy that is there is used again; it is complete, since it gets its name when the last file has come. Credentials are
-    those of the machine, as pyarrow finds them, or in the URI; they are never shown. Options of the file system, such as
-    ``?region=``, may follow the path. Raises :class:`JobError` if there is nothing or it cannot be read.
+    those of the machine, as pyarrow finds them: a job holds none. Options of the file system, such as ``?region=``, may
+    follow the path. Raises :class:`JobError` if there is nothing or it cannot be read.
     """
     copies = {field: str(_copy(uri, field, cache)) for field, uri in _remote_fields(config).items()}
     return config.model_copy(update=copies)
-
-
-def without_secrets(uri: str) -> str:
-    """The URI without user, password and query, all of which may hold credentials."""
-    parts = urlsplit(uri)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _remote_fields(config: Any) -> dict[str, str]:
@@ -65,7 +59,7 @@ def _download(uri: str, field: str, target: Path) -> None:
     import pyarrow as pa
     from pyarrow import fs
 
-    shown = without_secrets(uri)
+    shown = redact(uri)
     try:
         filesystem, path = fs.FileSystem.from_uri(uri)
         kind = filesystem.get_file_info(path).type
@@ -77,7 +71,7 @@ def _download(uri: str, field: str, target: Path) -> None:
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, JobError):
             raise
-        reason = _redacted(" ".join(str(error).split()), uri)[:300]
+        reason = redact(" ".join(str(error).split()))[:300]
         raise JobError.at(f"data.{field}", f"{shown} cannot be read: {reason}") from None
 
 
@@ -86,13 +80,3 @@ def _local_name(uri: str) -> str:
     parts = urlsplit(uri)
     name = (parts.path.rstrip("/") or parts.netloc.rpartition("@")[2]).rsplit("/", 1)[-1]
     return "data" if name in ("", ".", "..") else name
-
-
-def _redacted(text: str, uri: str) -> str:
-    """A message of a file system without the secrets of the URI, even if it holds parts of them only."""
-    parts = urlsplit(uri)
-    secrets = [uri, *re.split("[:]", parts.netloc.rpartition("@")[0]), parts.query]
-    secrets += [pair.partition("=")[2] for pair in parts.query.split("&")]
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, without_secrets(uri) if secret == uri else "...")
-    return text

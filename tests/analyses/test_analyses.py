@@ -97,9 +97,9 @@ def run_of(folder, **metrics):
     (run.folder / "resolved.yaml").write_text(
         "kind: train\nname: digits\nmodel: {type: mlp}\ndata: {type: digits}\nepochs: 2\nworkers: {num_workers: 2}\n"
     )
-    run.update(status="finished")
+    (run.folder / "run.json").write_text('{"status": "finished"}')
     run.model.mkdir()
-    write_recipe(run.model, run.job().model, DIGITS, "classification")
+    write_recipe(run.model, run.job().model, DIGITS, "classification", sha256="")
     metrics = {"perf/epoch_seconds": 1800.0, "perf/rows": 1000.0, **metrics}
     write_journal(run.journal, [Record(e, e, 0, metrics, []) for e in (1, 2)])
     return run

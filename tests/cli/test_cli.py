@@ -62,9 +62,9 @@ def test_a_bad_job_is_one_line_on_stderr_and_exit_code_2(job_file, tmp_path, com
     [
         (
             "data={type: npz, path: none.npz}",
-            "--set data={type: npz, path: none.npz}: data.path: no such file: none.npz",
+            "--set data={type: npz, path: none.npz}: data.path: no such file: /",
         ),
-        ("data={type: imagefolder, root: none}", "data.root: no such folder: none"),
+        ("data={type: imagefolder, root: none}", "data.root: no such folder: /"),
         ("model.num_classes=3", "--set model.num_classes=3: model.num_classes: the data have 10 classes, got 3"),
         ("model.name=resnet19", "model.name: torchvision has no classifier 'resnet19'; did you mean \"resnet1"),
         ("workers.num_workers=2000", "workers.num_workers: 1437 training rows cannot be shared by 2000 workers"),

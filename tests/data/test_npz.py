@@ -10,9 +10,10 @@ from activelr_service.config import JobError
 from activelr_service.config.model import MLPModelConfig
 from activelr_service.data import build_data, for_task, inspect_data
 from activelr_service.data.info import DataInfo
-from activelr_service.export import WEIGHTS, load_model, write_recipe
+from activelr_service.export import load_model
 from activelr_service.models import build_model
 from activelr_service.pyfunc import PyFuncModel
+from tests.conftest import export_model
 from tests.data.test_data import data_config
 
 RNG = np.random.default_rng(0)
@@ -153,11 +154,8 @@ def test_a_model_of_stored_pixels_predicts_from_pixels_and_from_what_they_were_s
     info = inspect_data(save(tmp_path, x=PIXELS, y=LABELS))
     info = DataInfo.from_json(json.loads(json.dumps(info._asdict())))
     config = MLPModelConfig(hidden=[4])
-    from safetensors.torch import save_model
-
-    write_recipe(tmp_path, config, info, "classification")
-    save_model(build_model(config, info, "classification"), str(tmp_path / WEIGHTS))
-    model = PyFuncModel(load_model(tmp_path))
+    export_model(tmp_path / "exported", build_model(config, info, "classification"), config, info, "classification")
+    model = PyFuncModel(load_model(tmp_path / "exported"))
     scaled = model.predict((PIXELS / 255).astype(np.float32))
     np.testing.assert_allclose(model.predict(PIXELS), scaled, atol=1e-5)
     np.testing.assert_allclose(model.predict(PIXELS.astype(np.int64)), scaled, atol=1e-5)

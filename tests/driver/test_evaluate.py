@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_model
 
 from activelr_service.config import JobError, parse_job
 from activelr_service.data import build_data
 from activelr_service.driver.check import check_job, prepare_job
 from activelr_service.driver.evaluate import evaluate_run
-from activelr_service.export import WEIGHTS, load_model, write_recipe
+from activelr_service.export import load_model
 from activelr_service.models import build_model
 from activelr_service.runs import Run
+from tests.conftest import export_model
 
 SHADES = {"ant": 30, "bee": 90, "cow": 160, "dog": 230}
 
@@ -39,10 +39,8 @@ def exported(tmp_path, data, model=None):
     job, info = prepare_job(job)
     job = job.model_copy(update={"task": check_job(job)[1]})
     run = Run(tmp_path / "x" / "001")
-    run.model.mkdir(parents=True)
     torch.manual_seed(0)
-    write_recipe(run.model, job.model, info, job.task)
-    save_model(build_model(job.model, info, job.task), str(run.model / WEIGHTS))
+    export_model(run.model, build_model(job.model, info, job.task), job.model, info, job.task)
     return run, job
 
 

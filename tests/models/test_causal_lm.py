@@ -9,9 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from activelr_service.config import JobError
 from activelr_service.config.model import CausalLMModelConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.export import RECIPE, WEIGHTS, load_model, write_recipe
+from activelr_service.export import RECIPE, load_model
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.models.causal_lm import check
+from tests.conftest import export_model
 
 TOKENS = DataInfo(("language_modeling",), 10, 10, (16,), vocab_size=50)
 SMALL = {
@@ -37,18 +38,15 @@ def test_weights_of_any_precision_are_trained_and_exported_in_float32(tmp_path, 
     for param, original in zip(model.parameters(), saved.parameters(), strict=True):
         assert param.dtype == torch.float32
         assert torch.equal(param, original.float())
-    write_recipe(tmp_path, config, TOKENS, "language_modeling")
+    export_model(tmp_path, model, config, TOKENS, "language_modeling")
     assert not {"dtype", "torch_dtype"} & json.loads((tmp_path / RECIPE).read_text())["model"]["config"].keys()
 
 
 def test_an_export_of_an_older_run_in_bfloat16_is_loaded_with_the_same_values(tmp_path):
-    from safetensors.torch import save_model
-
     config = CausalLMModelConfig(name="gpt2", config={**SMALL["gpt2"], "dtype": "bfloat16"})
     old = saved_folder(tmp_path / "saved", "gpt2", torch.bfloat16)
-    write_recipe(tmp_path, config, TOKENS, "language_modeling")
+    export_model(tmp_path, old, config, TOKENS, "language_modeling")
     assert "bfloat16" in (tmp_path / RECIPE).read_text()
-    save_model(old, str(tmp_path / WEIGHTS))
     for param, original in zip(load_model(tmp_path).parameters(), old.parameters(), strict=True):
         assert torch.equal(param, original.float())
 

@@ -7,10 +7,11 @@ import torchvision
 from activelr_service.config import JobError, parse_job
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import check_job
-from activelr_service.export import load_model, write_recipe
+from activelr_service.export import load_model
 from activelr_service.models import build_model, check_model
 from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
 from activelr_service.training.build import check_forward
+from tests.conftest import export_model
 from tests.data.test_data import install_entry_points
 
 IMAGES = DataInfo(("classification",), 10, 10, (3, 32, 32), num_classes=10)
@@ -106,14 +107,11 @@ def test_users_models_come_by_entry_point(tmp_path, monkeypatch):
 
 
 def test_an_exported_model_is_built_again_with_the_same_outputs(tmp_path):
-    from safetensors.torch import save_model
-
     job = job_with(GPT2)
     model = build_model(job.model, TOKENS, "language_modeling").eval()  # its input and output embeddings are tied
-    save_model(model, str(tmp_path / "model.safetensors"))
-    write_recipe(tmp_path, job.model, TOKENS, "language_modeling")
+    export_model(tmp_path / "exported", model, job.model, TOKENS, "language_modeling")
     tokens = torch.randint(0, 50, (2, 16))
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path / "exported")
     assert torch.equal(loaded(input_ids=tokens).logits, model(input_ids=tokens).logits)
     assert loaded.task == "language_modeling"
     with pytest.raises(FileNotFoundError, match="no exported model"):

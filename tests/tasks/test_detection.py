@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_model
 
 from activelr_service.data import inspect_data
-from activelr_service.export import load_model, write_recipe
+from activelr_service.export import load_model
 from activelr_service.pyfunc import PyFuncModel
 from activelr_service.record import progress_line
 from activelr_service.tasks import TASKS
 from activelr_service.tasks.detection import MeanAveragePrecision
 from activelr_service.training.build import check_forward
-from tests.conftest import small_job
+from tests.conftest import export_model, small_job
 from tests.data.generate_voc import annotate, write_voc
 from tests.ranks import run_ranks
 from tests.training.test_loop import resolved, train
@@ -134,9 +133,8 @@ def test_a_detector_trains_and_its_export_finds_the_same(tmp_path):
     assert record.metrics["train/loss"] > 0
     assert 0 <= record.metrics["val/map"] <= record.metrics["val/map_50"] <= 1
     assert "val mAP50 " in progress_line(record, job, 0)
-    save_model(training.model, str(tmp_path / "model.safetensors"))
-    write_recipe(tmp_path, job.model, info, job.task)
-    loaded = load_model(tmp_path)
+    export_model(tmp_path / "exported", training.model, job.model, info, job.task)
+    loaded = load_model(tmp_path / "exported")
     images = np.random.default_rng(0).random((2, 3, 48, 64), dtype=np.float32)
     found = PyFuncModel(loaded).predict(images)
     expected = training.model.eval()(list(torch.from_numpy(images)))

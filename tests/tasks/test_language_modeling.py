@@ -12,13 +12,13 @@ from activelr_service.config import JobError
 from activelr_service.data import build_data, prepare_data
 from activelr_service.driver.check import check_job, prepare_job
 from activelr_service.driver.resolve import Resources, resolve_job
-from activelr_service.export import load_model, write_recipe
+from activelr_service.export import load_model
 from activelr_service.models import build_model
 from activelr_service.tasks import TASKS
 from activelr_service.training.build import build_training
 from activelr_service.training.evaluate import evaluate
 from activelr_service.training.loop import fit
-from tests.conftest import small_job
+from tests.conftest import export_model, small_job
 from tests.data.generate_text import write_wikitext
 from tests.data.test_text import stream, text_config
 from tests.models.test_models import job_with
@@ -82,11 +82,9 @@ def test_a_language_model_learns_and_a_saved_one_is_trained_on(tmp_path):
     )
     again, info, longer = fit_job(continued, tmp_path / "second")
     assert longer[0].metrics["train/loss"] < history[0].metrics["train/loss"] - 0.3
-    write_recipe(tmp_path / "second", continued.model, info, "language_modeling")
+    export_model(tmp_path / "exported", again.model, continued.model, info, "language_modeling")
     (tmp_path / "saved").rename(tmp_path / "gone")
-    path = tmp_path / "second" / "checkpoints" / "epoch-000002" / "model.safetensors"
-    path.rename(tmp_path / "second" / "model.safetensors")
-    rebuilt = load_model(tmp_path / "second")
+    rebuilt = load_model(tmp_path / "exported")
     tokens = torch.arange(16)[None]
     torch.testing.assert_close(rebuilt(input_ids=tokens).logits, again.model.eval()(input_ids=tokens).logits)
 
