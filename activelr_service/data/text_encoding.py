@@ -96,7 +96,12 @@ def _texts(config: TextDataConfig, splits: dict[str, list[Path]]) -> dict[str, C
 
 
 def _take(whole: Callable[[], Pieces], start: int, stop: int | None) -> Pieces:
-    return islice(whole(), start, stop)
+    """The pieces of text number ``start`` to ``stop``, each with the end of a document that follows it."""
+    number = 0
+    for piece in whole():
+        number += piece is not None
+        if start < number and (stop is None or number <= stop):
+            yield piece
 
 
 def _train_tokenizer(config: TextDataConfig, pieces: Pieces) -> Any:

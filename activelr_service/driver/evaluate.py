@@ -13,21 +13,26 @@ from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text import is_prepared
 from activelr_service.driver.check import prepare_job
+from activelr_service.driver.prepare import check_data
 from activelr_service.export import RECIPE, load_model
 from activelr_service.runs import Run
 from activelr_service.tasks import TASKS
 from activelr_service.training.evaluate import evaluate
 
 LOG = logging.getLogger("activelr_service.driver")
+CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"
 
 
 def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """The metrics of the run's best model on the held-out rows of the job's data, whose classes are matched by name.
 
-    Raises :class:`JobError` for data that do not suit the model: other classes, or rows of another shape.
+    Raises :class:`JobError` for data that do not suit the model: other classes, or rows of another shape; and for the run's
+    own data if they have changed, since other rows would be held out, and training rows among them.
     """
     if not run.model.exists():
         raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
+    if job.data == run.job().data and (doubt := check_data(run, CHANGED)):
+        LOG.warning("%s", doubt)
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
     job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)

@@ -85,7 +85,7 @@ def test_two_jobs_at_once_fetch_once(tmp_path):
     ],
 )
 def test_credentials_in_a_uri_are_refused_and_never_shown(uri):
-    with pytest.raises(JobError, match="must not hold credentials; set .* in the environment") as caught:
+    with pytest.raises(JobError, match=r"must not hold credentials; set .* in the environment") as caught:
         data_config(type="npz", path=uri)
     assert "hunter2" not in "".join(traceback.format_exception(caught.value))
 

@@ -86,6 +86,17 @@ def test_the_tokenizer_sees_the_training_text_only(tmp_path):
     assert not [token for token in tokenizer.get_vocab() if "zyz" in token]
 
 
+def test_of_many_documents_the_last_tenth_is_held_out(tmp_path):
+    lines = [json.dumps({"text": f"document number {number} " + "of some words " * 100}) for number in range(20)]
+    (tmp_path / "stories.jsonl").write_text("\n".join(lines))
+    prepared = prepare_data(text_config(tmp_path / "stories.jsonl"), tmp_path / "cache")
+    notes = inspect_data(prepared).notes
+    assert any(note.startswith("train: 18 documents") for note in notes), notes
+    assert any(note.startswith("validation: 2 documents") for note in notes), notes
+    tokens, tokenizer = stream(prepared, "validation")
+    assert tokenizer.decode(tokens.tolist(), skip_special_tokens=False).startswith("document number 18 of")
+
+
 def test_the_work_is_done_once_and_again_when_a_file_changes(tmp_path):
     root = write_wikitext(tmp_path / "wiki")
     first = prepare_data(text_config(root), tmp_path / "cache")

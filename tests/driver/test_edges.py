@@ -192,6 +192,16 @@ def test_data_that_changed_are_refused_and_what_was_there_is_kept(tmp_path):
     assert resume(run).status() == "finished"
 
 
+def test_a_model_is_not_measured_on_its_data_once_they_changed(tmp_path):
+    job, arrays = rows_job(tmp_path)
+    train(job)
+    np.savez(tmp_path / "rows.npz", **{name: np.concatenate([array, array[:1]]) for name, array in arrays.items()})
+    measured = activelr("evaluate", "small", "--output-dir", tmp_path / "out")
+    assert measured.returncode == 2
+    assert "have changed since it began" in measured.stderr
+    assert "--set data." in measured.stderr
+
+
 def test_what_the_data_are_is_in_the_log_with_the_run_and_in_mlflow(tmp_path):
     job, _ = rows_job(tmp_path)
     run = train(job)
