@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import JobError, StudyJob
-from activelr_service.driver.ray_run import find_resources, init_ray
+from activelr_service.driver.ray_cluster import find_resources, init_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, limit_memory, run_trial

@@ -42,10 +42,11 @@ class TimedClient:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
-        return lambda *args, **kwargs: _call(lambda: call(*args, **kwargs))
+        return lambda *args, **kwargs: timed_call(lambda: call(*args, **kwargs))
 
 
-def _call(function: Callable[[], Any]) -> Any:
+def timed_call(function: Callable[[], Any]) -> Any:
+    """What the function returns or raises, or :class:`DeadlineError` at the end of the time of :func:`within`."""
     start, end = time.monotonic(), _end.get()
     outcome: list[tuple[Any, Exception | None]] = []
 
