@@ -21,7 +21,7 @@ from activelr_service.tracking.deadline import DeadlineError, timed_call, within
 POLL_INTERVAL_S = "0.5"  # how soon Ray Train notices a finished or lost worker; its default is 2
 CONNECT_S, ANSWER_S = 5, 10
 OWN_HEAD_GONE_S, HEAD_GONE_S = 2, 40  # Ray itself ends a process whose head node is gone for 60 seconds, without a word
-LONGEST_TEMP_DIR = 36  # bytes: Ray adds 70 for its sockets, whose paths may have 107
+LONGEST_TEMP_DIR = 36  # bytes: Ray adds 70 for its sockets, whose paths may have 107 on Linux
 
 
 class ClusterError(RuntimeError):
@@ -64,7 +64,7 @@ def init_ray(num_cpus: int | None = None) -> None:
     if is_attached():
         options["address"] = check_address(os.environ["RAY_ADDRESS"])
     else:
-        _use_short_temp_dir()
+        use_short_temp_dir()
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # Ray turns token authentication on for it
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         options |= {"address": "local", "num_cpus": num_cpus}
@@ -109,6 +109,15 @@ def check_room(num_workers: int, needs: dict[str, float]) -> None:
         text = f"{num_workers} workers with {each} each do not fit into this cluster, which has room for {room}"
         hint = "continue it where there is enough, or train with other `workers` under another name"
         raise CommandError(f"{text}; {hint}")
+
+
+def use_short_temp_dir() -> None:
+    """Have temporary files in /tmp if the path of $TMPDIR is too long for the sockets of Ray and of loader processes."""
+    path = tempfile.gettempdir()
+    if len(os.fsencode(path)) > LONGEST_TEMP_DIR:
+        os.environ["TMPDIR"] = "/tmp"  # noqa: S108 - each process makes a folder of its own there
+        tempfile.tempdir = None
+        print(f"temporary files are in /tmp: the path of {path} is too long for sockets", flush=True)
 
 
 class HeadWatch:
@@ -174,13 +183,6 @@ def _can_connect(address: str) -> bool:
             return True
     except (OSError, OverflowError):
         return False
-
-
-def _use_short_temp_dir() -> None:
-    path = tempfile.gettempdir()
-    if len(os.fsencode(path)) > LONGEST_TEMP_DIR and "RAY_TMPDIR" not in os.environ:
-        os.environ["RAY_TMPDIR"] = "/tmp"  # noqa: S108 - Ray makes a folder in it that is this process's alone
-        print(f"the path of {path} is too long for Ray's sockets: Ray keeps its files in /tmp/ray", flush=True)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The TorchTrainer around the worker, and its end: well, by a signal, or with its cluster."""
 
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from contextlib import suppress
 from types import FrameType
@@ -19,12 +21,15 @@ from activelr_service.driver.ray_cluster import (
     find_resources,
     init_ray,
     is_attached,
+    use_short_temp_dir,
 )
 from activelr_service.runs import Run
+from activelr_service.tracking.deadline import hurry
 
 __all__ = ["ClusterError", "WorkersLostError", "find_resources", "init_ray", "train_on_ray"]
 
 COLLECTIVE_TIMEOUT_S = 600
+MLFLOW_S = 10  # what is left to MLflow when the cluster is gone
 
 
 class WorkersLostError(RuntimeError):
@@ -42,6 +47,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
 
     from activelr_service.training.worker import root_cause
 
+    use_short_temp_dir()
     workers = job.workers
     is_local = workers.num_workers == 1 and not is_attached()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -53,7 +59,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
         if is_local or threading.current_thread() is not threading.main_thread():
             trainer.fit()
         else:
-            _fit(trainer)
+            _fit(trainer, run)
     except TrainingFailedError as error:
         if run.failure.exists():
             return
@@ -97,7 +103,7 @@ def _resources_per_worker(job: TrainJob) -> dict[str, float]:
     return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
 
 
-def _fit(trainer: Any) -> None:
+def _fit(trainer: Any, run: Run) -> None:
     """Until the workers have ended: of themselves, for a signal, or since the head of the cluster is gone."""
     ending = Ending()
     trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
@@ -107,7 +113,8 @@ def _fit(trainer: Any) -> None:
     except BaseException:
         if ending.is_head_lost:
             _leave_dead_cluster()
-            raise ClusterError("the Ray cluster has ended: its head process (GCS) does not answer any more") from None
+            text = f"run {run.label} lost its Ray cluster: the head process (GCS) does not answer any more"
+            raise ClusterError(f"{text}; `activelr resume {run.folder}` continues it") from None
         if ending.error is None:
             raise
         _end_workers()
@@ -176,12 +183,22 @@ def _own_cluster() -> list[psutil.Process]:
 
 
 def _leave_dead_cluster() -> None:
-    """Nothing that asks the head, which Ray would wait for."""
-    import atexit
+    """Nothing here asks the head, for which Ray would wait.
 
+    Ray aborts the process 60 seconds after the head is gone, so MLflow gets little time. Its threads crash a process that
+    ends in the usual way, so the end is hard.
+    """
     import ray
 
+    hurry(MLFLOW_S)
     atexit.unregister(ray.shutdown)
+    atexit.register(_exit_at_once)
     for process in _own_cluster():
         with suppress(psutil.Error):
             process.kill()
+
+
+def _exit_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ClusterError.exit_code)
