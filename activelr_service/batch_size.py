@@ -1,12 +1,12 @@
 """The batch size of a job that gives none: how large it may be, what the workers found, and how they share it."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from activelr_service.config import TrainJob
+from activelr_service.files import write_text
 
 STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
 STEPS_PER_EPOCH = 8
@@ -165,9 +165,7 @@ def limit_in_time(limit: Limit, found: Found, job: TrainJob, num_train: int) -> 
 
 def write_choice(path: Path, choice: BatchSizeChoice) -> None:
     """As JSON, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(choice.to_json(), indent=1))
-    os.replace(temporary, path)
+    write_text(path, json.dumps(choice.to_json(), indent=1))
 
 
 def read_choice(path: Path) -> BatchSizeChoice | None:

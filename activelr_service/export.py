@@ -1,5 +1,6 @@
 """A trained model as files that need no pickle: ``model.safetensors`` and ``recipe.json``, how to build the module again."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from activelr_service.models import build_model, exported_config
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 
 
-def write_recipe(folder: Path, model: Any, info: DataInfo, task: str) -> None:
-    """Write how to build the model: its config, what it was built for, and the classes it tells apart."""
-    recipe = {"model": exported_config(model).model_dump(mode="json"), "task": task, "data": info._asdict()}
+def write_recipe(folder: Path, model: Any, info: DataInfo, task: str, sha256: str) -> None:
+    """Write how to build the model: its config, what it was built for, the classes it tells apart, and the SHA-256 of its
+    weights."""
+    data = info._replace(notes=(), warnings=())._asdict()  # what was read belongs to the run, not to the model
+    recipe = {"model": exported_config(model).model_dump(mode="json"), "task": task, "data": data, "sha256": sha256}
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 
@@ -21,15 +24,37 @@ def load_model(source: str | Path) -> Any:
     """The trained torch module, in eval mode on the CPU, with ``task`` and ``classes`` as attributes.
 
     ``source`` is a run folder's ``model``, or an MLflow URI such as ``models:/digits/1`` (at $MLFLOW_TRACKING_URI).
-    Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model.
+    Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model, ``ValueError`` if its weights are
+    not those that were exported.
     """
     from safetensors.torch import load_model as load_weights
 
     folder = find_model(source)
+    if not is_export_of(folder, None):
+        raise ValueError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not that of its recipe; export it again")
     module, info = build_from_recipe(folder)
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
     return module.eval()
+
+
+def is_export_of(folder: Path, sha256: str | None) -> bool:
+    """Whether ``folder`` holds a complete model with the weights of this SHA-256, or, for None, of that in its recipe.
+
+    A recipe of version 0.1.0 has none: then the weights only have to be there.
+    """
+    if not (folder / RECIPE).exists() or not (folder / WEIGHTS).exists():
+        return False
+    written = json.loads((folder / RECIPE).read_text()).get("sha256")
+    if sha256 is None and written is None:
+        return True
+    return written == (sha256 or written) and sha256_of(folder / WEIGHTS) == written
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def build_from_recipe(folder: Path) -> tuple[Any, DataInfo]:

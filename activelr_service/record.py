@@ -1,10 +1,7 @@
 """What is written down of an epoch: the same record goes to the checkpoint, the journal, the log and MLflow."""
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from activelr_service.config import TrainJob
@@ -122,31 +119,6 @@ def seconds_left(history: list[Record], job: TrainJob) -> float:
     pace = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
     share = share_of_length(last, job)
     return pace * last.global_step * (1 - share) / share
-
-
-def write_journal(path: Path, history: list[Record]) -> None:
-    """Replace the journal by these records, at once or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(record.to_json()) + "\n" for record in history))
-    os.replace(temporary, path)
-
-
-def append_journal(path: Path, record: Record) -> None:
-    with path.open("a") as file:
-        file.write(json.dumps(record.to_json()) + "\n")
-
-
-def read_journal(path: Path) -> list[Record]:
-    """All complete records; a line that is still being written is left for the next call."""
-    if not path.exists():
-        return []
-    lines = path.read_text().split("\n")[:-1]
-    return [Record(**json.loads(line)) for line in lines if line]
-
-
-def numbered(journal: Path) -> list[tuple[int, Record]]:
-    """The records of a journal with their epochs."""
-    return [(record.epoch, record) for record in read_journal(journal)]
 
 
 def duration(seconds: float) -> str:

@@ -2,19 +2,27 @@
 
 import json
 import os
+import shutil
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from filelock import FileLock, Timeout
 
 from activelr_service.config import CommandError, JobError, TrainJob, diff_jobs, dump_job, load_job
+from activelr_service.fence import begin_attempt
+from activelr_service.files import append_line, sync, write_text
+from activelr_service.journal import RunDamagedError
+from activelr_service.redact import redact
 
 ENDED = ("finished", "failed")
+LOCK_TIMEOUT_S = 1.0  # another process may look whether a run is active: that takes the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -68,56 +76,86 @@ class Run:
     def figures(self) -> Path:
         return self.folder / "figures"
 
+    @property
+    def data(self) -> Path:
+        """What the data were when the run began: their fingerprint, and what was read and left out, as JSON."""
+        return self.folder / "data.json"
+
     def state(self) -> dict[str, Any]:
-        """``status`` (running, interrupted, finished, failed), ``mlflow_run_id``, ``tracking_uri``, ``tracked`` and more."""
-        return json.loads((self.folder / "run.json").read_text())
+        """``id``, ``status`` (running, interrupted, finished, failed), ``mlflow_run_id``, ``tracked`` and more.
+
+        Raises :class:`RunDamagedError` if the file cannot be read.
+        """
+        path = self.folder / "run.json"
+        try:
+            state = json.loads(path.read_text())
+            return {**state, "status": state["status"]}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise self._damaged(path, error) from error
 
     def update(self, **changes: Any) -> None:
         """Change some keys of :meth:`state`, at once or not at all."""
-        path = self.folder / "run.json"
-        state = self.state() if path.exists() else {}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({**state, **changes}, indent=1))
-        os.replace(temporary, path)
+        write_text(self.folder / "run.json", json.dumps({**self.state(), **changes}, indent=1))
 
     def note(self, line: str) -> None:
         """Have the driver say a line."""
-        with self.notes.open("a") as file:
-            file.write(" ".join(line.split()) + "\n")
+        append_line(self.notes, redact(" ".join(line.split())))
 
     def read_notes(self) -> list[tuple[int, str]]:
         """The notes so far, numbered from 1."""
-        lines = self.notes.read_text().split("\n")[:-1] if self.notes.exists() else []
+        lines = self.notes.read_text(errors="replace").split("\n")[:-1] if self.notes.exists() else []
         return list(enumerate(lines, start=1))
 
     def job(self) -> TrainJob:
         """The resolved job. It has no batch size until the workers have chosen one."""
-        return load_job(self.folder / "resolved.yaml")
+        return self._load("resolved.yaml")
 
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
-        return load_job(self.folder / "job.yaml")
+        return self._load("job.yaml")
 
     def write_jobs(self, written: TrainJob, resolved: TrainJob) -> None:
         """The job as it was submitted, and as it is run: each file at once or not at all."""
-        for name, job in (("job.yaml", written), ("resolved.yaml", resolved)):
-            temporary = self.folder / f"{name}.tmp"
-            temporary.write_text(dump_job(job))
-            os.replace(temporary, self.folder / name)
+        write_text(self.folder / "job.yaml", dump_job(written))
+        write_text(self.folder / "resolved.yaml", dump_job(resolved))
 
     def is_active(self) -> bool:
-        """Whether a process is training it now."""
-        lock = FileLock(_lock_path(self.folder.parent))
+        """Whether a process is training it now: on this machine its own process is looked for, on another its lock."""
+        state = self.state()
+        if state["status"] != "running" or newest_run(self.folder.parent) != self:
+            return False
+        if state.get("host") == socket.gethostname() and "pid_started" in state:
+            return is_process(state["pid"], state["pid_started"])
         try:
-            with lock.acquire(timeout=0):
+            with FileLock(_lock_path(self.folder.parent), timeout=0):
                 return False
         except Timeout:
-            return newest_run(self.folder.parent) == self
+            return True
 
     def status(self) -> str:
         """As in :meth:`state`, but a run whose process is gone without a word is ``interrupted``."""
         status = self.state()["status"]
         return "interrupted" if status == "running" and not self.is_active() else status
+
+    def _load(self, name: str) -> TrainJob:
+        try:
+            return load_job(self.folder / name)
+        except JobError as error:
+            raise self._damaged(self.folder / name, error) from error
+
+    def _damaged(self, path: Path, error: Exception) -> RunDamagedError:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())[:200]
+        remedy = f"restore the file, or move {self.folder} away"
+        return RunDamagedError(f"run {self.label} is damaged: {path.name}: {reason or 'it is not complete'}; {remedy}")
+
+
+def is_process(pid: int, started: float) -> bool:
+    """Whether the process that had this id and start time (seconds since 1970) is alive."""
+    try:
+        process = psutil.Process(pid)
+        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def output_root(output_dir: str) -> Path:
@@ -139,7 +177,7 @@ def list_runs(root: Path) -> list[Run]:
 
 def runs_of(folder: Path) -> list[Run]:
     """The runs of one name, oldest first."""
-    numbered = [path for path in folder.glob("[0-9]*/") if (path / "run.json").exists()]
+    numbered = [path for path in _numbered(folder) if (path / "run.json").exists()]
     return [Run(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
@@ -167,12 +205,10 @@ def hold(root: Path, name: str) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(_lock_path(folder))
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_TIMEOUT_S)
     except Timeout:
-        run = newest_run(folder)
-        who = f" by process {run.state().get('pid')} on {run.state().get('host')}" if run else ""
         raise JobError.at(
-            "name", f"{name!r} is being trained{who}; wait for it, stop it, or use another name"
+            "name", f"{name!r} is being trained{_by_whom(folder)}; wait for it, stop it, or use another name"
         ) from None
     except OSError as error:
         raise JobError.at("output_dir", f"{folder} cannot be written: {error.strerror}") from error
@@ -202,21 +238,46 @@ def is_longer_or_shorter(job: TrainJob, other: TrainJob) -> bool:
     return job != other and job.with_length_of(other) == other
 
 
-def create_run(folder: Path, job: TrainJob, resolved: TrainJob) -> Run:
-    """A new run with the next number."""
-    numbers = [int(path.name) for path in folder.glob("[0-9]*/")]
-    run = Run(folder / f"{max(numbers, default=0) + 1:03d}")
+def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state: dict[str, Any]) -> Run:
+    """A new run with the next number, what its ``data`` are and this ``state``; its folder appears with all of its files or
+    not at all."""
+    for leftover in folder.glob(".new-*"):
+        shutil.rmtree(leftover)
+    run = Run(folder / f".new-{os.getpid()}")
     run.checkpoints.mkdir(parents=True)
     run.write_jobs(job, resolved)
-    run.update(status="running", created=round(time.time()), attempts=0)
-    return run
+    write_text(run.data, data)
+    begun = {"id": uuid.uuid4().hex, "status": "running", "created": round(time.time()), "attempts": 0}
+    write_text(run.folder / "run.json", json.dumps({**begun, **state}, indent=1))
+    number = max((int(path.name) for path in _numbered(folder)), default=0) + 1
+    os.rename(run.folder, folder / f"{number:03d}")
+    sync(folder)
+    return Run(folder / f"{number:03d}")
 
 
-def start_attempt(run: Run) -> None:
-    """Note that this process now trains the run."""
+def start_attempt(run: Run) -> int:
+    """Note that this process now trains the run, and return the number of its attempt: processes of earlier ones cannot
+    write to the run any more."""
+    attempt = begin_attempt(run.folder, after=run.state()["attempts"])
     run.failure.unlink(missing_ok=True)
-    attempts = run.state()["attempts"] + 1
-    run.update(status="running", reason=None, pid=os.getpid(), host=socket.gethostname(), attempts=attempts)
+    process = psutil.Process()
+    who = {"pid": process.pid, "pid_started": process.create_time(), "host": socket.gethostname()}
+    run.update(status="running", reason=None, attempts=attempt, **who)
+    return attempt
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
+
+
+def _by_whom(folder: Path) -> str:
+    """The process that trains the newest run in ``folder``; empty if it has no run yet that says so."""
+    try:
+        run = newest_run(folder)
+        state = run.state() if run else {}
+    except RunDamagedError:
+        return ""
+    return f" by process {state['pid']} on {state['host']}" if "pid" in state else ""
 
 
 def _lock_path(folder: Path) -> str:

@@ -17,7 +17,7 @@ from activelr_service.config import dump_job
 from activelr_service.data import inspect_data
 from activelr_service.driver.resolve import Resources, resolve_job
 from activelr_service.export import load_model
-from activelr_service.record import read_journal
+from activelr_service.journal import read_journal
 from activelr_service.runs import Run
 from tests.conftest import ACTIVELR, PATIENCE_S, ROOT, activelr, free_port, small_job
 from tests.data.test_data import write_images

@@ -62,21 +62,25 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
 
 @app.command()
-def validate(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
-    """Check a job and its data, without starting anything.
+def validate(
+    job: JobFile,
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    data: Annotated[bool, typer.Option("--data", help="Say what was read, and decode every image.")] = False,
+) -> None:
+    """Check a job and its data, without starting anything: what would keep the job from its first step is found here.
 
-    Example: activelr validate job.yaml --set epochs=5
+    Example: activelr validate job.yaml --data
     """
-    from activelr_service.driver.check import check_before_start
-
     checked, source = read_job(job, overrides)
+    from activelr_service.driver.prepare import FILES_DECODED, describe_data, validate_job
+
     with source.locating():
-        found = check_before_start(checked)
+        found = validate_job(checked, None if data else FILES_DECODED)
     if found is None:
         return print(f"{job} is valid: {checked.name}, {checked.length()}; its data are checked once fetched")
-    info, task = found
-    print(f"{job} is valid: {checked.name}, {task}, {checked.length()}; {info.describe()}")
-    return print(*(f"  {note}\n" for note in info.notes), sep="", end="")
+    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.length()}; {found.info.describe()}")
+    shown = describe_data(found.info) if data else [f"warning: {warning}" for warning in found.info.warnings]
+    return print(*(f"  {line}\n" for line in shown), sep="", end="")
 
 
 @app.command()
@@ -258,7 +262,8 @@ def _find(target: str, output_dir: str) -> Run:
 
 
 def _row(run: Run) -> list[str]:
-    from activelr_service.record import place_in_run, read_journal
+    from activelr_service.journal import read_journal
+    from activelr_service.record import place_in_run
 
     state, history, job = run.state(), read_journal(run.journal), run.job()
     epochs = place_in_run(history[-1], job).removeprefix("epoch").strip() if history else f"0 of {job.length()}"

@@ -5,7 +5,7 @@ from pathlib import Path
 from activelr_service.analyses import carbon, write_analysis, write_table
 from activelr_service.config import CommandError
 from activelr_service.export import RECIPE, build_from_recipe
-from activelr_service.record import read_journal
+from activelr_service.journal import read_journal
 from activelr_service.runs import Run
 from activelr_service.tracking.store import new_tracker, tracking_uri
 

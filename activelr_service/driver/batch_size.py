@@ -5,18 +5,26 @@ from typing import Any
 
 from activelr_service.batch_size import BatchSizeChoice, read_choice
 from activelr_service.config import TrainJob
-from activelr_service.record import Record, numbered
+from activelr_service.journal import JournalReader
+from activelr_service.record import Record
 from activelr_service.runs import Run
 from activelr_service.tracking.tracker import Tracker
 
 Event = Record | BatchSizeChoice
 
 
-def read_events(run: Run) -> list[tuple[int, Event]]:
-    """What the workers have written so far: the choice is number 0, the epochs have their own numbers."""
-    records = numbered(run.journal)  # first: when there is a record, there is the choice that came before it
-    choice = read_choice(run.batch_size)
-    return [*([] if choice is None else [(0, choice)]), *records]
+class EventReader:
+    """What the workers of a run have written so far: the choice is number 0, the epochs have their own numbers."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.journal = JournalReader(run.journal)
+
+    def read(self) -> list[tuple[int, Event]]:
+        """All of it, numbered."""
+        records = self.journal.read()  # first: when there is a record, there is the choice that came before it
+        choice = read_choice(self.run.batch_size)
+        return [*([] if choice is None else [(0, choice)]), *((record.epoch, record) for record in records)]
 
 
 def adopt(run: Run, choice: BatchSizeChoice, say: Callable[[str], None]) -> TrainJob:

@@ -5,7 +5,8 @@ import math
 from activelr_service.batch_size import read_choice
 from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
 from activelr_service.driver.batch_size import describe_choice
-from activelr_service.record import Record, pace_groups, pace_series, read_journal
+from activelr_service.journal import read_journal
+from activelr_service.record import Record, pace_groups, pace_series
 from activelr_service.runs import Run
 
 HIGH_SHARE = 0.5

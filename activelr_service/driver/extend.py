@@ -10,13 +10,14 @@ from activelr_service.runs import Run
 def check_length(run: Run, job: TrainJob, history: list[Record]) -> None:
     """Raise :class:`JobError` unless ``job`` is the resolved job of ``run``, but longer than what ``history`` has done."""
     now = run.job()
-    if job.with_length_of(now) != now:
-        changes = diff_jobs(now, job.with_length_of(now))
+    other = job.with_length_of(now).model_copy(update={"tracking": now.tracking, "output_dir": now.output_dir})
+    if other != now:
+        changes = diff_jobs(now, other)
         remedy = "leave the rest as it is, or train a new run under another name"
-        text = f"only epochs and budget of run {run.label} can change, got {'; '.join(changes)}; {remedy}"
+        text = f"only epochs, budget and tracking of run {run.label} can change, got {'; '.join(changes)}; {remedy}"
         raise JobError.at(changes[0].partition(":")[0], text)
     last = history[-1] if history else None
-    if last and (share_of_length(last, job) >= 1 or (job == now and is_last(last, now))):
+    if last and (share_of_length(last, job) >= 1 or (job.with_length_of(now) == job and is_last(last, now))):
         done = f"{last.epoch} epochs, {last.global_step:,} steps"
         if "perf/elapsed_seconds" in last.metrics:
             done += f", {last.metrics['perf/elapsed_seconds']:,.0f} s"
@@ -32,6 +33,15 @@ def change_length(run: Run, job: TrainJob, history: list[Record]) -> str:
     run.update(status="interrupted", tracked=False, model_uri=None, length_changes=changes)
     run.write_jobs(run.written_job().with_length_of(job), old.with_length_of(job))
     return line
+
+
+def move_tracking(run: Run, job: TrainJob) -> str:
+    """Have MLflow track ``run`` where ``job`` says from now on; returns the line that says so. All of it is delivered there
+    when the run ends, or at once if it has ended."""
+    resolved = run.job().model_copy(update={"tracking": job.tracking})
+    run.update(tracked=False, model_uri=None)
+    run.write_jobs(run.written_job(), resolved)
+    return f"run {run.label}: tracked at {resolved.tracking.uri} from now on"
 
 
 def describe_change(old: TrainJob, new: TrainJob, history: list[Record]) -> str:

@@ -1,7 +1,12 @@
-"""What is kept of a run when its training ends, and handing all of it to MLflow."""
+"""What is kept of a run when its training ends, and handing all of it to MLflow.
+
+Each step can be cut off and done again: what an earlier attempt has done is found and used. The status of the run is written
+last, by the caller.
+"""
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from activelr_service.config import TrainJob
@@ -9,52 +14,108 @@ from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text import TOKENIZER
 from activelr_service.driver.batch_size import log_batch_size
-from activelr_service.export import WEIGHTS, write_recipe
-from activelr_service.record import best_epoch, read_journal
+from activelr_service.export import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
+from activelr_service.files import sync
+from activelr_service.journal import read_journal
+from activelr_service.record import Record, best_epoch
 from activelr_service.runs import Run
 from activelr_service.tracking.tracker import Tracker
 
+ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json", "journal.jsonl", "batch_size.json")
+Say = Callable[[str], None]
 
-def keep_results(run: Run, job: TrainJob, info: DataInfo) -> None:
-    """Export the model of the best epoch and draw the figures; note the score in the run's state."""
+
+def keep_results(run: Run, job: TrainJob, info: DataInfo, say: Say) -> None:
+    """Export the model of the best epoch and draw the figures; note the score in the run's state.
+
+    Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
+    """
     from activelr_service.tasks import TASKS
     from activelr_service.tracking.figures import draw_figures
 
     assert job.task is not None
     task = TASKS[job.task]
     history = read_journal(run.journal)
-    best = best_epoch(history, task.score, task.higher_is_better)
-    run.model.mkdir(exist_ok=True)
-    shutil.copy(run.checkpoints / f"epoch-{best:06d}" / WEIGHTS, run.model / WEIGHTS)
-    write_recipe(run.model, job.model, info, job.task)
-    if isinstance(job.data, TextDataConfig):
-        shutil.copy(Path(job.data.tokens or "") / TOKENIZER, run.model / TOKENIZER)
+    best = _find_best(run, history, task.score, task.higher_is_better, say)
+    _export(run, job, info, best.epoch)
     draw_figures(run.figures, history, run.label)
     name = f"val/{task.score}"
-    run.update(best_epoch=best, score_name=name, score=history[best - 1].metrics.get(name))
+    run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
 
 
-def deliver(run: Run, tracker: Tracker) -> None:
-    """Give MLflow everything the run has and its status. What is there already is not doubled.
+def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, say: Say) -> Record:
+    """The record of the best epoch whose checkpoint verifies. If that is not the best of all, it is said."""
+    from activelr_service.training.checkpoint import CheckpointError, CheckpointStore, verify
+
+    store = CheckpointStore(run.checkpoints, run.journal, say)
+    kept = [record for record in history if record.epoch in store.epochs()]
+    best = best_epoch(history, score, higher_is_better)
+    while kept:
+        epoch = best_epoch(kept, score, higher_is_better)
+        problem = verify(store.path(epoch))
+        if problem is None:
+            if epoch != best:
+                say(
+                    f"warning: the checkpoint of epoch {best}, the best, cannot be used; epoch {epoch} is exported instead"
+                )
+            return next(record for record in kept if record.epoch == epoch)
+        say(f"checkpoint {store.path(epoch)} is not exported: {problem}")
+        kept = [record for record in kept if record.epoch != epoch]
+    raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
+
+
+def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
+    """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
+    from activelr_service.training.checkpoint import CheckpointError, CheckpointStore, read_sha256
+
+    assert job.task is not None
+    checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
+    sha256 = read_sha256(checkpoint, WEIGHTS)
+    if is_export_of(run.model, sha256):
+        return
+    temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"
+    for leftover in (temporary, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir()
+    shutil.copyfile(checkpoint / WEIGHTS, temporary / WEIGHTS)
+    if isinstance(job.data, TextDataConfig):
+        shutil.copyfile(Path(job.data.tokens or "") / TOKENIZER, temporary / TOKENIZER)
+    write_recipe(temporary, job.model, info, job.task, sha256)
+    if sha256_of(temporary / WEIGHTS) != sha256:
+        raise CheckpointError(f"the copy of {checkpoint / WEIGHTS} differs from it; is the disk sound?")
+    for path in temporary.iterdir():
+        sync(path)
+    if run.model.exists():
+        os.rename(run.model, replaced)
+    os.rename(temporary, run.model)
+    sync(run.folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def deliver(run: Run, tracker: Tracker, status: str, reason: str | None = None) -> None:
+    """Give MLflow everything the run has, and its ``status``. What is there already is not doubled.
 
     Raises :class:`~activelr_service.tracking.tracker.TrackingError` and can then be called again.
     """
-    state = run.state()
     log_batch_size(run, tracker)
-    if state["status"] == "interrupted":
-        tracker.finish(state["status"])  # first: who stops a process does not wait long for the rest
+    if status == "interrupted":
+        tracker.finish(status)  # first: who stops a process does not wait long for the rest
     tracker.log_records(read_journal(run.journal))
-    tracker.set_tags({"activelr.attempts": state["attempts"], "activelr.reason": state["reason"] or ""})
+    tracker.set_tags({"activelr.attempts": run.state()["attempts"], "activelr.reason": reason or ""})
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tracker.set_tags({"activelr.submission_id": submission_id})
     tracker.log_artifacts(run.folder, _artifacts(run))
-    if state["status"] == "finished" and state.get("model_uri") is None:
-        run.update(model_uri=tracker.log_model(run.model, run.job().name))
-    tracker.finish(state["status"])
+    if status == "finished" and run.state().get("model_uri") is None:
+        run.update(model_uri=tracker.log_model(run.model, run.job().name, sha256_of(run.model / WEIGHTS)))
+    tracker.finish(status)
     run.update(tracked=True)
 
 
+def has_model(run: Run) -> bool:
+    """Whether the run's model is there, complete."""
+    return (run.model / RECIPE).exists() and is_export_of(run.model, None)
+
+
 def _artifacts(run: Run) -> list[Path]:
-    candidates = ["job.yaml", "resolved.yaml", "run.log", "failure.json", "journal.jsonl"]
-    files = [run.folder / name for name in candidates if (run.folder / name).exists()]
-    return files + sorted(run.figures.glob("*")) + sorted(run.model.glob("*"))
+    files = [run.folder / name for name in ARTIFACTS if (run.folder / name).exists()]
+    return files + sorted(run.figures.glob("*.*")) + sorted(run.model.glob("*"))

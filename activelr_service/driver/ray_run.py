@@ -77,6 +77,7 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
         train_loop_per_worker,
         train_loop_config={
             "run": str(run.folder),
+            "attempt": run.state()["attempts"],
             "job": job.model_dump(mode="json"),
             "info": info._asdict(),
             "in_driver": is_local,

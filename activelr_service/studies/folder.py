@@ -1,7 +1,6 @@
 """A study on disk: ``OUTPUT_DIR/studies/NAME`` with its plan, an outcome for every trial that has ended, and its report."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from activelr_service.config import JobError, TrainJob, parse_job
 from activelr_service.data.info import DataInfo
+from activelr_service.files import write_text
 from activelr_service.runs import output_root
 
 FOLDER = "studies"
@@ -50,14 +50,14 @@ class StudyFolder:
     def write_plan(self, plan: dict[str, tuple[TrainJob, DataInfo]]) -> None:
         """The resolved jobs of the trials, for the processes that run them."""
         data = {key: {"job": job.model_dump(mode="json"), "info": info._asdict()} for key, (job, info) in plan.items()}
-        _write(self.path / "plan.json", data)
+        write_text(self.path / "plan.json", json.dumps(data))
 
     def read_plan(self, trial_id: str) -> tuple[TrainJob, DataInfo]:
         entry = json.loads((self.path / "plan.json").read_text())[trial_id]
         return parse_job(entry["job"]), DataInfo.from_json(entry["info"])
 
     def write_outcome(self, trial_id: str, outcome: Outcome) -> None:
-        _write(self._outcome(trial_id), asdict(outcome))
+        write_text(self._outcome(trial_id), json.dumps(asdict(outcome)))
 
     def read_outcome(self, trial_id: str) -> Outcome | None:
         path = self._outcome(trial_id)
@@ -72,7 +72,7 @@ class StudyFolder:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def update(self, **changes: Any) -> None:
-        _write(self.path / "study.json", {**self.state(), **changes})
+        write_text(self.path / "study.json", json.dumps({**self.state(), **changes}))
 
 
 @contextmanager
@@ -92,9 +92,3 @@ def hold_study(output_dir: str, name: str) -> Iterator[StudyFolder]:
         yield StudyFolder(folder)
     finally:
         lock.release()
-
-
-def _write(path: Path, data: Any) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(data))
-    os.replace(temporary, path)

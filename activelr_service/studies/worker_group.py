@@ -8,7 +8,8 @@ from typing import Any
 from activelr_service.config import TrainJob, dump_job
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
-from activelr_service.record import read_journal
+from activelr_service.files import write_text
+from activelr_service.journal import read_journal
 from activelr_service.runs import Run, start_attempt
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.trial import epoch_row, untrained_row
@@ -30,9 +31,9 @@ def open_run(path: Path, job: TrainJob) -> Run:
     """The trial's run on disk, which may have been begun before."""
     run = Run(path)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    (path / "resolved.yaml").write_text(dump_job(job))
+    write_text(path / "resolved.yaml", dump_job(job))
     if not (path / "run.json").exists():
-        run.update(status="running", attempts=0)
+        write_text(path / "run.json", json.dumps({"status": "running", "attempts": 0}))
     start_attempt(run)
     return run
 

@@ -37,16 +37,17 @@ def is_embedded(uri: str) -> bool:
     return uri.startswith("sqlite:")
 
 
-def new_tracker(uri: str, experiment: str, name: str, root: Path) -> Tracker:
-    """A new MLflow run. An embedded store keeps the files of its runs in ``root``; a server decides by itself.
+def new_tracker(uri: str, experiment: str, name: str, root: Path, identity: str | None = None) -> Tracker:
+    """A new MLflow run, or the one that has this ``identity``. An embedded store keeps the files of its runs in ``root``; a
+    server decides by itself.
 
     Raises :class:`TrackingError` if MLflow fails.
     """
     if not is_embedded(uri):
-        return Tracker.create(uri, experiment, name)
+        return Tracker.create(uri, experiment, name, identity=identity)
     root.mkdir(parents=True, exist_ok=True)
     with _alone(uri):
-        return Tracker.create(uri, experiment, name, root / ARTIFACTS)
+        return Tracker.create(uri, experiment, name, root / ARTIFACTS, identity)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from activelr_service.tracking.names import LONGEST_PARAM, LONGEST_TAG, cut, tra
 __all__ = ["RunGoneError", "Tracker", "TrackingError", "connect", "download_model", "search_runs"]
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
+ID_TAG, WEIGHTS_TAG = "activelr.run_id", "activelr.weights_sha256"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -42,12 +43,16 @@ class Tracker:
 
     @classmethod
     def create(
-        cls, uri: str, experiment: str, name: str, artifacts: Path | None = None, tags: dict[str, str] | None = None
+        cls, uri: str, experiment: str, name: str, artifacts: Path | None = None, identity: str | None = None
     ) -> "Tracker":
-        """A new run called ``name``. ``artifacts``: where an experiment made now keeps files; None lets a server decide."""
+        """A new run called ``name``. ``artifacts``: where an experiment made now keeps files; None lets a server decide.
+
+        ``identity``: what the run is known by. If there is a run with it, that one is taken up: a process that was cut off
+        just after it made the run is made up for.
+        """
         client = connect(uri)
         tags = {
-            **(tags or {}),
+            **({ID_TAG: identity} if identity else {}),
             "mlflow.runName": name,
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": "activelr train",
@@ -55,7 +60,9 @@ class Tracker:
             "activelr.version": __version__,
         }
         with talking_to(uri):
-            run = client.create_run(_experiment_id(client, experiment, artifacts), tags=tags)
+            experiment_id = _experiment_id(client, experiment, artifacts)
+            found = search_runs(client, experiment_id, f"tags.`{ID_TAG}` = '{identity}'") if identity else []
+            run = found[0] if found else client.create_run(experiment_id, tags=tags)
         return cls(client, uri, run.info.run_id)
 
     @classmethod
@@ -153,11 +160,22 @@ class Tracker:
                 parent = file.relative_to(folder).parent
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
-    def log_model(self, folder: Path, name: str) -> str:
+    def keeps_files_in(self, root: Path) -> bool:
+        """Whether the files of this run go to a folder below ``root``."""
+        with talking_to(self.uri):
+            place = self._client.get_run(self.run_id).info.artifact_uri
+        return place.startswith((f"{root.as_uri()}/", f"{root}/"))
+
+    def log_model(self, folder: Path, name: str, sha256: str) -> str:
         """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
 
-        The MLflow model loads through :mod:`activelr_service.pyfunc`, from safetensors: no pickle.
+        ``sha256``: of its weights; a version of this run with these weights is not registered again. The MLflow model loads
+        through :mod:`activelr_service.pyfunc`, from safetensors: no pickle.
         """
+        with talking_to(self.uri):
+            for version in self._client.search_model_versions(f"run_id = '{self.run_id}'"):
+                if version.name == name and version.tags.get(WEIGHTS_TAG) == sha256:
+                    return f"models:/{name}/{version.version}"
         import mlflow.pyfunc
         from mlflow.entities import LoggedModelOutput
         from mlflow.models import Model
@@ -178,13 +196,17 @@ class Tracker:
             self._client.log_model_artifacts(model.model_id, f"{temporary}/model")
             self._client.finalize_logged_model(model.model_id, "READY")
             self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
-            return f"models:/{name}/{self._register(name, model)}"
+            return f"models:/{name}/{self._register(name, model, sha256)}"
 
-    def _register(self, name: str, model: Any) -> str:
+    def _register(self, name: str, model: Any, sha256: str) -> str:
         if not self._client.search_registered_models(f"name = '{name}'"):
             self._client.create_registered_model(name)
         version = self._client.create_model_version(
-            name, source=model.artifact_location, run_id=self.run_id, model_id=model.model_id
+            name,
+            source=model.artifact_location,
+            run_id=self.run_id,
+            model_id=model.model_id,
+            tags={WEIGHTS_TAG: sha256},
         )
         return str(version.version)
 
@@ -230,9 +252,22 @@ def _experiment_id(client: Any, name: str, artifacts: Path | None) -> str:
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if artifacts is not None and not _keeps_files_in(found, artifacts):
+        return _experiment_id(client, _next_name(name), artifacts)
     if found.lifecycle_stage == "deleted":
         raise TrackingError(f"the experiment {name!r} is deleted; restore it in MLflow or set tracking.experiment")
     return found.experiment_id
+
+
+def _keeps_files_in(experiment: Any, artifacts: Path) -> bool:
+    """False for an experiment of a store that was moved: its files would go to where the store was before."""
+    return experiment.artifact_location.rstrip("/") in (artifacts.as_uri(), str(artifacts))
+
+
+def _next_name(name: str) -> str:
+    """``activelr-2`` after ``activelr``, ``activelr-3`` after that."""
+    stem, _, number = name.rpartition("-")
+    return f"{stem}-{int(number) + 1}" if stem and number.isdigit() else f"{name}-2"
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -5,11 +5,14 @@ A checkpoint is a folder ``epoch-NNNNNN`` with ``model.safetensors``, ``optimize
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,10 @@ from torch import Tensor, nn
 
 from activelr_service import __version__
 from activelr_service.batch_size import BatchSizeChoice
-from activelr_service.record import Record, append_journal, best_epoch, write_journal
+from activelr_service.fence import Fence
+from activelr_service.files import sync
+from activelr_service.journal import append_journal, salvage_journal, write_journal
+from activelr_service.record import Record, best_epoch
 from activelr_service.training import distributed
 from activelr_service.training.build import Training
 
@@ -32,24 +38,36 @@ class CheckpointError(RuntimeError):
 
 
 class CheckpointStore:
-    """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder."""
+    """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder.
+
+    With a ``fence`` only the newest attempt writes: an older one raises
+    :class:`~activelr_service.fence.SupersededError` and changes nothing.
+    """
 
     def __init__(
-        self, folder: Path, journal: Path, say: Callable[[str], None], batch_size: BatchSizeChoice | None = None
+        self,
+        folder: Path,
+        journal: Path,
+        say: Callable[[str], None],
+        batch_size: BatchSizeChoice | None = None,
+        fence: Fence | None = None,
     ) -> None:
         self.folder = folder
         self.journal = journal
         self.say = say
         self.batch_size = batch_size
+        self.fence = fence
 
     def commit(self, training: Training, history: list[Record]) -> None:
         """Write the checkpoint of the last record's epoch; when any rank returns, it is on disk."""
         if distributed.rank() == 0:
             epoch = history[-1].epoch
-            self._write(training, history)
-            append_journal(self.journal, history[-1])
+            temporary = self._write(training, history[-1])
             best = best_epoch(history, training.task.score, training.task.higher_is_better)
-            self._prune({best, *range(epoch - LATEST_KEPT + 1, epoch + 1)})
+            with self._alone():
+                self._place(temporary, epoch)
+                append_journal(self.journal, history[-1])
+                self._prune({best, *range(epoch - LATEST_KEPT + 1, epoch + 1)})
         distributed.barrier()
 
     def restore(self, training: Training) -> list[Record]:
@@ -60,42 +78,78 @@ class CheckpointStore:
         found = self.find_valid() if distributed.rank() == 0 else 0
         epoch = distributed.broadcast_int(found, training.device)
         if epoch < 0:
-            raise CheckpointError(
-                f"no valid checkpoint in {self.folder}; see the *.corrupt folders, or start a new run"
-            )
-        history = [] if epoch == 0 else load_checkpoint(self.path(epoch), training)
+            raise CheckpointError(f"no valid checkpoint in {self.folder}; restore it, or start a new run")
+        history = self.history(epoch)
+        if history:
+            load_checkpoint(self.path(epoch), training, history)
+        distributed.barrier()  # no rank may replace the journal before all have read it
         if distributed.rank() == 0:
-            write_journal(self.journal, history)
+            with self._alone():
+                write_journal(self.journal, history)
         distributed.barrier()
         return history
 
     def find_valid(self) -> int:
-        """The latest epoch whose checkpoint verifies; 0 if there is no checkpoint, -1 if there are only corrupt ones."""
+        """The latest epoch whose checkpoint verifies; 0 if no epoch was ever committed, -1 if none of them is left."""
         epochs = sorted(self.epochs(), reverse=True)
         for epoch in epochs:
             problem = verify(self.path(epoch))
             if problem is None:
                 return epoch
             self.say(f"checkpoint {self.path(epoch)} is set aside: {problem}")
-            os.replace(self.path(epoch), f"{self.path(epoch)}.corrupt")
-        return -1 if epochs or any(self.folder.glob("*.corrupt")) else 0
+            with self._alone():
+                os.replace(self.path(epoch), self._unused_name(epoch))
+        is_lost = epochs or any(self.folder.glob("*.corrupt*")) or salvage_journal(self.journal)
+        return -1 if is_lost else 0
+
+    def history(self, epoch: int) -> list[Record]:
+        """The records of the epochs up to ``epoch``, whose checkpoint is valid: its own record is in the checkpoint, those
+        before it are in the journal. Lines of the journal that cannot be read are left out, and said."""
+        if epoch == 0:
+            return []
+        state = json.loads((self.path(epoch) / "state.json").read_text())
+        if "history" in state:  # checkpoints of version 0.1.0 hold all records
+            return [Record(**record) for record in state["history"]]
+        before = [record for record in salvage_journal(self.journal) if record.epoch < epoch]
+        if len(before) < epoch - 1 and distributed.rank() == 0:
+            self.say(
+                f"the metrics of {epoch - 1 - len(before)} epochs are lost: their lines in {self.journal} are damaged"
+            )
+        return [*before, Record(**state["record"])]
 
     def epochs(self) -> list[int]:
-        folders = self.folder.glob("epoch-" + "[0-9]" * 6)
-        return [int(folder.name.removeprefix("epoch-")) for folder in folders]
+        found = (re.fullmatch(r"epoch-(\d{6,})", path.name) for path in self.folder.glob("epoch-*"))
+        return [int(match[1]) for match in found if match]
 
     def path(self, epoch: int) -> Path:
         return self.folder / f"epoch-{epoch:06d}"
 
-    def _write(self, training: Training, history: list[Record]) -> None:
-        final = self.path(history[-1].epoch)
-        temporary = self.folder / f".{final.name}.{os.getpid()}"
+    def _alone(self) -> AbstractContextManager[None]:
+        return self.fence.held() if self.fence else nullcontext()
+
+    def _write(self, training: Training, record: Record) -> Path:
+        temporary = self.folder / f".epoch-{record.epoch:06d}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        save_checkpoint(temporary, training, history, self.batch_size)
-        shutil.rmtree(final, ignore_errors=True)  # only there if another attempt left it and it was not restored from
+        try:
+            save_checkpoint(temporary, training, record, self.batch_size)
+        except Exception:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk: what is left of it would stay in the way
+            raise
+        return temporary
+
+    def _place(self, temporary: Path, epoch: int) -> None:
+        final = self.path(epoch)
+        if final.exists():  # another attempt left it, and it was not restored from
+            os.replace(final, self._unused_name(epoch))
         os.rename(temporary, final)
-        _sync(self.folder)
+        sync(self.folder)
+
+    def _unused_name(self, epoch: int) -> Path:
+        """Where a checkpoint that is not to be read again goes."""
+        name = f"{self.path(epoch)}.corrupt"
+        numbered = (Path(f"{name}-{number}") for number in itertools.count(2))
+        return next(path for path in itertools.chain([Path(name)], numbered) if not path.exists())
 
     def _prune(self, keep: set[int]) -> None:
         for epoch in self.epochs():
@@ -106,7 +160,7 @@ class CheckpointStore:
 
 
 def save_checkpoint(
-    folder: Path, training: Training, history: list[Record], batch_size: BatchSizeChoice | None = None
+    folder: Path, training: Training, record: Record, batch_size: BatchSizeChoice | None = None
 ) -> None:
     """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
     model, optimizer = training.model, training.optimizer
@@ -115,34 +169,37 @@ def save_checkpoint(
     save_file(tensors, str(folder / "optimizer.safetensors"))
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
-    records = [record.to_json() for record in history]
     progress = training.progress.state_dict()
-    state = {"param_groups": groups, "numbers": numbers, "history": records, "progress": progress}
+    state = {"param_groups": groups, "numbers": numbers, "record": record.to_json(), "progress": progress}
     (folder / "state.json").write_text(json.dumps(state))
     for path in folder.iterdir():
-        _sync(path)
+        sync(path)
     manifest = {
-        "epoch": history[-1].epoch,
+        "epoch": record.epoch,
         "world_size": distributed.world_size(),
         "batch_size": None if batch_size is None else batch_size.to_json(),
         "versions": {"activelr_service": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "files": {path.name: _describe(path) for path in sorted(folder.iterdir())},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    _sync(folder / MANIFEST)
-    _sync(folder)
+    sync(folder / MANIFEST)
+    sync(folder)
 
 
-def load_checkpoint(folder: Path, training: Training) -> list[Record]:
-    """Load a verified checkpoint into ``training``, in place; returns its history."""
+def load_checkpoint(folder: Path, training: Training, history: list[Record]) -> None:
+    """Load a verified checkpoint into ``training``, in place; ``history`` ends with the record of its epoch."""
     device = next(training.model.parameters()).device
     load_model(training.model, str(folder / "model.safetensors"), device=str(device))
     state = json.loads((folder / "state.json").read_text())
     values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
     _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
-    history = [Record(**record) for record in state["history"]]
     training.progress.restore(history, state.get("progress", {}))
-    return history
+
+
+def read_sha256(folder: Path, name: str) -> str:
+    """The SHA-256 of a file of a verified checkpoint."""
+    sha256: str = json.loads((folder / MANIFEST).read_text())["files"][name]["sha256"]
+    return sha256
 
 
 def verify(folder: Path) -> str | None:
@@ -207,11 +264,3 @@ def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:
 def _describe(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

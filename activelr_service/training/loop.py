@@ -44,7 +44,7 @@ def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> 
     history = checkpoints.restore(training)
     settle_buckets(training)
     while not training.progress.is_over():
-        epoch = len(history) + 1
+        epoch = history[-1].epoch + 1 if history else 1
         seed_everything(training.job.seed, epoch, distributed.rank())
         record = run_epoch(training, epoch)
         history.append(record)

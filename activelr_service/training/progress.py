@@ -139,7 +139,7 @@ class Progress:
         if budget is None:
             total = self.job.total_steps(self.steps_per_epoch) or 0
             if self.job.epochs:
-                total = self.done + (self.job.epochs - len(history)) * self.steps_per_epoch
+                total = self.done + (self.job.epochs - history[-1].epoch) * self.steps_per_epoch
             return Line(0, 0.0, max(total, self.done))
         if done is not None and done >= 1:
             return Line(0, 0.0, self.done)

@@ -14,18 +14,24 @@ import ray.train.v2._internal.execution.context
 import torch
 import torch.distributed as dist
 
-from activelr_service.config import parse_job
+from activelr_service.config import JobError, parse_job
 from activelr_service.data.info import DataInfo
+from activelr_service.fence import Fence, SupersededError, begin_group
+from activelr_service.files import write_text
 from activelr_service.record import Record
+from activelr_service.redact import redact
 from activelr_service.runs import Run
 from activelr_service.training.build import Training, build_training
-from activelr_service.training.checkpoint import CheckpointStore
-from activelr_service.training.distributed import barrier
+from activelr_service.training.checkpoint import CheckpointError, CheckpointStore
+from activelr_service.training.distributed import barrier, broadcast_int, rank
 from activelr_service.training.loop import evaluate_held_out, fit
+from activelr_service.training.memory import is_out_of_memory
 from activelr_service.training.probe import settle_batch_size
 
-# What a lost peer looks like to the others: torch raises RuntimeError with the text of the transport.
-PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", "DataLoader worker")
+# What a lost peer looks like to the others: torch raises RuntimeError with the text of the transport. A loader process that
+# was killed is lost too; an error that was raised in one begins with "Caught" and would only repeat.
+PEER_LOST = ("gloo", "NCCL", "Connection reset", "Connection closed", "Socket", "DataLoader worker (pid")
+RAISED_IN_LOADER = "Caught "
 
 
 def train_loop_per_worker(config: dict[str, Any]) -> None:
@@ -40,34 +46,42 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
 
 
 def train_run(run: Run, config: dict[str, Any]) -> None:
+    fence: Fence | None = None
     try:
         quiet_ray_train()
         job = parse_job(config["job"])
         torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
         info = DataInfo.from_json(config["info"])
         device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
+        fence = enter(run, config["attempt"], device)
         job, choice = settle_batch_size(run.batch_size, job, info, device)
         training = build_training(job, info, device)
         if config["measure_untrained"] and not run.untrained.exists():
             write_untrained(run, training)
-        fit(training, CheckpointStore(run.checkpoints, run.journal, run.note, choice), on_epoch=report)
+        fit(training, CheckpointStore(run.checkpoints, run.journal, run.note, choice, fence), on_epoch=report)
+    except SupersededError:
+        raise  # the run is another attempt's now: there is nothing to write
     except Exception as error:
         if run.failure.exists():
             return  # the collective broke because another rank has said why and left
-        if is_retryable(error):
+        if is_retryable(error) or fence is None:
             raise
-        write_failure(run, error)
+        write_failure(run, fence, error)
         if not config["in_driver"]:
             raise  # the other ranks may wait in a collective, which only their end ends: see NoteFailures
+
+
+def enter(run: Run, attempt: int, device: torch.device) -> Fence:
+    """The fence of this worker group, the same on every rank: an older group cannot write to the run any more."""
+    group = begin_group(run.folder, attempt).group if rank() == 0 else 0
+    return Fence(run.folder, attempt, broadcast_int(group, device))
 
 
 def write_untrained(run: Run, training: Training) -> None:
     metrics = evaluate_held_out(training)
     barrier()  # no rank may see the file before all have measured
-    if ray.train.get_context().get_world_rank() == 0:
-        temporary = run.untrained.with_suffix(".tmp")
-        temporary.write_text(json.dumps(metrics))
-        temporary.replace(run.untrained)
+    if rank() == 0:
+        write_text(run.untrained, json.dumps(metrics))
 
 
 @contextmanager
@@ -119,14 +133,37 @@ def is_retryable(error: Exception) -> bool:
     """Whether a new worker group could do better: lost peers and full collectives, not bad data or a bad loss."""
     if isinstance(error, dist.DistError | ConnectionError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in PEER_LOST)
+    text = str(error)
+    if text.startswith(RAISED_IN_LOADER):
+        return False
+    return isinstance(error, RuntimeError) and any(words in text for words in PEER_LOST)
 
 
-def write_failure(run: Run, error: Exception) -> None:
+def write_failure(run: Run, fence: Fence, error: Exception) -> None:
     """For the driver, which tells the user. The first rank to fail is the one that knows."""
-    rank = ray.train.get_context().get_world_rank()
-    details = {"type": type(error).__name__, "message": str(error), "rank": rank, "traceback": traceback.format_exc()}
-    temporary = run.failure.with_suffix(f".{rank}")
-    temporary.write_text(json.dumps(details))
-    if not run.failure.exists():
-        temporary.replace(run.failure)
+    details = {
+        "type": type(error).__name__,
+        "kind": classify(error),
+        "message": redact(describe(error)),
+        "rank": rank(),
+        "traceback": redact(traceback.format_exc()),
+    }
+    with fence.held():
+        if not run.failure.exists():
+            write_text(run.failure, json.dumps(details))
+
+
+def classify(error: Exception) -> str:
+    """What went wrong: ``job``, ``checkpoint``, ``environment`` (a full disk, a file that cannot be read, no memory) or
+    ``training``. Only an error of the training itself must repeat."""
+    if isinstance(error, JobError):
+        return "job"
+    if isinstance(error, CheckpointError):
+        return "checkpoint"
+    return "environment" if isinstance(error, OSError) or is_out_of_memory(error) else "training"
+
+
+def describe(error: Exception) -> str:
+    """The text of an error; of one that was raised in a loader process, its own last line instead of the traceback."""
+    text = str(error)
+    return text.strip().splitlines()[-1] if text.startswith(RAISED_IN_LOADER) else text

@@ -11,7 +11,8 @@ from activelr_service.analyses.toy_functions import CRITICAL_POINTS, classify
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.analyse import analyse, analyse_run
 from activelr_service.export import write_recipe
-from activelr_service.record import Record, write_journal
+from activelr_service.journal import write_journal
+from activelr_service.record import Record
 from activelr_service.runs import Run
 from activelr_service.tracking.tracker import connect
 from tests.conftest import activelr

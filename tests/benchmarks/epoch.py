@@ -16,8 +16,8 @@ from torchvision.models import resnet18
 
 from activelr_service.config.data import DigitsDataConfig
 from activelr_service.data import build_data
+from activelr_service.journal import read_journal
 from activelr_service.optim import ActiveAdamW
-from activelr_service.record import read_journal
 from tests.ranks import run_ranks
 
 EPOCHS = 6

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from activelr_service.record import read_journal
+from activelr_service.journal import read_journal
 
 ROUNDS = 3
 JOB = """\

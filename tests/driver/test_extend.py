@@ -5,7 +5,8 @@ import pytest
 from activelr_service.config import JobError, load_job
 from activelr_service.driver.extend import check_length, describe_change
 from activelr_service.driver.launch import resume, train
-from activelr_service.record import is_last, progress_line, read_journal, seconds_left
+from activelr_service.journal import read_journal
+from activelr_service.record import is_last, progress_line, seconds_left
 from activelr_service.runs import find_run
 from tests.conftest import activelr, mlflow_run, small_job
 
@@ -59,7 +60,7 @@ def test_a_finished_run_is_extended_in_its_mlflow_run_and_its_results_are_made_a
     [
         (
             ["epochs=5", "seed=1"],
-            r"seed: only epochs and budget of run digits/001 can change, got seed: 0 -> 1; leave the",
+            r"seed: only epochs, budget and tracking of run digits/001 can change, got seed: 0 -> 1; leave the",
         ),
         (
             ["epochs=1"],

@@ -14,7 +14,7 @@ from activelr_service.batch_size import read_choice
 from activelr_service.config import JobError, dump_job
 from activelr_service.driver.launch import RunFailedError, resume, train
 from activelr_service.export import load_model
-from activelr_service.record import read_journal
+from activelr_service.journal import read_journal
 from activelr_service.runs import Run, find_run, hold, list_runs
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 

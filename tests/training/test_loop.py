@@ -10,8 +10,8 @@ from torch import nn
 
 from activelr_service.data import inspect_data
 from activelr_service.driver.resolve import Resources, resolve_job
+from activelr_service.journal import read_journal
 from activelr_service.optim import ActiveSGD
-from activelr_service.record import read_journal
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore
