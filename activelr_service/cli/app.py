@@ -1,15 +1,17 @@
 """The commands, in the order people meet them."""
 
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from activelr_service import __version__
 from activelr_service.cli import analyse_commands, cluster_commands, study_commands
+from activelr_service.cli.show import COLUMNS, run_lines, run_row
 from activelr_service.cli.signals import exit_on_signals
+from activelr_service.cli.stop import stop_run
 from activelr_service.config import CommandError, StudyJob, TrainJob, read_job
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
@@ -36,6 +38,8 @@ Address = Annotated[
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="NAME, NAME/NUMBER or a run folder.", show_default=False)]
 Target = Annotated[str, typer.Argument(help="A run here, or with --address a submitted job.", show_default=False)]
 
+WIDTH = 250  # of a table that is not shown on a screen
+
 STARTER = """\
 # A training job. Everything that is not here is derived when it runs, and logged: no learning rate, no batch size.
 kind: train
@@ -47,6 +51,19 @@ epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
 # workers: {{num_workers: 2}}
 # `activelr schema` lists every key.
 """
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"activelr {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Train deep networks without choosing a learning rate or a batch size."""
 
 
 @app.command()
@@ -162,11 +179,12 @@ def list_(output_dir: OutputDir = "outputs", address: Address = None) -> None:
         return cluster_commands.list_jobs(address)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("run", "status", "epochs", "score", "MLflow run", box=None)
+    table = Table(*COLUMNS, box=None)
     for run in list_runs(output_root(output_dir)):
-        table.add_row(*_row(run))
-    return Console().print(table)
+        table.add_row(*map(Text, run_row(run)))
+    return Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 @app.command()
@@ -177,9 +195,7 @@ def status(target: Target, output_dir: OutputDir = "outputs", address: Address =
     """
     if address:
         return cluster_commands.show_status(address, target)
-    run = _find(target, output_dir)
-    state = {**run.state(), "status": run.status(), "folder": str(run.folder)}
-    return print("\n".join(f"{key}: {value}" for key, value in state.items() if value is not None))
+    return print("\n".join(run_lines(_find(target, output_dir))))
 
 
 @app.command()
@@ -206,12 +222,8 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
     """
     if address:
         return cluster_commands.stop_job(address, target)
-    import os
-
     run = _find(target, output_dir)
-    if not run.is_active():
-        raise CommandError(f"{run.label} is not running; its status is {run.status()}")
-    os.kill(run.state()["pid"], signal.SIGTERM)
+    stop_run(run)
     return print(
         f"{run.label} is asked to stop; `activelr resume {run.label}` continues it from its last committed epoch"
     )
@@ -259,13 +271,3 @@ def ui(
 
 def _find(target: str, output_dir: str) -> Run:
     return find_run(output_root(output_dir), target)
-
-
-def _row(run: Run) -> list[str]:
-    from activelr_service.journal import read_journal
-    from activelr_service.record import place_in_run
-
-    state, history, job = run.state(), read_journal(run.journal), run.job()
-    epochs = place_in_run(history[-1], job).removeprefix("epoch").strip() if history else f"0 of {job.length()}"
-    score = f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
-    return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]
