@@ -3,16 +3,16 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from activelr_service import __version__
-from activelr_service.cli import analyse_commands, cluster_commands, study_commands
+from activelr_service.cli import analyse_commands, cluster_commands, document_commands, study_commands
 from activelr_service.cli.show import COLUMNS, run_lines, run_row
 from activelr_service.cli.signals import exit_on_signals
 from activelr_service.cli.stop import stop_run
-from activelr_service.config import CommandError, StudyJob, TrainJob, read_job
+from activelr_service.config import CommandError, read_job, read_job_or_study
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
 app = typer.Typer(
@@ -40,18 +40,6 @@ Target = Annotated[str, typer.Argument(help="A run here, or with --address a sub
 
 WIDTH = 250  # of a table that is not shown on a screen
 
-STARTER = """\
-# A training job. Everything that is not here is derived when it runs, and logged: no learning rate, no batch size.
-kind: train
-name: {name}
-model: {{type: torchvision, name: resnet18}}
-data: {{type: digits}}            # or {{type: imagefolder, root: PATH}}, {{type: npz, path: PATH}}
-epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
-# optimizer: {{type: active_adamw}}   # or active_sgd, active_radam, active_belief
-# workers: {{num_workers: 2}}
-# `activelr schema` lists every key.
-"""
-
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
@@ -66,16 +54,7 @@ def options(
     """Train deep networks without choosing a learning rate or a batch size."""
 
 
-@app.command()
-def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.yaml")) -> None:
-    """Write a job to start from.
-
-    Example: activelr init job.yaml
-    """
-    if path.exists():
-        raise CommandError(f"{path} exists; give another name")
-    path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
-    print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
+app.command()(document_commands.init)
 
 
 @app.command()
@@ -100,16 +79,7 @@ def validate(
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 
 
-@app.command()
-def schema(
-    kind: Annotated[Literal["train", "study"], typer.Argument(help="The kind of document.")] = "train",
-) -> None:
-    """Print the JSON Schema of a job or a study, for editors.
-
-    Example: activelr schema > job.schema.json
-    """
-    model = TrainJob if kind == "train" else StudyJob
-    print(json.dumps(model.model_json_schema(), indent=1))
+app.command()(document_commands.schema)
 
 
 @app.command()
@@ -237,15 +207,16 @@ def submit(
     ] = ("http://127.0.0.1:8265"),
     overrides: Overrides = [],  # noqa: B006
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it ends.")] = False,
-    insecure: Annotated[bool, typer.Option(help="Allow plain http to another machine.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain http to another machine.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not look for the data on this machine.")] = False,
 ) -> None:
-    """Send a job to a Ray cluster.
+    """Send a job or a study to a Ray cluster.
 
     Example: activelr submit job.yaml --address http://127.0.0.1:8265 --follow
     """
-    checked, source = read_job(job, overrides)
+    checked, source = read_job_or_study(job, overrides)
     with source.locating():
-        cluster_commands.submit_job(address, checked, follow=follow, insecure=insecure)
+        cluster_commands.submit_document(address, checked, follow=follow, insecure=insecure, check=not no_check)
 
 
 @app.command()
