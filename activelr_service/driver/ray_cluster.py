@@ -19,6 +19,7 @@ from activelr_service.redact import redact
 from activelr_service.tracking.deadline import DeadlineError, timed_call, within
 
 POLL_INTERVAL_S = "0.5"  # how soon Ray Train notices a finished or lost worker; its default is 2
+LOOPBACK_ONLY = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: Ray keeps to loopback, on Linux too
 CONNECT_S, ANSWER_S = 5, 10
 OWN_HEAD_GONE_S, HEAD_GONE_S = 2, 40  # Ray itself ends a process whose head node is gone for 60 seconds, without a word
 LONGEST_TEMP_DIR = 36  # bytes: Ray adds 70 for its sockets, whose paths may have 107 on Linux
@@ -91,10 +92,12 @@ def check_address(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise CommandError(f"RAY_ADDRESS={address}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
-    if not _is_head_there(address):
-        raise ClusterError(
-            f"no Ray cluster answers at RAY_ADDRESS={address}; start it, or unset RAY_ADDRESS to do without"
-        )
+    if not _is_head_there(_as_ray_reads(address)):
+        if _can_connect(address):  # Ray takes 127.0.0.1 for the address that other machines see
+            text = f"the cluster at RAY_ADDRESS={address} is on this machine's loopback only"
+            raise CommandError(f"{text}; set {LOOPBACK_ONLY}=0 as well, as its jobs have it")
+        text = f"no Ray cluster answers at RAY_ADDRESS={address}"
+        raise ClusterError(f"{text}; start it, or unset RAY_ADDRESS to do without")
     return address
 
 
@@ -151,15 +154,21 @@ def _names_cluster() -> bool:
 
 
 def _running_here() -> str:
+    try:
+        return _as_ray_reads("auto")
+    except (ConnectionError, ValueError):
+        raise ClusterError(
+            "RAY_ADDRESS=auto: no Ray cluster runs on this machine; start it, or unset RAY_ADDRESS"
+        ) from None
+
+
+def _as_ray_reads(address: str) -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
-    try:
-        address = canonicalize_bootstrap_address("auto")
-    except (ConnectionError, ValueError):
-        address = None
-    if address is None:
-        raise ClusterError("RAY_ADDRESS=auto: no Ray cluster runs on this machine; start it, or unset RAY_ADDRESS")
-    return address
+    found = canonicalize_bootstrap_address(address)
+    if found is None:
+        raise ValueError(f"no address: {address}")
+    return str(found)
 
 
 def _is_head_there(address: str) -> bool:
