@@ -21,7 +21,7 @@ def write_recipe(folder: Path, model: Any, info: DataInfo, task: str, sha256: st
 
 
 def load_model(source: str | Path) -> Any:
-    """The trained torch module, in eval mode on the CPU, with ``task`` and ``classes`` as attributes.
+    """The trained torch module, in eval mode on the CPU, with ``task``, ``classes`` and ``input_scale`` as attributes.
 
     ``source`` is a run folder's ``model``, or an MLflow URI such as ``models:/digits/1`` (at $MLFLOW_TRACKING_URI).
     Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model, ``ValueError`` if its weights are
@@ -35,6 +35,7 @@ def load_model(source: str | Path) -> Any:
     module, info = build_from_recipe(folder)
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
+    module.input_scale = info.input_scale
     return module.eval()
 
 

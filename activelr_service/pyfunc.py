@@ -16,6 +16,9 @@ class PyFuncModel:
     def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray | list[dict[str, Any]]:
         """Logits, regression values, or for token ids the logits of every next token, of a batch of rows.
 
+        Integers are divided by what the training divided them by: pixels of 0 to 255 in a .npz file of uint8 by 255.
+        Floating-point numbers are taken as the model sees them.
+
         Of a batch of images (n, 3, height, width) in [0, 1] for detection, n dicts: ``boxes`` (found, 4) as xmin, ymin,
         xmax, ymax in pixels, ``labels`` (found,), of which label k is ``module.classes[k - 1]``, and ``scores`` (found,).
         """
@@ -28,7 +31,8 @@ class PyFuncModel:
             if self.module.task == "detection":
                 images = self.module(list(rows.float()))
                 return [{name: tensor.numpy() for name, tensor in image.items()} for image in images]
-            return self.module(rows.float()).numpy()
+            scale = 1.0 if rows.is_floating_point() else self.module.input_scale
+            return self.module(rows.float() / scale).numpy()
 
 
 def _load_pyfunc(data_path: str) -> PyFuncModel:

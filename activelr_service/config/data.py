@@ -13,6 +13,20 @@ OnCorrupt = Annotated[
 Year = Annotated[Literal["2007", "2012"], BeforeValidator(str)]  # YAML reads a year without quotes as a number
 
 
+def _text(value: object) -> object:
+    """YAML reads -999 without quotes as a number, and null as nothing."""
+    if isinstance(value, bool | None):
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _sign(value: object) -> object:
+    return {"\\t": "\t", "tab": "\t"}.get(value, value) if isinstance(value, str) else value
+
+
+Separator = Annotated[str, BeforeValidator(_sign), Field(pattern=r"^[\x00-\x7f]$", description="One ASCII character.")]
+
+
 class DigitsDataConfig(StrictConfig):
     """The 1,797 handwritten digits that ship with scikit-learn: 1,437 to train on, 360 held out. No download."""
 
@@ -88,12 +102,16 @@ class VOCDataConfig(StrictConfig):
 class NpzDataConfig(StrictConfig):
     """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is to be held out.
 
-    Integer ``y``: classification; float ``y``: regression; no ``y`` and integer ``x`` of token ids: language modelling.
+    Integer ``y``: classification; float ``y``: regression; the job's ``task`` overrides that. No ``y`` and integer ``x`` of
+    token ids: language modelling. ``x`` of uint8 is divided by 255, and ``x_val`` is brought to the scale of ``x``.
     """
 
     type: Literal["npz"] = "npz"
     path: str = Field(description="The file.")
     val_fraction: Fraction = Field(0.2, description="Held-out share where there is no x_val.")
+    target_kind: Literal["category", "number"] | None = Field(
+        None, description="Derived from the job's task: whether y holds classes or numbers."
+    )
 
 
 class NumberColumn(StrictConfig):
@@ -112,17 +130,38 @@ class CategoryColumn(StrictConfig):
 
 
 class TableDataConfig(StrictConfig):
-    """Rows of a .csv or .parquet file: numbers and categories, and the column to predict."""
+    """Rows of a table: columns of numbers and of categories, and the column to predict.
+
+    Files: .csv, .tsv, .txt, .jsonl (also compressed, as .gz, .bz2 or .zst), .parquet, a folder of .parquet files.
+    """
 
     type: Literal["table"] = "table"
-    path: str = Field(description="The file, .csv or .parquet; its first line names the columns of a .csv.")
+    path: str = Field(description="The file; the first line of a .csv, .tsv or .txt names the columns.")
     val_path: str | None = Field(None, description="A file of the same columns to validate on.")
     target: str = Field(
         description="Column to predict. Text, true or false and integers of at most 100 values are classes; other numbers"
-        " are standardised, so that a loss of 1 is that of always answering the mean."
+        " are standardised, so that a loss of 1 is that of always answering the mean. The job's task overrides that."
     )
     ignore: list[str] = Field([], description="Columns to leave out, such as row numbers and names.")
+    types: dict[str, Literal["number", "category", "ignore"]] = Field(
+        {}, description="How to read columns whose values do not say it, such as postal codes: {zip: category}."
+    )
+    missing: list[Annotated[str, BeforeValidator(_text)]] = Field(
+        [], description="Values that count as missing in every column, such as [unknown, -999]."
+    )
+    separator: Separator | None = Field(
+        None, description="Sign between the values of a text file; found out if left out."
+    )
+    decimal: Literal[".", ","] | None = Field(
+        None, description="Decimal sign of a text file; found out if left out. The other sign may group thousands."
+    )
+    encoding: str | None = Field(
+        None, description="Of a text file, such as cp1252; UTF-8, or what its first bytes say."
+    )
     val_fraction: Fraction = Field(0.2, description="Held-out share where there is no val_path.")
+    target_kind: Literal["category", "number"] | None = Field(
+        None, description="Derived from the job's task: whether the target holds classes or numbers."
+    )
     columns: list[NumberColumn | CategoryColumn] | None = Field(
         None, description="Derived from the training rows when the job starts: how each column is shown to the model."
     )
@@ -130,6 +169,10 @@ class TableDataConfig(StrictConfig):
     target_column: NumberColumn | None = Field(
         None, description="Derived: the target's mean and deviation, if a number."
     )
+
+    def ignored(self) -> set[str]:
+        """Columns that the job leaves out."""
+        return {*self.ignore, *(name for name, kind in self.types.items() if kind == "ignore")}
 
 
 class TextDataConfig(StrictConfig):

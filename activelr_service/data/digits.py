@@ -6,12 +6,19 @@ from activelr_service.config.data import DigitsDataConfig
 from activelr_service.data.info import DataInfo
 
 NUM_TRAIN, NUM_VAL = 1437, 360
+TRAIN_COUNTS = (150, 145, 147, 147, 142, 144, 147, 137, 136, 142)  # rows of each digit
+VAL_COUNTS = (28, 37, 30, 36, 39, 38, 34, 42, 38, 38)
 
 
 def inspect(config: DigitsDataConfig) -> DataInfo:
     shape = (3, config.image_size, config.image_size)
     names = tuple(str(digit) for digit in range(10))
-    return DataInfo(("classification",), NUM_TRAIN, NUM_VAL, shape, num_classes=10, classes=names)
+    counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
+    notes = (
+        f"held out: {NUM_VAL} of the {NUM_TRAIN + NUM_VAL:,} digits of scikit-learn, a fixed draw",
+        f"classes, with their training and held-out rows: {counts}",
+    )
+    return DataInfo(("classification",), NUM_TRAIN, NUM_VAL, shape, num_classes=10, classes=names, notes=notes)
 
 
 def build(config: DigitsDataConfig) -> tuple[Any, Any]:

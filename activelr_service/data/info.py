@@ -10,7 +10,8 @@ class DataInfo(NamedTuple):
     ``num_classes`` is set for classification and, without the background, for detection; ``num_outputs`` for regression
     (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes`` say what was read: files and rows, classes and
     columns, the split, and what was left out and why. ``warnings`` say what a person should look at twice. Both are plain
-    lines; the log, MLflow and ``activelr validate`` show them.
+    lines; the log, MLflow and ``activelr validate`` show them. ``input_scale``: what stored integers (pixels of 0 to 255)
+    are divided by before the model sees them.
     """
 
     tasks: tuple[str, ...]
@@ -23,6 +24,7 @@ class DataInfo(NamedTuple):
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    input_scale: float = 1.0
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":

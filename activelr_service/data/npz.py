@@ -1,6 +1,7 @@
 """Arrays in a .npz file, read without pickle."""
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -8,119 +9,151 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import NpzDataConfig
-from activelr_service.data.info import DataInfo, split_sizes
+from activelr_service.data.info import DataInfo
+from activelr_service.data.npz_values import (
+    Labels,
+    count_tokens,
+    find_scales,
+    look_at_inputs,
+    read_labels,
+    repeated_rows,
+)
+from activelr_service.data.split import count_classes, hold_out, shorten
 
 NAMES = ("x", "y", "x_val", "y_val")
+Arrays = dict[str, np.ndarray]
+_DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
+
+
+def for_task(config: NpzDataConfig, task: str) -> NpzDataConfig:
+    """The config whose ``y`` is read as classes for classification, as numbers for regression."""
+    kind = {"classification": "category", "regression": "number"}.get(task)
+    return config.model_copy(update={"target_kind": kind})
 
 
 def inspect(config: NpzDataConfig) -> DataInfo:
-    """Reads the labels and the headers of the other arrays."""
-    headers = _headers(config.path)
-    if "x" not in headers:
-        raise _error(config, f"has no array 'x'; found: {', '.join(headers) or 'none'}")
-    shape, dtype = headers["x"]
-    if "x_val" in headers and headers["x_val"][0][1:] != shape[1:]:
-        raise _error(config, f"x has rows of shape {shape[1:]}, x_val of shape {headers['x_val'][0][1:]}")
-    if len(shape) < 2 or shape[0] < 2:
-        raise _error(config, f"x has shape {shape}; at least 2 rows of at least one value are needed")
-    sizes = (shape[0], headers["x_val"][0][0]) if "x_val" in headers else split_sizes(shape[0], config.val_fraction)
-    if "y" not in headers:
-        return _inspect_tokens(config, dtype, DataInfo(("language_modeling",), *sizes, shape[1:]))
-    for x, y in (("x", "y"), ("x_val", "y_val")):
-        if x in headers and (y not in headers or headers[x][0][0] != headers[y][0][0]):
-            raise _error(config, f"{x} and {y} must have the same number of rows")
-    return _inspect_targets(config, DataInfo((), *sizes, shape[1:]))
+    """Reads the arrays, and checks their values."""
+    notes = _check_headers(config)
+    arrays = _read(config.path)
+    labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
+    train, val = _rows(config, arrays, labels)
+    info = DataInfo((), len(train), len(val), arrays["x"].shape[1:])
+    if "x_val" in arrays:
+        notes.append(f"held out: the {len(val):,} rows of x_val")
+    else:
+        share = ", from each class its share" if labels is not None and labels.is_classes else ""
+        notes.append(f"held out: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
+    if labels is None:
+        vocab_size = count_tokens(config.path, arrays)
+        return info._replace(tasks=("language_modeling",), vocab_size=vocab_size, notes=tuple(notes))
+    scales, warnings = find_scales(config.path, arrays)
+    warnings += labels.warnings + look_at_inputs(arrays["x"], scales["x"])
+    warnings += repeated_rows(arrays["x"], train, arrays.get("x_val"), val)
+    info = info._replace(input_scale=scales["x"], num_outputs=labels.num_outputs)
+    notes += labels.notes
+    if not labels.is_classes:
+        return info._replace(tasks=("regression",), notes=tuple(notes), warnings=tuple(warnings))
+    names = tuple(map(str, range(labels.num_classes)))
+    counted, warned = count_classes(labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val], names)
+    return info._replace(
+        tasks=("classification", "regression") if config.target_kind is None else ("classification",),
+        num_classes=labels.num_classes,
+        notes=(*notes, *counted),
+        warnings=(*warnings, *warned),
+    )
 
 
 def build(config: NpzDataConfig) -> tuple[Any, Any]:
-    """(train, val) tensor datasets: float32 inputs (uint8 is scaled to [0, 1]) or int64 token ids, and targets."""
+    """(train, val) tensor datasets: float32 inputs (uint8 is scaled to [0, 1]) or int64 token ids, and targets: int64
+    classes or float32 numbers."""
     import torch
     from torch.utils.data import TensorDataset
 
-    with np.load(config.path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in NAMES if name in file}
-    if "x_val" not in arrays:
-        order = torch.randperm(len(arrays["x"]), generator=torch.Generator().manual_seed(0)).numpy()
-        num_train, _ = split_sizes(len(order), config.val_fraction)
-        for name in [name for name in ("x", "y") if name in arrays]:
-            arrays[name], arrays[f"{name}_val"] = arrays[name][order[:num_train]], arrays[name][order[num_train:]]
-    if "y" not in arrays:
-        return tuple(TensorDataset(torch.from_numpy(arrays[x].astype(np.int64))) for x in ("x", "x_val"))  # type: ignore[return-value]
-    pairs = (("x", "y"), ("x_val", "y_val"))
-    return tuple(TensorDataset(_inputs(arrays[x]), _targets(arrays[y])) for x, y in pairs)  # type: ignore[return-value]
+    _check_headers(config)
+    arrays = _read(config.path)
+    labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
+    train, val = _rows(config, arrays, labels)
+    x_val = arrays.get("x_val", arrays["x"])
+    if labels is None:
+        x, x_val = (torch.from_numpy(array.astype(np.int64)) for array in (arrays["x"][train], x_val[val]))
+        return TensorDataset(x), TensorDataset(x_val)
+    scales, _ = find_scales(config.path, arrays)
+    y, y_val = labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val]
+    return (
+        TensorDataset(_inputs(arrays["x"][train], scales["x"]), torch.from_numpy(y)),
+        TensorDataset(_inputs(x_val[val], scales.get("x_val", scales["x"])), torch.from_numpy(y_val)),
+    )
 
 
-def _headers(path: str) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and dtype of the arrays, without reading them."""
+def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers of ``x`` to train on, and of what is held out: of ``x_val``, or of ``x`` where there is none."""
+    if "x_val" in arrays:
+        return np.arange(len(arrays["x"])), np.arange(len(arrays["x_val"]))
+    classes = labels.y if labels is not None and labels.is_classes else None
+    return hold_out(len(arrays["x"]), config.val_fraction, classes)
+
+
+def _inputs(array: np.ndarray, scale: float) -> Any:
+    import torch
+
+    inputs = torch.from_numpy(array.astype(np.float32))
+    return inputs if scale == 1 else inputs.div_(scale)
+
+
+def _check_headers(config: NpzDataConfig) -> list[str]:
+    """Notes on what is in the file; raises :class:`JobError` if names and shapes are not those of a dataset."""
+    headers, others = _headers(config.path)
+    if "x" not in headers:
+        raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}")
+    shape = headers["x"][0]
+    if len(shape) < 2 or shape[0] < 2:
+        raise _error(config, f"x has shape {shape}; at least 2 rows of at least one value are needed")
+    if "x_val" in headers and (headers["x_val"][0][1:] != shape[1:] or headers["x_val"][0][0] < 1):
+        raise _error(config, f"x has rows of shape {shape[1:]}, x_val has shape {headers['x_val'][0]}")
+    if "y_val" in headers and "x_val" not in headers:
+        raise _error(config, "has y_val and no x_val")
+    for x, y in (("x", "y"), ("x_val", "y_val")):
+        if x in headers and "y" in headers and y not in headers:
+            raise _error(config, f"has {x} and no {y}")
+        if x in headers and y in headers and headers[x][0][:1] != headers[y][0][:1]:
+            shapes = f"{headers[x][0]} and {headers[y][0]}"
+            raise _error(config, f"{x} and {y} must have the same number of rows, and have the shapes {shapes}")
+    pickled = [name for name in NAMES if name in headers and headers[name][1].hasobject]
+    if pickled:
+        raise _error(config, f"the arrays {', '.join(pickled)} hold Python objects, which are not read")
+    shown = [f"{name} {shape} {dtype}" for name, (shape, dtype) in headers.items()]
+    return [
+        f"{config.path}: {', '.join(shown)}",
+        *([f"arrays that are not read: {shorten(others, 10)}"] if others else []),
+    ]
+
+
+def _headers(path: str) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], list[str]]:
+    """(shape and dtype of the arrays, without reading them; the names of other arrays in the file)."""
     if not Path(path).is_file():
         raise JobError.at("data.path", f"no such file: {path}")
     headers = {}
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
         with zipfile.ZipFile(path) as archive:
-            for name in NAMES:
-                if f"{name}.npy" in archive.namelist():
-                    with archive.open(f"{name}.npy") as member:
-                        version = np.lib.format.read_magic(member)
-                        read = {
-                            (1, 0): np.lib.format.read_array_header_1_0,
-                            (2, 0): np.lib.format.read_array_header_2_0,
-                        }
-                        shape, _, dtype = read[version](member)
-                        headers[name] = (shape, dtype)
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+            there = [name.removesuffix(".npy") for name in archive.namelist()]
+            for name in [name for name in NAMES if name in there]:
+                with archive.open(f"{name}.npy") as member:
+                    version = np.lib.format.read_magic(member)
+                    shape, _, dtype = read[version](member)
+                    headers[name] = (shape, dtype)
+    except (*_DAMAGED, KeyError) as error:
         raise JobError.at("data.path", f"{path} is not a readable .npz file: {error}") from error
-    pickled = [name for name, (_, dtype) in headers.items() if dtype.hasobject]
-    if pickled:
-        raise JobError.at(
-            "data.path", f"{path}: the arrays {', '.join(pickled)} hold Python objects, which are not read"
-        )
-    return headers
+    return headers, [name for name in there if name not in NAMES]
 
 
-def _inspect_tokens(config: NpzDataConfig, dtype: np.dtype, info: DataInfo) -> DataInfo:
-    if dtype.kind not in "iu" or len(info.input_shape) != 1:
-        raise _error(config, "has no 'y'; without it, x must be integer token ids of shape (rows, block)")
-    tokens = _read(config.path, ("x", "x_val"))
-    if min(array.min() for array in tokens) < 0:
-        raise _error(config, "token ids must not be negative")
-    return info._replace(vocab_size=int(max(array.max() for array in tokens)) + 1)
-
-
-def _inspect_targets(config: NpzDataConfig, info: DataInfo) -> DataInfo:
-    targets = _read(config.path, ("y", "y_val"))
-    shape = targets[0].shape[1:]
-    if targets[0].dtype.kind == "f":
-        if not all(np.isfinite(array).all() for array in targets):
-            raise _error(config, "y holds NaN or infinity")
-        return info._replace(tasks=("regression",), num_outputs=int(np.prod(shape)))
-    if targets[0].dtype.kind not in "iu" or shape:
-        raise _error(
-            config, f"y must be integers of shape (rows,) or floats, got {targets[0].dtype} {targets[0].shape}"
-        )
-    if min(array.min() for array in targets) < 0:
-        raise _error(config, "class labels must start at 0; y holds a negative one")
-    num_classes = int(max(array.max() for array in targets)) + 1
-    return info._replace(tasks=("classification", "regression"), num_classes=num_classes, num_outputs=1)
-
-
-def _read(path: str, names: tuple[str, ...]) -> list[np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return [file[name] for name in names if name in file]
-
-
-def _inputs(array: np.ndarray) -> Any:
-    import torch
-
-    inputs = torch.from_numpy(array).float()
-    if not inputs.isfinite().all():
-        raise ValueError("the inputs x hold NaN or infinity")
-    return inputs / 255 if array.dtype == np.uint8 else inputs
-
-
-def _targets(array: np.ndarray) -> Any:
-    import torch
-
-    return torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
+def _read(path: str) -> Arrays:
+    """The arrays; raises :class:`JobError` if one is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in NAMES if name in file}
+    except _DAMAGED as error:
+        raise JobError.at("data.path", f"{path} is not a readable .npz file: {error}") from error
 
 
 def _error(config: NpzDataConfig, message: str) -> JobError:

@@ -1,55 +1,55 @@
-"""Rows of a .csv or .parquet file, read by pyarrow: numbers are standardised, categories become zeros and ones.
+"""Rows of a table, read by pyarrow: numbers are standardised, categories become zeros and ones.
 
 What is learned from the training rows (means, deviations, categories, classes) is written into the resolved job, so that
-the same model can be shown other files.
+the same model can be shown other files. :mod:`table_file <activelr_service.data.table_file>` reads files,
+:mod:`table_cells <activelr_service.data.table_cells>` tells numbers from categories,
+:mod:`table_fit <activelr_service.data.table_fit>` learns, :mod:`table_notes <activelr_service.data.table_notes>` says it.
 """
 
-from functools import partial
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.info import DataInfo, split_sizes
+from activelr_service.data.info import DataInfo
+from activelr_service.data.split import hold_out, shorten
+from activelr_service.data.table_cells import Kind, Part, read_cells
+from activelr_service.data.table_file import TableFile, read_table_file
+from activelr_service.data.table_fit import FARTHEST, find, fit, is_index, read_target, scale
+from activelr_service.data.table_notes import describe
+from activelr_service.data.table_numbers import infer_decimal
 
-LARGEST_CATEGORY_COUNT = 256
-LARGEST_INTEGER_CLASS_COUNT = 100
+_EXAMINED: dict[Any, tuple[TableDataConfig, DataInfo]] = {}  # of the last table
+
+
+class _Loaded(NamedTuple):
+    config: TableDataConfig
+    train: Part
+    val: Part
+    warnings: tuple[str, ...]
+
+
+def for_task(config: TableDataConfig, task: str) -> TableDataConfig:
+    """The config whose target is read as classes for classification, as a number for regression."""
+    kind = {"classification": "category", "regression": "number"}.get(task)
+    given = config.types.get(config.target, kind)
+    if kind is None or given == kind:
+        return config.model_copy(update={"target_kind": kind})
+    text = f"the target {config.target!r} is a {given}, and the task is {task}; change one of them"
+    raise JobError.at("data.types", text)
 
 
 def inspect(config: TableDataConfig) -> DataInfo:
     """Reads the whole file: a table fits in memory."""
-    if config.columns is None:
-        config = prepare(config, Path())
-    assert config.columns is not None
-    train, val = _read_splits(config)
-    width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
-    info = DataInfo((), train.num_rows, val.num_rows, (width,))
-    if config.classes is None:
-        return info._replace(tasks=("regression",), num_outputs=1)
-    return info._replace(
-        tasks=("classification",), num_classes=len(config.classes), classes=tuple(config.classes), num_outputs=1
-    )
+    return _examine(config)[1]
 
 
 def prepare(config: TableDataConfig, cache: Path) -> TableDataConfig:
     """The config with ``columns`` and the target's ``classes`` or ``target_column``, from the training rows."""
-    if config.columns is not None:
-        return config
-    train, val = _read_splits(config)
-    names = [name for name in train.column_names if name != config.target and name not in config.ignore]
-    if not names:
-        raise JobError.at("data.path", f"{config.path} has no column besides the target {config.target!r}")
-    columns = [_describe_column(config, name, train.column(name)) for name in names]
-    target = train.column(config.target)
-    values = sorted({*target.unique().to_pylist(), *val.column(config.target).unique().to_pylist()})
-    if _is_number(target) and (not _is_integer(target) or len(values) > LARGEST_INTEGER_CLASS_COUNT):
-        described = _describe_column(config, config.target, target)
-        return config.model_copy(update={"columns": columns, "target_column": described})
-    if len(values) < 2:
-        raise JobError.at("data.target", f"the target {config.target!r} of {config.path} is {values[0]!r} in every row")
-    return config.model_copy(update={"columns": columns, "classes": [_text(value) for value in values]})
+    return config if config.columns is not None else _examine(config)[0]
 
 
 def build(config: TableDataConfig) -> tuple[Any, Any]:
@@ -57,137 +57,131 @@ def build(config: TableDataConfig) -> tuple[Any, Any]:
     import torch
     from torch.utils.data import TensorDataset
 
+    loaded = _load(config)
+    parts = (loaded.train, loaded.val)
+    pairs = [(torch.from_numpy(_inputs(loaded.config, part)), _targets(loaded.config, part)) for part in parts]
+    train, val = (TensorDataset(inputs, torch.from_numpy(targets)) for inputs, targets in pairs)
+    return train, val
+
+
+def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
+    """(prepared config, info). Kept for the next call: a job is checked more than once as it starts, and a check of the
+    prepared config is to say all that was found out when it was prepared."""
+    stamps = _stamps(config)
+    key = (config.model_dump_json(), stamps)
+    if key not in _EXAMINED:
+        loaded = _load(config)
+        result = (loaded.config, describe(*loaded))
+        _EXAMINED.clear()
+        _EXAMINED.update({(each.model_dump_json(), stamps): result for each in (config, loaded.config)})
+    return _EXAMINED[key]
+
+
+def _stamps(config: TableDataConfig) -> tuple[Any, ...]:
+    """What changes when a file does."""
+    paths = [Path(path) for path in (config.path, config.val_path) if path is not None]
+    files = [file for path in paths for file in ([path, *sorted(path.rglob("*"))] if path.is_dir() else [path])]
+    return tuple((str(file), *_stamp(os.stat(file))) for file in files if file.exists())
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _load(config: TableDataConfig) -> _Loaded:
+    """The columns of both parts as cells, and the config with what is learned from the training rows."""
+    file = read_table_file(config, config.path, "data.path")
+    _check_names(config, file)
+    names = _names(config, file)
+    kinds: dict[str, Any] = {name: kind for name, kind in config.types.items() if name in names}
+    kinds |= {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+    part, warnings = _read(config, file, names, kinds)
+    if config.val_path is None:
+        labels = None if part.target.names is None else part.target.values
+        train, val = (part._replace(rows=rows) for rows in hold_out(len(part.rows), config.val_fraction, labels))
+    else:
+        train = part
+        val_file = read_table_file(config, config.val_path, "data.val_path")
+        _check_val_names(config, val_file, names)
+        kinds = {cells.name: cells.kind() for cells in part.columns}
+        as_train = config.model_copy(update={"target_kind": part.target.kind()})
+        val, more = _read(as_train, val_file, names, kinds)
+        warnings += more
     if config.columns is None:
-        config = prepare(config, Path())
-    tables = _read_splits(config)
-    pairs = [(torch.from_numpy(_inputs(config, table)), torch.from_numpy(_targets(config, table))) for table in tables]
-    return TensorDataset(*pairs[0]), TensorDataset(*pairs[1])
+        config = fit(config, train, val)
+    return _Loaded(config, train, val, tuple(warnings))
 
 
-def _read_splits(config: TableDataConfig) -> tuple[Any, Any]:
-    """(train, val) arrow tables; a random share of the rows is held out where there is no file for it."""
-    table = _read(config, config.path, "data.path")
-    if config.val_path is not None:
-        val = _read(config, config.val_path, "data.val_path")
-        if missing := sorted(set(table.column_names) - set(val.column_names)):
-            raise JobError.at("data.val_path", f"{config.val_path} lacks the columns {', '.join(missing)}")
-        return table, val
-    order = np.random.default_rng(0).permutation(table.num_rows)
-    num_train, _ = split_sizes(table.num_rows, config.val_fraction)
-    return table.take(order[:num_train]), table.take(order[num_train:])
+def _read(config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]) -> tuple[Part, list[str]]:
+    """(all rows of a file, warnings on how it was read)."""
+    decimal: str | None = config.decimal
+    warning = None
+    if decimal is None:
+        may_be_numbers = [name for name in (*names, config.target) if kinds.get(name) != "category"]
+        decimal, warning = infer_decimal(file, may_be_numbers)
+    if decimal == ",":
+        file = file._replace(facts=(*file.facts, "decimal comma"))
+    columns = [read_cells(config, file, name, kinds.get(name), decimal) for name in names]
+    part = Part(file, columns, read_target(config, file, decimal), np.arange(file.table.num_rows))
+    cells_warnings = [text for cells in (*part.columns, part.target) for text in cells.warnings]
+    return part, [*file.warnings, *([warning] if warning else []), *cells_warnings]
 
 
-def _read(config: TableDataConfig, path: str, location: str) -> Any:
-    import pyarrow as pa
-    from pyarrow import csv, parquet
-
-    empty_is_missing = csv.ConvertOptions(strings_can_be_null=True)
-    readers = {".csv": partial(csv.read_csv, convert_options=empty_is_missing), ".parquet": parquet.read_table}
-    if Path(path).suffix not in readers:
-        raise JobError.at(location, f"{path} is neither a .csv nor a .parquet file")
-    if not Path(path).is_file():
-        raise JobError.at(location, f"no such file: {path}")
-    try:
-        table = readers[Path(path).suffix](path)
-    except (pa.ArrowException, OSError) as error:
-        raise JobError.at(location, f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    _check_table(config, table, path, location)
-    return table
+def _names(config: TableDataConfig, file: TableFile) -> list[str]:
+    """The columns that the model sees."""
+    there = file.table.column_names
+    if config.columns is not None:
+        names = [column.name for column in config.columns]
+        if missing := [name for name in names if name not in there]:
+            raise file.error(f"there is no column {missing[0]!r}, which the model was trained on")
+        return names
+    names = [name for name in there if name != config.target and name not in config.ignored()]
+    names = [name for name in names if name in config.types or not is_index(file, name)]
+    if not names:
+        raise file.error(f"there is no column besides the target {config.target!r}; if there is, see data.separator")
+    return names
 
 
-def _check_table(config: TableDataConfig, table: Any, path: str, location: str) -> None:
-    names = table.column_names
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise JobError.at(location, f"{path} has more than one column {repeated[0]!r}")
-    unknown = [name for name in (config.target, *config.ignore) if name not in names]
-    if unknown:
-        text = f"{path} has no column {unknown[0]!r}; it has {', '.join(names)}"
-        raise JobError.at("data.target" if unknown[0] == config.target else "data.ignore", text[:500])
-    if table.num_rows < 2:
-        raise JobError.at(location, f"{path} has {table.num_rows} rows; at least 2 are needed")
-    target = table.column(config.target)
-    missing = np.flatnonzero(_missing(target))
-    if len(missing):
-        text = f"the target {config.target!r} of {path} is missing in {len(missing)} rows, the first of them row"
-        raise JobError.at(location, f"{text} {missing[0] + 1}; take these rows out")
+def _check_names(config: TableDataConfig, file: TableFile) -> None:
+    there = file.table.column_names
+    if file.table.num_rows < 2:
+        raise file.error(f"the file has {file.table.num_rows} rows; at least 2 are needed")
+    places = [("target", config.target), *(("ignore", name) for name in config.ignore)]
+    places += [("types", name) for name in config.types]
+    for place, name in places:
+        if name not in there and (place == "target" or config.columns is None):
+            text = f"{file.path} has no column {name!r}; it has {shorten(there, 20)}"
+            hint = "; if that is more than one column, set data.separator" if len(there) == 1 else ""
+            raise JobError.at(f"data.{place}", text[:500] + hint)
+    if config.target in config.ignored():
+        raise JobError.at("data.target", f"the target {config.target!r} is among the columns to ignore")
 
 
-def _describe_column(config: TableDataConfig, name: str, column: Any) -> NumberColumn | CategoryColumn:
-    import pyarrow as pa
-
-    if _is_number(column):
-        values = _numbers(column)
-        values = values[np.isfinite(values)]
-        if len(values) == 0:
-            raise JobError.at(
-                "data.path", f"the column {name!r} of {config.path} has no value; put it into data.ignore"
-            )
-        return NumberColumn(name=name, mean=float(values.mean()), std=float(values.std()) or 1.0)
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_boolean(kind)):
-        text = f"the column {name!r} of {config.path} is {kind}; numbers, text and true or false are read"
-        raise JobError.at("data.path", f"{text}: put it into data.ignore")
-    categories = sorted({_text(value) for value in column.unique().to_pylist() if value is not None})
-    if len(categories) > LARGEST_CATEGORY_COUNT:
-        text = f"the column {name!r} of {config.path} has {len(categories)} different texts, more than"
-        raise JobError.at("data.path", f"{text} {LARGEST_CATEGORY_COUNT}; put it into data.ignore")
-    return CategoryColumn(name=name, categories=categories)
+def _check_val_names(config: TableDataConfig, file: TableFile, names: list[str]) -> None:
+    if missing := [name for name in (config.target, *names) if name not in file.table.column_names]:
+        raise file.error(f"the file lacks the columns {shorten(missing, 10)}")
+    if file.table.num_rows < 1:
+        raise file.error("the file has no row")
 
 
-def _inputs(config: TableDataConfig, table: Any) -> np.ndarray:
+def _inputs(config: TableDataConfig, part: Part) -> np.ndarray:
     assert config.columns is not None
-    parts = []
-    for column in config.columns:
-        if column.name not in table.column_names:
-            raise JobError.at(
-                "data.path", f"{config.path} has no column {column.name!r}, which the model was trained on"
-            )
-        values = table.column(column.name)
+    widths = [len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns]
+    inputs = np.zeros((len(part.rows), sum(widths)), dtype=np.float32)
+    rows = np.arange(len(part.rows))
+    for start, column, cells in zip(np.cumsum([0, *widths]), config.columns, part.columns, strict=False):
+        values = cells.values[part.rows]
         if isinstance(column, NumberColumn):
-            scaled = (_numbers(values) - column.mean) / column.std
-            parts.append(np.where(np.isfinite(scaled), scaled, 0.0)[:, None])
+            inputs[:, start] = np.clip(np.nan_to_num(scale(values, column)), -FARTHEST, FARTHEST)
         else:
-            texts = np.array([_text(value) for value in values.to_pylist()], dtype=object)
-            parts.append(texts[:, None] == np.array(column.categories, dtype=object)[None])
-    return np.concatenate([part.astype(np.float32) for part in parts], axis=1)
+            codes = find(cells.names or [], column.categories)[values]
+            inputs[rows[codes >= 0], start + codes[codes >= 0]] = 1
+    return inputs
 
 
-def _targets(config: TableDataConfig, table: Any) -> np.ndarray:
-    column = table.column(config.target)
+def _targets(config: TableDataConfig, part: Part) -> np.ndarray:
+    values = part.target.values[part.rows]
     if config.target_column is not None:
-        return ((_numbers(column) - config.target_column.mean) / config.target_column.std).astype(np.float32)
+        return scale(values, config.target_column).astype(np.float32)
     assert config.classes is not None
-    index = {name: number for number, name in enumerate(config.classes)}
-    texts = [_text(value) for value in column.to_pylist()]
-    unknown = sorted({text for text in texts if text not in index})
-    if unknown:
-        text = f"the target {config.target!r} of {config.path} has values the model was not trained on: {unknown[:5]}"
-        raise JobError.at("data.path", text)
-    return np.array([index[text] for text in texts], dtype=np.int64)
-
-
-def _is_integer(column: Any) -> bool:
-    import pyarrow as pa
-
-    return bool(pa.types.is_integer(column.type))
-
-
-def _is_number(column: Any) -> bool:
-    import pyarrow as pa
-
-    return any(check(column.type) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
-
-
-def _numbers(column: Any) -> np.ndarray:
-    """float64, NaN where a value is missing."""
-    import pyarrow as pa
-
-    return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
-def _missing(column: Any) -> np.ndarray:
-    return ~np.isfinite(_numbers(column)) if _is_number(column) else np.asarray(column.is_null().to_numpy())
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return find(part.target.names or [], config.classes)[values]

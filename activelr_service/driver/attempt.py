@@ -6,7 +6,8 @@ The status of the run is written last. So an attempt that is cut off anywhere le
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from activelr_service.batch_size import BatchSizeChoice
@@ -38,6 +39,15 @@ class RunFailedError(RuntimeError):
         self.status = "failed" if kind in REPEATING else "interrupted"
 
 
+@contextmanager
+def naming_the_system() -> Iterator[None]:
+    """What the system refuses inside, such as a full disk, is one line and no error of the program."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFailedError(f"{error}; put it right, then start it again: nothing is lost", "environment") from error
+
+
 @dataclass(frozen=True)
 class Attempt:
     """What an attempt at ``run`` works with: its resolved ``job``, what its data are, its MLflow run and its log."""
@@ -59,7 +69,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
             _train(attempt)
         _catch_up(followers)
         keep_results(run, attempt.job, attempt.info, attempt.say)
-    except SystemExit:  # Ctrl-C or SIGTERM
+    except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
         remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
         attempt.say(f"run {run.label} is interrupted; {remedy}")
         _close(attempt, followers, "interrupted", None)

@@ -44,11 +44,12 @@ def check_installed(job: TrainJob) -> None:
 
 def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:
     """:func:`check_job` as far as it goes without fetching anything: None for data in a bucket."""
-    return None if is_remote(job.data) else check_job(job)
+    return None if is_remote(job.data) else check_job(with_absolute_paths(job))
 
 
 def prepare_job(job: TrainJob) -> tuple[TrainJob, DataInfo]:
     """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its rows are counted."""
+    job = with_absolute_paths(job)
     prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache", job.task)})
     info, _ = check_job(prepared)
     assert info.num_train is not None

@@ -6,7 +6,7 @@ from pathlib import Path
 from activelr_service.batch_size import read_choice
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.attempt import Attempt, RunFailedError, Say, log_to, run_attempt
+from activelr_service.driver.attempt import Attempt, RunFailedError, Say, log_to, naming_the_system, run_attempt
 from activelr_service.driver.batch_size import adopt
 from activelr_service.driver.check import prepare_job
 from activelr_service.driver.extend import change_length, check_length, move_tracking
@@ -28,7 +28,7 @@ def train(job: TrainJob) -> Run:
     """
     root = output_root(job.output_dir)
     prepared = None if unfinished_run(root / job.name, job) else prepare(job)
-    with hold(root, job.name) as folder:
+    with hold(root, job.name) as folder, naming_the_system():
         run = unfinished_run(folder, job)
         if run is not None:
             return _continue(run, job)
@@ -54,7 +54,7 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
-    with hold(run.folder.parent.parent, run.folder.parent.name):
+    with hold(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
         say = log_to(run)
         now = _moved_here(run, say)
         wanted = now if job is None else relocate(job, run.folder.parent.parent)

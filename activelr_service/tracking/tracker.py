@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from activelr_service.tracking.client import (
     upload_seconds,
 )
 from activelr_service.tracking.names import LONGEST_PARAM, LONGEST_TAG, cut, tracked_name
+from activelr_service.tracking.registry import register_model
 
 __all__ = ["RunGoneError", "Tracker", "TrackingError", "connect", "download_model", "search_runs"]
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
-ID_TAG, WEIGHTS_TAG = "activelr.run_id", "activelr.weights_sha256"
+ID_TAG = "activelr.run_id"
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
 
@@ -167,48 +167,8 @@ class Tracker:
         return place.startswith((f"{root.as_uri()}/", f"{root}/"))
 
     def log_model(self, folder: Path, name: str, sha256: str) -> str:
-        """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
-
-        ``sha256``: of its weights; a version of this run with these weights is not registered again. The MLflow model loads
-        through :mod:`activelr_service.pyfunc`, from safetensors: no pickle.
-        """
-        with talking_to(self.uri):
-            for version in self._client.search_model_versions(f"run_id = '{self.run_id}'"):
-                if version.name == name and version.tags.get(WEIGHTS_TAG) == sha256:
-                    return f"models:/{name}/{version.version}"
-        import mlflow.pyfunc
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.models import Model
-
-        seconds = upload_seconds([file for file in folder.rglob("*") if file.is_file()])
-        with talking_to(self.uri, seconds), tempfile.TemporaryDirectory() as temporary:
-            experiment_id = self._client.get_run(self.run_id).info.experiment_id
-            model = self._client.create_logged_model(
-                experiment_id, name=name.replace(".", "_"), source_run_id=self.run_id
-            )
-            mlflow.pyfunc.save_model(
-                path=f"{temporary}/model",
-                mlflow_model=Model(model_id=model.model_id, run_id=self.run_id),
-                loader_module="activelr_service.pyfunc",
-                data_path=str(folder),
-                pip_requirements=[f"activelr-service=={__version__}"],
-            )
-            self._client.log_model_artifacts(model.model_id, f"{temporary}/model")
-            self._client.finalize_logged_model(model.model_id, "READY")
-            self._client.log_outputs(self.run_id, [LoggedModelOutput(model.model_id, step=0)])
-            return f"models:/{name}/{self._register(name, model, sha256)}"
-
-    def _register(self, name: str, model: Any, sha256: str) -> str:
-        if not self._client.search_registered_models(f"name = '{name}'"):
-            self._client.create_registered_model(name)
-        version = self._client.create_model_version(
-            name,
-            source=model.artifact_location,
-            run_id=self.run_id,
-            model_id=model.model_id,
-            tags={WEIGHTS_TAG: sha256},
-        )
-        return str(version.version)
+        """See :func:`~activelr_service.tracking.registry.register_model`."""
+        return register_model(self._client, self.uri, self.run_id, folder, name, sha256)
 
     def set_tags(self, tags: dict[str, Any]) -> None:
         with talking_to(self.uri):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
@@ -164,9 +165,12 @@ def save_checkpoint(
 ) -> None:
     """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
     model, optimizer = training.model, training.optimizer
-    save_model(model, str(folder / "model.safetensors"))
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
-    save_file(tensors, str(folder / "optimizer.safetensors"))
+    try:
+        save_model(model, str(folder / "model.safetensors"))
+        save_file(tensors, str(folder / "optimizer.safetensors"))
+    except SafetensorError as error:  # its own name for what the system says, such as a full disk
+        raise OSError(f"{folder} cannot be written: {error}") from error
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
     progress = training.progress.state_dict()

@@ -45,6 +45,8 @@ def test_digits_are_the_real_ones_split_without_overlap():
     rows = torch.cat([train.tensors[0], val.tensors[0]]).flatten(1)
     assert len(rows.unique(dim=0)) == 1797
     assert (rows.min(), rows.max()) == (0, 1)
+    counts = zip(*(part.tensors[1].bincount().tolist() for part in (train, val)), strict=True)
+    assert info.notes[1].endswith(", ".join(f"{digit} {a}/{b}" for digit, (a, b) in enumerate(counts)))
 
 
 @pytest.mark.parametrize("is_split", [True, False])

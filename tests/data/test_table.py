@@ -103,7 +103,7 @@ def test_what_cannot_be_used_is_named(tmp_path, columns, settings, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a,b\n1,2\n3\n", "cannot be read: "),
+        ("a,b\n1,2\n3\n", "has 1 values in line 3, and 2 in its header"),
         ("a,a,b\n1,2,3\n4,5,6\n", "more than one column 'a'"),
         ("a,b\n1,2\n", "has 1 rows; at least 2"),
         ("b\n1\n2\n", "no column besides the target"),

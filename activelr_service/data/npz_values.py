@@ -1,0 +1,171 @@
+"""What the values of arrays say: whether targets are classes, how inputs are scaled, and what is odd about them."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from activelr_service.config import JobError
+
+Arrays = dict[str, np.ndarray]
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+_MOST_CLASSES = 1_000  # unless a tenth of them have a row
+
+
+class Labels(NamedTuple):
+    """Targets: int64 classes (rows,), of which there are ``num_classes``, or float32 numbers (rows, ...)."""
+
+    is_classes: bool
+    y: np.ndarray
+    y_val: np.ndarray | None
+    num_classes: int
+    num_outputs: int
+    notes: list[str]
+    warnings: list[str]
+
+
+def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] | None) -> Labels:
+    """``y`` and ``y_val`` as ``kind``, or as their type says; raises :class:`JobError` if they cannot be that."""
+    y, y_val = arrays["y"], arrays.get("y_val")
+    for name in ("y", "y_val"):
+        if name in arrays and arrays[name].dtype.kind not in "iufb":
+            text = f"{name} is of type {arrays[name].dtype}; numbers are needed. To number classes by name:"
+            raise _error(path, f"{text} names, y = np.unique(y, return_inverse=True)")
+    if y_val is not None and y_val.shape[1:] != y.shape[1:]:
+        raise _error(path, f"y has rows of shape {y.shape[1:]}, y_val of shape {y_val.shape[1:]}")
+    is_classes = (y.dtype.kind != "f") if kind is None else kind == "category"
+    convert = _classes if is_classes else _numbers
+    read = [convert(path, name, arrays[name]) for name in ("y", "y_val") if name in arrays]
+    other = "numbers, set task: regression" if is_classes else "classes, set task: classification"
+    why = f"since it is {y.dtype}; for {other}" if kind is None else f"for the task; it is {y.dtype}"
+    notes = [f"y is read as {'classes' if is_classes else 'numbers'}, {why}"]
+    warnings: list[str] = []
+    if is_classes and y.ndim == 2:
+        notes.append(f"y has shape {y.shape}, read as {(len(y),)}")
+    if kind is None and not is_classes and y.ndim == 1 and (y % 1 == 0).all() and len(np.unique(y)) * 5 <= len(y):
+        warnings.append(f"y has only {len(np.unique(y))} different values, all of them whole, and is read as numbers")
+    num_classes = _count_classes(path, read) if is_classes else 0
+    num_outputs = 1 if is_classes else int(np.prod(y.shape[1:]))
+    return Labels(is_classes, read[0], read[1] if len(read) > 1 else None, num_classes, num_outputs, notes, warnings)
+
+
+def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]:
+    """(what ``x`` and ``x_val`` are divided by, warnings): uint8 by 255, and ``x_val`` so that it is on the scale of ``x``.
+
+    Raises :class:`JobError` for values that are not finite in float32, and where the two are on different scales.
+    """
+    there: list[str] = [name for name in ("x", "x_val") if name in arrays]
+    ranges = [_range(path, name, arrays[name]) for name in there]
+    scales = {name: 255.0 if arrays[name].dtype == np.uint8 else 1.0 for name in there}
+    if len(set(scales.values())) == 1:
+        return scales, []
+    types = [f"{name} is {arrays[name].dtype} from {a:g} to {b:g}" for name, (a, b) in zip(there, ranges, strict=True)]
+    is_unit, is_unit_val = (a >= 0 and b <= 1 for a, b in ranges)
+    if min(ranges)[0] < 0 or max(b for _, b in ranges) > 255:
+        raise _error(path, f"{' and '.join(types)}: store both on one scale")
+    if scales["x"] == 1:
+        scales["x_val"] = 255.0 if is_unit and not is_unit_val else 1.0
+    else:
+        scales["x_val"] = 1.0 if is_unit_val and not is_unit else 255.0
+    shown = " and ".join(f"{name} is divided by {scale:g}" for name, scale in scales.items())
+    return scales, [f"{' and '.join(types)}: {shown}, so that both are on one scale"]
+
+
+def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
+    """Warnings on inputs that look like images in another layout, or on another scale, than networks take them."""
+    warnings, shape = [], x.shape[1:]
+    if len(shape) == 2 and x.dtype == np.uint8:
+        text = f"x has rows of shape {shape}; image models take (channels, height, width)"
+        warnings.append(f"{text}: np.repeat(x[:, None], 3, axis=1) makes 3 channels of grey images")
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):
+        text = f"x has rows of shape {shape}, and looks like images whose channels come last"
+        warnings.append(f"{text}; image models take (channels, height, width): x.transpose(0, 3, 1, 2)")
+    low, high = float(x.min()), float(x.max())
+    if scale == 255 and high <= 1:
+        warnings.append("x is uint8 and divided by 255, and its largest value is 1; store it as a float to keep it")
+    if scale == 1 and len(shape) >= 2 and low >= 0 and high > 50:
+        text = f"x is {x.dtype} from {low:g} to {high:g} and is not scaled; networks train better on values around 1"
+        warnings.append(f"{text}: store uint8, which is divided by 255, or divide it yourself")
+    return warnings
+
+
+def repeated_rows(x: np.ndarray, train: np.ndarray, x_val: np.ndarray | None, val: np.ndarray) -> list[str]:
+    """A warning if held-out rows are training rows, too."""
+    held_out = x if x_val is None else x_val
+    if held_out.dtype != x.dtype:
+        return []
+    known = {hash(x[row].tobytes()) for row in train}
+    repeated = [row for row in val if hash(held_out[row].tobytes()) in known]
+    if not repeated:
+        return []
+    text = f"{len(repeated):,} of {len(val):,} held-out rows of x are training rows, too (first: row {repeated[0] + 1})"
+    return [f"{text}; they measure what was learned by heart"]
+
+
+def count_tokens(path: str, arrays: Arrays) -> int:
+    """The largest token id + 1; raises :class:`JobError` if ``x`` does not hold token ids."""
+    x = arrays["x"]
+    if x.dtype.kind not in "iu" or x.ndim != 2:
+        raise _error(path, "has no 'y'; without it, x must be integer token ids of shape (rows, block)")
+    tokens = [arrays[name] for name in ("x", "x_val") if name in arrays]
+    if any(array.dtype.kind not in "iu" for array in tokens):
+        raise _error(path, f"x_val must be integer token ids, as x; it is {tokens[1].dtype}")
+    if min(array.min() for array in tokens) < 0:
+        raise _error(path, "token ids must not be negative")
+    return int(max(array.max() for array in tokens)) + 1
+
+
+def _classes(path: str, name: str, y: np.ndarray) -> np.ndarray:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        text = f"{name} has shape {y.shape}; classes are integers of shape (rows,)"
+        raise _error(path, f"{text}. Of one-hot rows: y.argmax(axis=1); for numbers, set task: regression")
+    if y.dtype.kind == "f":
+        _check_finite(path, name, y)
+        odd = np.flatnonzero(y % 1)
+        if len(odd):
+            text = f"{name} holds {y[odd[0]]:g} in row {odd[0] + 1}, which is no class"
+            raise _error(path, f"{text}; number the classes from 0, or set task: regression")
+    if y.min() < 0:
+        raise _error(
+            path, f"class labels must start at 0; {name} holds a negative one; for numbers, set task: regression"
+        )
+    return y.astype(np.int64)
+
+
+def _numbers(path: str, name: str, y: np.ndarray) -> np.ndarray:
+    _check_finite(path, name, y)
+    if name == "y" and (y == y[0]).all():
+        raise _error(path, f"y is {y[0]} in every row")
+    return y.astype(np.float32)
+
+
+def _count_classes(path: str, read: list[np.ndarray]) -> int:
+    different = np.unique(np.concatenate(read))
+    count = int(different[-1]) + 1
+    if count == 1:
+        raise _error(path, "y is 0 in every row")
+    if count > _MOST_CLASSES and len(different) * 10 < count:
+        text = f"y has {len(different):,} different labels, the largest of them {count - 1:,}"
+        raise _error(path, f"{text}; number the classes from 0, or set task: regression")
+    return count
+
+
+def _range(path: str, name: str, x: np.ndarray) -> tuple[float, float]:
+    if x.dtype.kind not in "iufb":
+        raise _error(path, f"{name} is of type {x.dtype}; numbers are needed")
+    _check_finite(path, name, x)
+    return float(x.min()), float(x.max())
+
+
+def _check_finite(path: str, name: str, array: np.ndarray) -> None:
+    """Compares the ends only where they are fine, so that no array of the same size is made."""
+    if array.size == 0 or (array.min() >= -_LARGEST_FLOAT32 and array.max() <= _LARGEST_FLOAT32):
+        return
+    is_fine = np.abs(array) <= _LARGEST_FLOAT32
+    row = int(np.argmin(is_fine.reshape(len(array), -1).all(axis=1))) + 1
+    raise _error(path, f"{name} holds NaN, infinity or a number too large for float32, the first in row {row}")
+
+
+def _error(path: str, message: str) -> JobError:
+    return JobError.at("data.path", f"{path}: {message}")

@@ -1,0 +1,139 @@
+"""Delimited text (.csv, .tsv) as an arrow table of texts. Its encoding and its separator are found out where not given."""
+
+import codecs
+import csv
+import io
+import re
+from itertools import islice
+from typing import Any
+
+from activelr_service.config import JobError
+
+SEPARATORS = (",", ";", "\t", "|")
+_SAMPLE_BYTES, _SAMPLE_ROWS = 2**16, 50
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[bytes, str]:
+    """(UTF-8 bytes without a byte order mark, the encoding they were in). ``place``: path, and where the job names it.
+
+    Raises :class:`JobError` with the line of the first byte that is not in the encoding.
+    """
+    path, location = place
+    found = encoding or next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(found)
+    except LookupError:
+        raise JobError.at(
+            "data.encoding", f"Python knows no encoding {encoding!r}; use utf-8, cp1252 or utf-16"
+        ) from None
+    except UnicodeDecodeError as error:
+        if found != "utf-8" or b"\0" not in data[:_SAMPLE_BYTES]:
+            raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
+        text = "\0"
+    if "\0" in text[:_SAMPLE_BYTES]:
+        remedy = "if it is UTF-16, set data.encoding: utf-16-le (or utf-16-be)"
+        raise JobError.at(location, f"{path} holds zero bytes, so it is not text in {found}; {remedy}")
+    if text.startswith("\ufeff"):
+        text = text[1:]
+        return text.encode(), found
+    return (data if codecs.lookup(found).name == "utf-8" else text.encode()), found
+
+
+def looks_like_utf8(data: bytes, encoding: str) -> bool:
+    """Whether bytes that were read in another encoding are UTF-8 with letters beyond ASCII, which is hardly by chance."""
+    try:
+        return not data.isascii() and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig") and bool(data.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple[str, str]) -> tuple[Any, str]:
+    """(arrow table whose columns are all large_string, null where a cell is empty; the separator) of UTF-8 ``data``.
+
+    ``usual``: the separator of such files, where more than one would do.
+    """
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+
+    path, location = place
+    sample = _sample(data)
+    separator = separator or _infer_separator(sample, usual)
+    header = next((row for row in _rows(sample, separator) if row), None)
+    if header is None:
+        raise JobError.at(location, f"{path} is empty")
+    check_names([name.strip() for name in header], place)
+    types = {name: pa.large_string() for name in header}
+    try:
+        table = arrow_csv.read_csv(
+            pa.BufferReader(data),
+            parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+            convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
+        )
+    except pa.ArrowException as error:
+        reason = _first_odd_row(data, separator, len(header)) or f"cannot be read: {str(error).splitlines()[0]}"
+        raise JobError.at(location, f"{path} {reason}") from error
+    return table.rename_columns([name.strip() for name in header]), separator
+
+
+def check_names(names: list[str], place: tuple[str, str]) -> None:
+    """Raise :class:`JobError` if two columns have the same name."""
+    path, location = place
+    if len(set(names)) < len(names):
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise JobError.at(location, f"{path} has more than one column {repeated!r}; rename one")
+
+
+def _not_decoded(data: bytes, encoding: str, error: UnicodeDecodeError) -> str:
+    line = data.count(b"\n", 0, error.start) + 1
+    text = f"is not text in {encoding}: line {line} has the byte 0x{data[error.start]:02x}"
+    if codecs.lookup(encoding).name != "utf-8":
+        return f"{text}; see data.encoding"
+    # Latin-1 and cp1252 differ in bytes that letters do not use; cp1252 is what Windows and Excel write.
+    shown = data[max(0, error.start - 20) : error.start + 20].decode("cp1252", "replace")
+    word = re.split(r"[,;|\s\"]", shown[: error.start - max(0, error.start - 20)])[-1]
+    word += re.split(r"[,;|\s\"]", shown[len(shown[: error.start - max(0, error.start - 20)]) :])[0]
+    return (
+        f"{text}. It reads {word!r} in cp1252 (Windows, close to Latin-1): if that is right, set data.encoding: cp1252"
+    )
+
+
+def _sample(data: bytes) -> str:
+    """The first lines, as text: whole ones."""
+    if len(data) <= _SAMPLE_BYTES:
+        return data.decode()
+    end = data.rfind(b"\n", 0, _SAMPLE_BYTES)
+    end = end if end >= 0 else data.find(b"\n", _SAMPLE_BYTES)
+    return (data if end < 0 else data[: end + 1]).decode()
+
+
+def _rows(text: str, separator: str) -> Any:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+
+
+def _infer_separator(sample: str, usual: str) -> str:
+    """The separator that splits most rows into as many values as the header has, at least two; else the usual one."""
+
+    def fit(separator: str) -> tuple[float, int]:
+        rows = [row for row in islice(_rows(sample, separator), _SAMPLE_ROWS) if row]
+        width = len(rows[0]) if rows else 0
+        if width < 2:
+            return 0.0, 0
+        return sum(len(row) == width for row in rows) / len(rows), width
+
+    return max([usual, *SEPARATORS], key=fit)
+
+
+def _first_odd_row(data: bytes, separator: str, width: int) -> str | None:
+    rows = _rows(data.decode(), separator)
+    for row in rows:
+        if row and len(row) != width:
+            text = f"has {len(row)} values in line {rows.line_num}, and {width} in its header"
+            return f"{text}; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
+    return None
