@@ -93,7 +93,7 @@ def check_address(address: str) -> str:
     if not host or not port.isdigit():
         raise CommandError(f"RAY_ADDRESS={address}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
     if not _is_head_there(_as_ray_reads(address)):
-        if _can_connect(address):  # Ray takes 127.0.0.1 for the address that other machines see
+        if _is_head_there(address):  # Ray takes 127.0.0.1 for the address that other machines see
             text = f"the cluster at RAY_ADDRESS={address} is on this machine's loopback only"
             raise CommandError(f"{text}; set {LOOPBACK_ONLY}=0 as well, as its jobs have it")
         text = f"no Ray cluster answers at RAY_ADDRESS={address}"
