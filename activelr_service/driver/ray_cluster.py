@@ -102,7 +102,7 @@ def check_address(address: str) -> str:
 
 
 def check_room(num_workers: int, needs: dict[str, float]) -> None:
-    """Raise :class:`CommandError` if the nodes have no room for so many workers: Ray would wait for ever."""
+    """Raise :class:`ClusterError` if the nodes have no room for so many workers: Ray would wait for ever."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -110,8 +110,7 @@ def check_room(num_workers: int, needs: dict[str, float]) -> None:
     if room < num_workers:
         each = " and ".join(f"{amount:g} {kind}" for kind, amount in needs.items())
         text = f"{num_workers} workers with {each} each do not fit into this cluster, which has room for {room}"
-        hint = "continue it where there is enough, or train with other `workers` under another name"
-        raise CommandError(f"{text}; {hint}")
+        raise ClusterError(f"{text}; use one that has, or train with fewer or smaller `workers` under another name")
 
 
 def use_short_temp_dir() -> None:

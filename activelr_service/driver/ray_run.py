@@ -59,7 +59,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
         if is_local or threading.current_thread() is not threading.main_thread():
             trainer.fit()
         else:
-            _fit(trainer, run)
+            _fit(trainer)
     except TrainingFailedError as error:
         if run.failure.exists():
             return
@@ -104,7 +104,7 @@ def _resources_per_worker(job: TrainJob) -> dict[str, float]:
     return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
 
 
-def _fit(trainer: Any, run: Run) -> None:
+def _fit(trainer: Any) -> None:
     """Until the workers have ended: of themselves, for a signal, or since the head of the cluster is gone."""
     ending = Ending()
     trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
@@ -114,8 +114,7 @@ def _fit(trainer: Any, run: Run) -> None:
     except BaseException:
         if ending.is_head_lost:
             _leave_dead_cluster()
-            text = f"run {run.label} lost its Ray cluster: the head process (GCS) does not answer any more"
-            raise ClusterError(f"{text}; `activelr resume {run.folder}` continues it") from None
+            raise ClusterError("the Ray cluster is lost: its head process (GCS) does not answer any more") from None
         if ending.error is None:
             raise
         _end_workers()

@@ -22,7 +22,7 @@ def kill_head(process):
     [
         (lambda process: process.send_signal(signal.SIGTERM), 143, "is interrupted; `activelr resume"),
         (lambda process: process.send_signal(signal.SIGINT), 130, "is interrupted; `activelr resume"),
-        (kill_head, 5, "lost its Ray cluster: the head process (GCS) does not answer any more; `activelr resume"),
+        (kill_head, 5, "the Ray cluster is lost: its head process (GCS) does not answer any more; `activelr resume"),
     ],
     ids=["SIGTERM", "Ctrl-C", "the head of the cluster is killed"],
 )
