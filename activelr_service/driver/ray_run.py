@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import Any
@@ -105,12 +106,20 @@ def _resources_per_worker(job: TrainJob) -> dict[str, float]:
 
 
 def _fit(trainer: Any) -> None:
-    """Until the workers have ended: of themselves, for a signal, or since the head of the cluster is gone."""
-    ending = Ending()
     trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
+    run_in_ray(trainer.fit)
+
+
+def run_in_ray(function: Callable[[], Any]) -> None:
+    """Call what waits for Ray, from the main thread, until it returns or raises, a signal comes, or the cluster is lost.
+
+    What the handler of a signal raises is raised when Ray has been left and its processes have ended. Raises
+    :class:`ClusterError` if the head of the cluster is gone.
+    """
+    ending = Ending()
     try:
         with ending, HeadWatch(ending.lose_head):
-            trainer.fit()
+            function()
     except BaseException:
         if ending.is_head_lost:
             _leave_dead_cluster()

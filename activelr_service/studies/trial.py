@@ -76,8 +76,8 @@ def describe(error: BaseException) -> str:
     line = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:300]}"
     if classify(error) != "failed":
         return line
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{line} ({frame.filename.rpartition('/')[2]}:{frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)  # an error that Ray hands over may have none
+    return f"{line} ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else line
 
 
 def limit_memory(count: int) -> None:

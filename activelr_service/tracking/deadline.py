@@ -61,7 +61,10 @@ def timed_call(function: Callable[[], Any]) -> Any:
     while thread.is_alive():
         left = min(end, _process_end) - time.monotonic()
         if left <= 0:
-            raise DeadlineError(f"no complete answer within {time.monotonic() - start:.0f} seconds")
+            waited = round(time.monotonic() - start)
+            raise DeadlineError(
+                f"no complete answer within {waited} seconds" if waited else "no time is left to wait for it"
+            )
         thread.join(min(POLL_S, left))
     result, error = outcome[0]
     if error is not None:
