@@ -27,6 +27,7 @@ _IN_TEXT = [
     (re.compile(r"""(://)(?:[^\s/?#"'<>]*|[^\s/?#"'<>:]*:(?!\d{1,5}(?:[/?#\s]|$))[^\s"'<>]*)@"""), rf"\1{HIDDEN}@"),
     (re.compile(rf"""([?&]{_QUERY_KEY}=)[^&\s"'<>#]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"""((['"])[\w.-]*(?:{_WORDS})\2\s*[:=]\s*(['"])).*?\3""", re.IGNORECASE), rf"\1{HIDDEN}\3"),
+    (re.compile(rf"""([{{,]\s*[\w.-]*(?:{_WORDS})\s*:\s*)[^\s"',}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"""(\b[\w.-]*(?:{_WORDS})=)[^\s"',;&}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"""(\bauthorization['"]?\s*[:=]\s*['"]?\w+\s+)[^\s'"]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(r"""(\bBearer\s+)[\w.~+/=-]{8,}"""), rf"\1{HIDDEN}"),

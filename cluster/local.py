@@ -90,6 +90,7 @@ def _environment(home: Path, mlflow_port: int) -> dict[str, str]:
         **os.environ,
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # no: Ray then keeps to loopback, on Linux too
         "RAY_JOB_STOP_WAIT_TIME_S": "30",
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow_port}",
@@ -135,16 +136,19 @@ def _start(path: Path, command: list[str], environment: dict[str, str]) -> None:
             command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
         )
     created = psutil.Process(process.pid).create_time()
-    path.with_suffix(".json").write_text(json.dumps({"pid": process.pid, "created": created}))
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"pid": process.pid, "created": created}))
+    temporary.replace(path.with_suffix(".json"))
 
 
 def _recorded_process(path: Path) -> psutil.Process | None:
-    """The process that a state file is about, if it is still that process."""
-    recorded = json.loads(path.read_text())
+    """The process that a state file is about, if it is still that process and alive. A file that was cut is about none."""
     try:
+        recorded = json.loads(path.read_text())
         process = psutil.Process(recorded["pid"])
-        return process if abs(process.create_time() - recorded["created"]) < 1 else None
-    except psutil.NoSuchProcess:
+        is_it = abs(process.create_time() - recorded["created"]) < 1 and process.status() != psutil.STATUS_ZOMBIE
+        return process if is_it else None
+    except (psutil.NoSuchProcess, OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -158,20 +162,27 @@ def _wait(url: str, path: Path, token: str = "") -> None:
                 return
         except OSError:
             time.sleep(0.5)
-    tail = path.with_suffix(".log").read_text().splitlines()[-15:]
+    how = "did not answer in time" if _recorded_process(path.with_suffix(".json")) else "has ended"
     down(path.parent.parent.parent)
-    sys.exit("\n".join([f"{path.stem} did not start; the end of its log:", *tail]))
+    sys.exit("\n".join([f"{path.stem} {how}; the end of its log:", *_end_of_log(path)]))
+
+
+def _end_of_log(path: Path) -> list[str]:
+    return path.with_suffix(".log").read_text(errors="replace").splitlines()[-15:]
 
 
 def _wait_for_jobs(home: Path, dashboard_port: int, environment: dict[str, str]) -> None:
     """Until a job that does nothing has run: Ray's API answers long before its agent can start jobs."""
     options = ["--address", f"http://127.0.0.1:{dashboard_port}"]
     submit = [str(BIN / "ray"), "job", "submit", *options, "--submission-id", "cluster-up", "--", "true"]
-    deadline = time.monotonic() + STARTUP_S
-    while subprocess.run(submit, check=False, env=environment, capture_output=True).returncode:  # noqa: S603
-        if time.monotonic() > deadline:
+    ray, deadline = _state(home) / "ray", time.monotonic() + STARTUP_S
+    while (sent := subprocess.run(submit, check=False, env=environment, capture_output=True, text=True)).returncode:  # noqa: S603
+        if time.monotonic() > deadline or not _recorded_process(ray.with_suffix(".json")):
             down(home)
-            sys.exit("Ray started and ran no job; see the logs in /tmp/ray/session_latest/logs")
+            said = [*_end_of_log(ray), *(sent.stderr or sent.stdout).splitlines()[-3:]]
+            sys.exit(
+                "\n".join(["Ray started and ran no job; the end of its log, and of what it says to a job:", *said])
+            )
         time.sleep(1)
     delete = [str(BIN / "ray"), "job", "delete", *options, "cluster-up"]
     subprocess.run(delete, env=environment, capture_output=True, check=True)  # noqa: S603

@@ -43,6 +43,7 @@ def cluster(tmp_path_factory):
     environment = {
         **os.environ,
         "RAY_AUTH_MODE": "token",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_ADDRESS": f"127.0.0.1:{ports['gcs']}",
         "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{ports['mlflow']}",
         "ACTIVELR_HOME": str(home),

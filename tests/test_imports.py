@@ -38,7 +38,13 @@ ALLOWED = {
     "cli": {"config", "driver", "report", "studies", "tracking"} | RUN_FILES,
 }
 LIBRARIES = {
-    "ray": {"training/worker.py", "driver/ray_run.py", "studies/tune.py", "cli/cluster_commands.py"},
+    "ray": {
+        "training/worker.py",
+        "driver/ray_cluster.py",
+        "driver/ray_run.py",
+        "studies/tune.py",
+        "cli/cluster_commands.py",
+    },
     "mlflow": {"tracking/client.py", "tracking/registry.py", "tracking/tracker.py"},
     "torch": {"analyses", "optim", "training", "tasks", "driver/evaluate.py", "studies/trial.py"},
 }

@@ -1,16 +1,18 @@
 """The commands, in the order people meet them."""
 
 import json
-import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from activelr_service.cli import analyse_commands, cluster_commands, study_commands
+from activelr_service import __version__
+from activelr_service.cli import analyse_commands, cluster_commands, document_commands, study_commands
+from activelr_service.cli.show import COLUMNS, run_lines, run_row
 from activelr_service.cli.signals import exit_on_signals
-from activelr_service.config import CommandError, StudyJob, TrainJob, read_job
+from activelr_service.cli.stop import stop_run
+from activelr_service.config import CommandError, read_job, read_job_or_study
 from activelr_service.runs import Run, find_run, list_runs, output_root
 
 app = typer.Typer(
@@ -36,29 +38,23 @@ Address = Annotated[
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="NAME, NAME/NUMBER or a run folder.", show_default=False)]
 Target = Annotated[str, typer.Argument(help="A run here, or with --address a submitted job.", show_default=False)]
 
-STARTER = """\
-# A training job. Everything that is not here is derived when it runs, and logged: no learning rate, no batch size.
-kind: train
-name: {name}
-model: {{type: torchvision, name: resnet18}}
-data: {{type: digits}}            # or {{type: imagefolder, root: PATH}}, {{type: npz, path: PATH}}
-epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
-# optimizer: {{type: active_adamw}}   # or active_sgd, active_radam, active_belief
-# workers: {{num_workers: 2}}
-# `activelr schema` lists every key.
-"""
+WIDTH = 250  # of a table that is not shown on a screen
 
 
-@app.command()
-def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("job.yaml")) -> None:
-    """Write a job to start from.
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"activelr {__version__}")
+        raise typer.Exit
 
-    Example: activelr init job.yaml
-    """
-    if path.exists():
-        raise CommandError(f"{path} exists; give another name")
-    path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
-    print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Train deep networks without choosing a learning rate or a batch size."""
+
+
+app.command()(document_commands.init)
 
 
 @app.command()
@@ -83,16 +79,7 @@ def validate(
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 
 
-@app.command()
-def schema(
-    kind: Annotated[Literal["train", "study"], typer.Argument(help="The kind of document.")] = "train",
-) -> None:
-    """Print the JSON Schema of a job or a study, for editors.
-
-    Example: activelr schema > job.schema.json
-    """
-    model = TrainJob if kind == "train" else StudyJob
-    print(json.dumps(model.model_json_schema(), indent=1))
+app.command()(document_commands.schema)
 
 
 @app.command()
@@ -162,11 +149,12 @@ def list_(output_dir: OutputDir = "outputs", address: Address = None) -> None:
         return cluster_commands.list_jobs(address)
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("run", "status", "epochs", "score", "MLflow run", box=None)
+    table = Table(*COLUMNS, box=None)
     for run in list_runs(output_root(output_dir)):
-        table.add_row(*_row(run))
-    return Console().print(table)
+        table.add_row(*map(Text, run_row(run)))
+    return Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 @app.command()
@@ -177,9 +165,7 @@ def status(target: Target, output_dir: OutputDir = "outputs", address: Address =
     """
     if address:
         return cluster_commands.show_status(address, target)
-    run = _find(target, output_dir)
-    state = {**run.state(), "status": run.status(), "folder": str(run.folder)}
-    return print("\n".join(f"{key}: {value}" for key, value in state.items() if value is not None))
+    return print("\n".join(run_lines(_find(target, output_dir))))
 
 
 @app.command()
@@ -206,12 +192,8 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
     """
     if address:
         return cluster_commands.stop_job(address, target)
-    import os
-
     run = _find(target, output_dir)
-    if not run.is_active():
-        raise CommandError(f"{run.label} is not running; its status is {run.status()}")
-    os.kill(run.state()["pid"], signal.SIGTERM)
+    stop_run(run)
     return print(
         f"{run.label} is asked to stop; `activelr resume {run.label}` continues it from its last committed epoch"
     )
@@ -225,15 +207,16 @@ def submit(
     ] = ("http://127.0.0.1:8265"),
     overrides: Overrides = [],  # noqa: B006
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it ends.")] = False,
-    insecure: Annotated[bool, typer.Option(help="Allow plain http to another machine.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain http to another machine.")] = False,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not look for the data on this machine.")] = False,
 ) -> None:
-    """Send a job to a Ray cluster.
+    """Send a job or a study to a Ray cluster.
 
     Example: activelr submit job.yaml --address http://127.0.0.1:8265 --follow
     """
-    checked, source = read_job(job, overrides)
+    checked, source = read_job_or_study(job, overrides)
     with source.locating():
-        cluster_commands.submit_job(address, checked, follow=follow, insecure=insecure)
+        cluster_commands.submit_document(address, checked, follow=follow, insecure=insecure, check=not no_check)
 
 
 @app.command()
@@ -259,13 +242,3 @@ def ui(
 
 def _find(target: str, output_dir: str) -> Run:
     return find_run(output_root(output_dir), target)
-
-
-def _row(run: Run) -> list[str]:
-    from activelr_service.journal import read_journal
-    from activelr_service.record import place_in_run
-
-    state, history, job = run.state(), read_journal(run.journal), run.job()
-    epochs = place_in_run(history[-1], job).removeprefix("epoch").strip() if history else f"0 of {job.length()}"
-    score = f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
-    return [run.label, run.status(), epochs, score, state.get("mlflow_run_id", "")]

@@ -1,9 +1,12 @@
 """Commands about a Ray cluster, over its Jobs API."""
 
 import asyncio
+import http.client
 import os
 import shlex
 import tempfile
+import urllib.error
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,28 +14,31 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from activelr_service.config import CommandError, JobError, TrainJob, dump_job
+from activelr_service.config import CommandError, JobError, StudyJob, TrainJob, dump_job
+from activelr_service.redact import redact
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-ENTRYPOINT = ["python", "-m", "activelr_service.cli", "train", "job.yaml"]
+ANSWER_S = 10
 
 
-def submit_job(address: str, job: TrainJob, *, follow: bool, insecure: bool) -> None:
-    """Send a validated job, as one YAML file, and say how to follow it."""
-    from activelr_service.driver.check import check_before_start, with_absolute_paths
+def submit_document(address: str, job: TrainJob | StudyJob, *, follow: bool, insecure: bool, check: bool) -> None:
+    """Send a validated job or study, as one YAML file, and say how to follow it.
 
+    ``check``: look at the data here first, where the address is of this machine; elsewhere they may be on the cluster only.
+    """
+    address = dashboard_url(address)
     if not _is_loopback(address) and urlsplit(address).scheme != "https" and not insecure:
         raise JobError.at(
             "", f"{address} is another machine and not https: its token would be readable; --insecure allows it"
         )
-    job = with_absolute_paths(job)
-    if _is_loopback(address):
-        check_before_start(job)  # elsewhere the data may be on the cluster only
+    job = _with_absolute_paths(job)
+    if check and _is_loopback(address):
+        _check(job)
     submission_id = f"{job.name}-{uuid.uuid4().hex[:8]}"
     with connect(address) as client, tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "job.yaml").write_text(dump_job(job))
         client.submit_job(
-            entrypoint=shlex.join(ENTRYPOINT),
+            entrypoint=shlex.join(["python", "-m", "activelr_service.cli", job.kind, "job.yaml"]),
             submission_id=submission_id,
             runtime_env={"working_dir": folder, "env_vars": {"ACTIVELR_SUBMISSION_ID": submission_id}},
             metadata={"activelr_name": job.name},
@@ -42,6 +48,40 @@ def submit_job(address: str, job: TrainJob, *, follow: bool, insecure: bool) -> 
         print(f"  activelr {command} {submission_id} --address {address}")
     if follow:
         show_logs(address, submission_id, follow=True)
+
+
+def _with_absolute_paths(job: TrainJob | StudyJob) -> TrainJob | StudyJob:
+    """Of a study: of the data and models of its workloads."""
+    from activelr_service.driver.check import absolute_paths, with_absolute_paths
+
+    if isinstance(job, TrainJob):
+        return with_absolute_paths(job)
+    workloads = {
+        name: {
+            key: {**part, **absolute_paths(part)} if key in ("data", "model") and isinstance(part, dict) else part
+            for key, part in workload.items()
+        }
+        for name, workload in job.workloads.items()
+    }
+    return job.model_copy(update={"workloads": workloads})
+
+
+def _check(job: TrainJob | StudyJob) -> None:
+    from activelr_service.driver.check import check_before_start
+    from activelr_service.studies.space import make_trials
+
+    if isinstance(job, StudyJob):
+        make_trials(job)
+        return
+    try:
+        check_before_start(job)
+    except JobError as error:
+        hint = "; if only the cluster has these data, --no-check sends the job without a look at them"
+        problems = [
+            problem._replace(message=problem.message + hint) if problem.location[:1] == ("data",) else problem
+            for problem in error.problems
+        ]
+        raise JobError(problems) from None
 
 
 def show_status(address: str, submission_id: str) -> None:
@@ -56,7 +96,7 @@ def show_logs(address: str, submission_id: str, follow: bool) -> None:
     """Print the log; with ``follow`` until the job ends, and then fail if it failed."""
     with connect(address) as client:
         if not follow:
-            return print(client.get_job_logs(submission_id), end="")
+            return print(redact(client.get_job_logs(submission_id)), end="")
         asyncio.run(_tail(client, submission_id))
         status = client.get_job_status(submission_id)
     if status.value != "SUCCEEDED":
@@ -80,8 +120,10 @@ def list_jobs(address: str) -> None:
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
     """A Jobs client; what goes wrong with it becomes one line that says what to do."""
+    address = dashboard_url(address)
     _use_token_of_this_machine(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers the environment to the argument
+    _check_that_it_answers(address)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
@@ -91,15 +133,47 @@ def connect(address: str) -> Iterator[Any]:
         hint = "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token"
         raise CommandError(f"the cluster at {address} refused this client's token or lack of one; {hint}") from error
     except ConnectionError as error:
-        raise CommandError(f"no Ray cluster answers at {address}; `make cluster-up` starts one here") from error
-    except RuntimeError as error:
+        raise _nobody_there(address) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, JobError | CommandError):
+            raise
         text = str(error).strip().splitlines()
         raise CommandError(f"the cluster at {address} says: {(text or ['nothing'])[-1][:300]}") from error
 
 
+def dashboard_url(address: str) -> str:
+    """An address as Ray's client takes it: with a scheme, in small letters. Raises :class:`CommandError` for any other."""
+    url = address if "://" in address else f"http://{address}"
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise CommandError(f"{redact(address)} is no dashboard's address; write it as http://HOST:8265")
+    if "@" in parts.netloc:
+        raise CommandError(f"{redact(address)} holds credentials; set the token in RAY_AUTH_TOKEN instead")
+    return parts._replace(netloc=parts.netloc.lower()).geturl().rstrip("/")
+
+
+def _check_that_it_answers(address: str) -> None:
+    """Ray's client would wait for ever."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_S):  # noqa: S310 - http or https
+            pass
+    except urllib.error.HTTPError:
+        return  # it asks for a token, which Ray's client sends
+    except (OSError, http.client.HTTPException) as error:
+        raise _nobody_there(address) from error
+
+
+def _nobody_there(address: str) -> CommandError:
+    return CommandError(f"no Ray cluster answers at {address}; `make cluster-up` starts one here")
+
+
 async def _tail(client: Any, submission_id: str) -> None:
     async for lines in client.tail_job_logs(submission_id):
-        print(lines, end="", flush=True)
+        print(redact(lines), end="", flush=True)
 
 
 def _is_loopback(address: str) -> bool:

@@ -10,6 +10,7 @@ from activelr_service.config.load import (
     parse_job,
     parse_study,
     read_job,
+    read_job_or_study,
     read_study,
 )
 from activelr_service.config.study import StudyJob
@@ -26,5 +27,6 @@ __all__ = [
     "parse_job",
     "parse_study",
     "read_job",
+    "read_job_or_study",
     "read_study",
 ]

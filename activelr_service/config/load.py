@@ -18,7 +18,7 @@ from activelr_service.redact import redact, redact_values
 
 Job = TypeVar("Job", bound=BaseModel)
 
-COMMANDS = {"train": "`activelr train` and `activelr submit`", "study": "`activelr study`"}
+COMMANDS = {"train": "`activelr train`", "study": "`activelr study`"}
 
 
 class JobSource(NamedTuple):
@@ -70,6 +70,13 @@ def read_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[StudyJo
             if isinstance(workload, dict) and "job" in workload:
                 data["workloads"][name] = _include_job(workload, Path(path).parent, ("workloads", name, "job"))
         return parse_study(data), source
+
+
+def read_job_or_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob | StudyJob, JobSource]:
+    """As :func:`read_study` for a study, and as :func:`read_job` for everything else."""
+    data = read_yaml(Path(path)).data
+    is_study = isinstance(data, dict) and data.get("kind") == "study"
+    return read_study(path, overrides) if is_study else read_job(path, overrides)
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], JobSource]:

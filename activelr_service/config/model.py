@@ -1,10 +1,15 @@
 """What a job's ``model`` may be."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from activelr_service.config.base import PositiveInt, StrictConfig
+
+# What transformers takes beside the fields of a config.
+RUNS_CODE = ("trust_remote_code", "auto_map", "custom_pipelines", "custom_generate", "code_revision", "use_kernels")
+NOT_OF_A_CONFIG = ("local_files_only", "cache_dir", "force_download", "proxies", "revision", "subfolder", "token")
 
 
 class TorchvisionModelConfig(StrictConfig):
@@ -48,11 +53,30 @@ class CausalLMModelConfig(StrictConfig):
     )
     config: dict[str, Any] = Field({}, description="Fields of the transformers config that differ from its defaults.")
 
+    @field_validator("config")
+    @classmethod
+    def runs_no_code_of_a_folder(cls, config: dict[str, Any]) -> dict[str, Any]:
+        for key, value in _items(config):
+            if key in RUNS_CODE or (key.endswith("attn_implementation") and "/" in str(value)):
+                raise ValueError(f"must not have {key}: code that comes with a model is not run; leave it out")
+            if key in NOT_OF_A_CONFIG:
+                raise ValueError(f"must not have {key}: it says how to load a model, and is no field of its config")
+        return config
+
     @model_validator(mode="after")
     def has_one_source(self) -> Self:
         if (self.name is None) == (self.path is None):
             raise ValueError("give name, for random weights, or path, for those of a local folder")
         return self
+
+
+def _items(config: Any) -> Iterator[tuple[str, Any]]:
+    """Keys and values at any depth."""
+    for key, value in config.items() if isinstance(config, dict) else ():
+        yield key, value
+        yield from _items(value)
+    for value in config if isinstance(config, list) else ():
+        yield from _items(value)
 
 
 class MLPModelConfig(StrictConfig):

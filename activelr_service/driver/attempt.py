@@ -15,7 +15,7 @@ from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.batch_size import Event, EventReader, adopt, log_batch_size
 from activelr_service.driver.finish import deliver, keep_results
-from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
+from activelr_service.driver.ray_run import ClusterError, WorkersLostError, train_on_ray
 from activelr_service.journal import read_journal
 from activelr_service.record import progress_line, seconds_left
 from activelr_service.redact import redact
@@ -84,13 +84,16 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
 
 
 def _train(attempt: Attempt) -> None:
-    """Raises :class:`RunFailedError` with what a worker noted, or if the workers were lost."""
+    """Raises :class:`RunFailedError` with what a worker noted, or if the workers or their cluster were lost."""
     run = attempt.run
     try:
         train_on_ray(run, attempt.job, attempt.info)
     except WorkersLostError as error:
         limit = attempt.job.workers.max_failures
         raise RunFailedError(f"run {run.label} lost its workers more than {limit} times: {error}", "workers") from error
+    except ClusterError as error:
+        remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        raise RunFailedError(f"run {run.label}: {error}; {remedy}", "workers") from error
     if run.failure.exists():
         failure = json.loads(run.failure.read_text())
         shown = failure["message"] if failure["kind"] != "training" else f"{failure['type']}: {failure['message']}"

@@ -11,6 +11,7 @@ from activelr_service.data.remote import is_remote
 from activelr_service.models import check_model
 from activelr_service.runs import output_root
 
+PATHS = ("root", "path", "val_path", "tokenizer", "backbone_weights")  # fields of data and models
 PEERS = {
     "schedule_free_adamw": "schedulefree",
     "prodigy": "prodigyopt",
@@ -68,9 +69,10 @@ def with_absolute_paths(job: TrainJob) -> TrainJob:
 
 
 def _absolute(config: Any) -> Any:
-    fields = {
-        name: getattr(config, name, None) for name in ("root", "path", "val_path", "tokenizer", "backbone_weights")
-    }
-    local = {name: value for name, value in fields.items() if value and "://" not in value}
-    absolute = {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}
-    return config.model_copy(update=absolute)
+    return config.model_copy(update=absolute_paths({name: getattr(config, name, None) for name in PATHS}))
+
+
+def absolute_paths(fields: dict[str, Any]) -> dict[str, str]:
+    """Those of the fields of data or of a model that are paths on this machine, absolute."""
+    local = {name: fields[name] for name in PATHS if isinstance(fields.get(name), str) and "://" not in fields[name]}
+    return {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from activelr_service.config import JobError
-from activelr_service.config.model import CausalLMModelConfig
+from activelr_service.config.model import RUNS_CODE, CausalLMModelConfig
 from activelr_service.data.info import DataInfo
 
 # The names that configs of different models have for the longest block of tokens.
@@ -55,7 +55,10 @@ def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
         if isinstance(error, JobError):
             raise
         place, shown = ("model.path", config.path) if config.path else ("model.name", config.name)
-        raise JobError.at(place, f"transformers cannot build {shown!r}: {str(error)[:300]}") from error
+        text = " ".join(str(error).split())[:300]
+        if "trust_remote_code" in str(error):
+            text = "it needs code that comes with it, which is not run; use a model that transformers has itself"
+        raise JobError.at(place, f"transformers cannot build {shown!r}: {text}") from error
 
 
 def load_weights(model: Any, config: CausalLMModelConfig) -> None:
@@ -73,16 +76,21 @@ def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
     if config.path is None:
         return config
     fields = {**_read_config(config.path), **config.config}
-    left_out = ("model_type", "architectures", "auto_map", *DTYPES)
-    kept = {name: value for name, value in fields.items() if name not in left_out}
+    left_out = ("model_type", "architectures", *DTYPES)
+    kept = {name: value for name, value in _without_code(fields).items() if name not in left_out}
     return CausalLMModelConfig(name=fields["model_type"], config=kept)
 
 
 def _given_fields(config: CausalLMModelConfig) -> dict[str, Any]:
     """The fields of the config without a dtype, which exported models of older runs name."""
-    if "trust_remote_code" in config.config:
-        raise JobError.at("model.config.trust_remote_code", "the code in a model's folder is never run; leave it out")
     return {name: value for name, value in config.config.items() if name not in DTYPES}
+
+
+def _without_code(fields: Any) -> Any:
+    """Without what refers to code of the folder, at any depth."""
+    if isinstance(fields, dict):
+        return {name: _without_code(value) for name, value in fields.items() if name not in RUNS_CODE}
+    return [_without_code(value) for value in fields] if isinstance(fields, list) else fields
 
 
 def _read_config(path: str) -> dict[str, Any]:

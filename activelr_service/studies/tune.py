@@ -4,11 +4,9 @@ what a study says of robustness."""
 import logging
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -16,7 +14,8 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import JobError, StudyJob
-from activelr_service.driver.ray_run import find_resources, init_ray, is_attached
+from activelr_service.driver.ray_cluster import find_resources, init_ray, is_attached
+from activelr_service.driver.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
@@ -32,12 +31,11 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
     """Run the pending trials, whose jobs are in the folder's plan. Each leaves its outcome in the folder; ``on_end`` is
     called with its id."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see StopOnSignal
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see run_in_ray
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")  # how long trials may take to stop
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0: nothing but what the study itself says
     init_ray(num_cpus=count_concurrent(study) * cpus_of_a_trial(study))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    stopper = StopOnSignal()
     tuner = tune.Tuner(
         _trainable(study),
         param_space={
@@ -52,15 +50,11 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
             storage_path=str(folder.path),
             callbacks=[EndOfTrial(folder, on_end)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            stop=stopper,
             verbose=0,
         ),
     )
-    with stopper:
-        tuner.fit()
+    run_in_ray(tuner.fit)
     shutil.rmtree(folder.path / "tune", ignore_errors=True)  # what counts is in the outcomes
-    if stopper.received:
-        raise SystemExit(128 + stopper.received)
 
 
 def count_concurrent(study: StudyJob) -> int:
@@ -142,32 +136,6 @@ class PackedTrials(tune.Trainable):
             free_memory(device_of(job))  # for the next trial, and for the others on this GPU
         folder.write_outcome(self.config["trial"], outcome)
         return {"done": True, "status": outcome.status}
-
-
-class StopOnSignal(tune.Stopper):
-    """Within it, Ctrl-C and SIGTERM end the trials in good order: a signal that raised inside Ray would abort the process. A
-    second one raises."""
-
-    def __init__(self) -> None:
-        self.received = 0
-
-    def __enter__(self) -> None:
-        self.before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.received:
-            raise SystemExit(128 + number)
-        self.received = number
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.received > 0
 
 
 class EndOfTrial(tune.Callback):

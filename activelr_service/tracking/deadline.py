@@ -42,10 +42,11 @@ class TimedClient:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._client, name)
-        return lambda *args, **kwargs: _call(lambda: call(*args, **kwargs))
+        return lambda *args, **kwargs: timed_call(lambda: call(*args, **kwargs))
 
 
-def _call(function: Callable[[], Any]) -> Any:
+def timed_call(function: Callable[[], Any]) -> Any:
+    """What the function returns or raises, or :class:`DeadlineError` at the end of the time of :func:`within`."""
     start, end = time.monotonic(), _end.get()
     outcome: list[tuple[Any, Exception | None]] = []
 
@@ -60,7 +61,10 @@ def _call(function: Callable[[], Any]) -> Any:
     while thread.is_alive():
         left = min(end, _process_end) - time.monotonic()
         if left <= 0:
-            raise DeadlineError(f"no complete answer within {time.monotonic() - start:.0f} seconds")
+            waited = round(time.monotonic() - start)
+            raise DeadlineError(
+                f"no complete answer within {waited} seconds" if waited else "no time is left to wait for it"
+            )
         thread.join(min(POLL_S, left))
     result, error = outcome[0]
     if error is not None:

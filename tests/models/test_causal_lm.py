@@ -56,14 +56,3 @@ def test_a_job_that_asks_for_weights_of_another_precision_is_told_of_the_option(
     config = CausalLMModelConfig(name="gpt2", config={**SMALL["gpt2"], name: "bfloat16"})
     with pytest.raises(JobError, match=rf"model\.config\.{name}: .*float32, got bfloat16; set precision: bfloat16"):
         check(config, TOKENS)
-
-
-def test_the_code_of_a_folder_is_never_run_whatever_a_job_or_a_recipe_says(tmp_path):
-    saved_folder(tmp_path, "gpt2", torch.float32)
-    fields = json.loads((tmp_path / "config.json").read_text())
-    auto_map = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
-    (tmp_path / "config.json").write_text(json.dumps({**fields, "model_type": "own", "auto_map": auto_map}))
-    (tmp_path / "own.py").write_text("raise SystemExit('the code of the folder ran')")
-    for given, place in (({}, r"model\.path"), ({"trust_remote_code": True}, r"model\.config\.trust_remote_code")):
-        with pytest.raises(JobError, match=place):
-            build_model(CausalLMModelConfig(path=str(tmp_path), config=given), TOKENS, "language_modeling")

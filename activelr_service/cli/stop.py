@@ -1,0 +1,57 @@
+"""Stopping a run on this machine: its own process, and no other."""
+
+import os
+import signal
+import socket
+
+import psutil
+
+from activelr_service.config import CommandError
+from activelr_service.runs import Run
+
+OWN_COMMAND = ("activelr", "activelr_service", "jobs.train", "jobs/train")
+
+
+def stop_run(run: Run) -> None:
+    """Send SIGTERM to the process that trains a run.
+
+    Raises :class:`CommandError` unless the process that the run has noted is here, alive, started when the run says so, and
+    the user's own.
+    """
+    state = run.state()
+    if state["status"] != "running":
+        raise CommandError(f"{run.label} is not running; its status is {state['status']}")
+    host = state.get("host")
+    if host != socket.gethostname():
+        raise CommandError(f"{run.label} runs on {host}, and this is {socket.gethostname()}; run `activelr stop` there")
+    process = _its_process(run, state.get("pid"), state.get("pid_started"))
+    try:
+        if process.uids().real != os.getuid():
+            raise CommandError(f"{run.label} is trained by the user {process.username()}, who can stop it")
+        process.send_signal(signal.SIGTERM)  # psutil compares the start time once more
+    except psutil.NoSuchProcess:
+        raise _gone(run, process.pid) from None
+    except psutil.AccessDenied:
+        raise CommandError(f"process {process.pid} of {run.label} may not be stopped by this user") from None
+
+
+def _its_process(run: Run, pid: int | None, started: float | None) -> psutil.Process:
+    try:
+        process = psutil.Process(pid or 0)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            raise _gone(run, pid)
+        if started is not None and abs(process.create_time() - started) >= 1:
+            raise CommandError(f"{run.label} is not running: process {pid} is another one by now; {_remedy(run)}")
+        if started is None and not any(name in word for word in process.cmdline() for name in OWN_COMMAND):
+            raise CommandError(f"process {pid} does not look like that of {run.label}; end it yourself if it is")
+        return process
+    except psutil.NoSuchProcess:
+        raise _gone(run, pid) from None
+
+
+def _gone(run: Run, pid: int | None) -> CommandError:
+    return CommandError(f"{run.label} is not running: its process {pid} has ended; {_remedy(run)}")
+
+
+def _remedy(run: Run) -> str:
+    return f"`activelr resume {run.label}` continues it"

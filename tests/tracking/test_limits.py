@@ -1,0 +1,142 @@
+"""What MLflow does not take, runs that it has no more, and servers that do not come to an end."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from mlflow import MlflowClient
+
+from activelr_service.tracking import deadline
+from activelr_service.tracking.deadline import hurry, within
+from activelr_service.tracking.names import tracked_name
+from activelr_service.tracking.store import embedded_store, new_tracker
+from activelr_service.tracking.tracker import RunGoneError, Tracker, TrackingError, connect
+
+
+@pytest.fixture(scope="module")
+def tracker(tmp_path_factory):
+    root = tmp_path_factory.mktemp("store")
+    return new_tracker(embedded_store(root), "exp", "run", root)
+
+
+NAMES = ["conv(3x3)", "conv[3x3]", "a,b", "größe 1", "../x", "a//b", "/a", "x" * 300, "x" * 299 + "y", "%", "a\nb", "."]
+
+
+def test_names_that_mlflow_does_not_take_are_changed_kept_apart_and_said_once(tracker):
+    said = []
+    tracker.say = said.append
+    rows = [{"epoch": 1, "timestamp_ms": 1, **{name: float(n) for n, name in enumerate(NAMES)}}]
+    tracker.log_rows(rows)
+    tracker.log_rows(rows)
+    logged = MlflowClient(tracker.uri).get_run(tracker.run_id).data.metrics
+    assert {logged[tracked_name(name)] for name in NAMES} == set(map(float, range(len(NAMES))))
+    changed = [name for name in NAMES if tracked_name(name) != name]
+    assert len(said) == len(changed)
+    assert tracked_name("pace/step/layer1.0.conv1") == "pace/step/layer1.0.conv1"
+
+
+def test_long_values_are_cut_with_a_mark_and_many_parameters_are_all_there(tracker):
+    said = []
+    tracker.say = said.append
+    tracker.log_params({"long": "y" * 7000, **{f"p{n}": n for n in range(250)}})
+    tracker.set_tags({"tag": "z" * 9000})
+    data = MlflowClient(tracker.uri).get_run(tracker.run_id).data
+    assert data.params["long"].endswith("y... (7,000 characters in all)")
+    assert data.tags["tag"].endswith("z... (9,000 characters in all)")
+    assert {f"p{n}" for n in range(250)} <= set(data.params)
+    assert len(said) == 2
+
+
+def test_a_run_that_mlflow_has_no_more_is_told_from_a_server_that_fails(tracker):
+    gone = tracker.child("gone", {})
+    gone.delete()
+    with pytest.raises(RunGoneError, match=r"is deleted; restored in MLflow"):
+        Tracker.reopen(tracker.uri, gone.run_id)
+    with pytest.raises(RunGoneError, match="has no run 0123"):
+        Tracker.reopen(tracker.uri, "0123" * 8)
+
+
+def test_a_server_that_has_moved_is_answered_with_the_option_that_names_the_new_place():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        with pytest.raises(TrackingError, match=r"resume RUN --set tracking\.uri=URI"), within(3):
+            Tracker.reopen(uri, "x")
+
+
+@pytest.fixture
+def dripping():
+    """A server that sends a byte of its answer every tenth of a second, for ever: no timeout of the network is met."""
+    server = socket.create_server(("127.0.0.1", 0))
+    is_over = threading.Event()
+
+    def drip(connection):
+        with connection:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+            while not is_over.wait(0.1):
+                connection.sendall(b" ")
+
+    def accept():
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=drip, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    is_over.set()
+    server.close()
+
+
+def test_a_server_that_never_ends_its_answer_is_given_up(dripping):
+    start = time.monotonic()
+    with pytest.raises(TrackingError, match="no complete answer within"), within(1):
+        connect(dripping)
+    assert time.monotonic() - start < 10
+
+
+def test_a_process_that_was_asked_to_end_gives_up_what_it_waits_for(dripping, monkeypatch):
+    monkeypatch.setattr(deadline, "_process_end", float("inf"))
+    threading.Timer(0.5, hurry, (0.5,)).start()
+    start = time.monotonic()
+    with pytest.raises(TrackingError, match="no complete answer within"):
+        connect(dripping)
+    assert time.monotonic() - start < 10
+
+
+USE = """
+import sys
+from activelr_service.tracking.store import tracking_uri
+from activelr_service.tracking.tracker import Tracker
+from pathlib import Path
+uri = tracking_uri(None, Path("here"))
+assert "c4nary" not in uri, uri
+try:
+    Tracker.create(uri, "exp", "name")
+except Exception as error:
+    print(error)
+"""
+
+
+def test_credentials_of_the_servers_uri_are_sent_to_it_and_are_not_kept():
+    server = socket.create_server(("127.0.0.1", 0))
+    asked = []
+
+    def answer():
+        connection, _ = server.accept()
+        asked.append(connection.recv(65536).decode())
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 8\r\n\r\nme:c4nary"[:-1])
+        connection.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    uri = f"http://me:c4nary-S3cret@127.0.0.1:{server.getsockname()[1]}"
+    environment = {"MLFLOW_TRACKING_URI": uri, "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    said = subprocess.run([sys.executable, "-c", USE], env=environment, capture_output=True, text=True, check=True)
+    server.close()
+    assert "authorization: basic" in asked[0].lower()
+    assert "c4nary" not in said.stdout + said.stderr
