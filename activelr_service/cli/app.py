@@ -88,9 +88,9 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
 
     Example: activelr train job.yaml --set epochs=5
     """
+    exit_on_signals()  # first: what is imported takes seconds
     from activelr_service.driver.launch import train as train_job
 
-    exit_on_signals()
     checked, source = read_job(job, overrides)
     with source.locating():
         train_job(checked)
