@@ -195,10 +195,9 @@ def wait_until(condition):
         time.sleep(0.1)
 
 
-def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, tmp_path):
+def test_data_that_go_bad_on_one_rank_end_all_workers_at_once_without_a_retry(cluster, tmp_path):
     write_images(tmp_path / "images")
     broken = tmp_path / "images" / "cat" / "0.png"
-    broken.write_bytes(broken.read_bytes()[:-200])
     job = small_job(
         cluster.home / "outputs",
         name="bad-data",
@@ -206,8 +205,11 @@ def test_bad_data_on_one_rank_ends_all_workers_at_once_without_a_retry(cluster, 
         model={"type": "mlp"},
         data={"type": "imagefolder", "root": str(tmp_path / "images"), "image_size": 8},
         global_batch_size=4,
+        epochs=500,
     )
     process = driver(cluster, job, tmp_path)
+    wait_until((cluster.home / "outputs" / "bad-data" / "001" / "journal.jsonl").exists)
+    broken.write_bytes(broken.read_bytes()[:-200])
     assert process.wait(timeout=PATIENCE_S) == 3
     log = (tmp_path / "bad-data.log").read_text()
     assert "ValueError: " in log

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from activelr_service.config import JobError, parse_job
+from activelr_service.config import JobError, dump_job, parse_job
 from activelr_service.data import build_data
 from activelr_service.driver.check import check_job, prepare_job
 from activelr_service.driver.evaluate import evaluate_run
@@ -40,6 +40,8 @@ def exported(tmp_path, data, model=None):
     job = job.model_copy(update={"task": check_job(job)[1]})
     run = Run(tmp_path / "x" / "001")
     torch.manual_seed(0)
+    run.folder.mkdir(parents=True)
+    (run.folder / "resolved.yaml").write_text(dump_job(job))
     export_model(run.model, build_model(job.model, info, job.task), job.model, info, job.task)
     return run, job
 

@@ -240,7 +240,7 @@ def test_the_commands_speak_of_a_run_and_secrets_of_the_environment_are_written_
         assert not path.is_file() or b"canary-1234" not in path.read_bytes(), path
     run, options = find_run(tmp_path, "small"), ("--output-dir", tmp_path)
     assert "small/001  finished  3/3" in activelr("list", *options).stdout
-    assert "status: finished" in activelr("status", "small", *options).stdout
+    assert activelr("status", "small", *options).stdout.startswith("small/001: finished\n")
     assert "epoch 3/3" in activelr("logs", "small/001", *options).stdout
     measured = json.loads(activelr("evaluate", "small", *options).stdout)
     assert (measured["rows"], measured["accuracy"]) == (360, pytest.approx(run.state()["score"]))
