@@ -8,12 +8,13 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import HuggingFaceDataConfig
+from activelr_service.data.held_out import describe_classes, hold_out, shorten
 from activelr_service.data.images import check_images, classification_transforms, decode, or_skip
 from activelr_service.data.info import DataInfo
 from activelr_service.data.labels import check_columns, class_names, is_unlabeled, read_labels
 from activelr_service.data.listing import LARGEST_COMPARED, Contents, equal_across, find_equal
 from activelr_service.data.saved_datasets import list_splits, load_split
-from activelr_service.data.splits import describe_classes, one_name_each, some, spelled_alike, stratified_split
+from activelr_service.data.splits import one_name_each
 
 
 class Rows(NamedTuple):
@@ -43,7 +44,7 @@ def inspect(config: HuggingFaceDataConfig) -> DataInfo:
     found = _read(config)
     counts = [np.bincount(part.labels, minlength=len(found.classes)) for part in (found.train, found.val)]
     notes, warnings = describe_classes(found.classes, counts[0], counts[1])
-    warnings += [*found.warnings, *spelled_alike(found.classes), *_equal(config, found)]
+    warnings += [*found.warnings, *_equal(config, found)]
     return DataInfo(
         tasks=("classification",),
         num_train=len(found.train.labels),
@@ -139,7 +140,7 @@ def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str,
     share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
     left = [name for name in all_names if name not in used]
     held_out = f"the split {names[split]}" if split else share
-    return [f"held out: {held_out}", *([f"left out: the splits {some(left)}"] if left else [])]
+    return [f"held out: {held_out}", *([f"left out: the splits {shorten(left)}"] if left else [])]
 
 
 def _find_held_out(
@@ -168,10 +169,10 @@ def _all(split: str, dataset: Any, labels: np.ndarray) -> Rows:
 
 
 def _hold_out(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
-    parts = stratified_split(rows.labels, config.val_fraction)
-    if not len(parts[1]):
+    if np.bincount(rows.labels).max() < 2:
         text = f"{config.path} has {len(rows.labels)} rows and no class with two, so that one can be held out; add rows"
         raise JobError.at("data.path", text)
+    parts = hold_out(len(rows.labels), config.val_fraction, rows.labels)
     return [rows._replace(numbers=chosen, labels=rows.labels[chosen]) for chosen in parts]
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.config import JobError
+from activelr_service.data.held_out import shorten
 from activelr_service.data.images import formats
 from activelr_service.data.listing import count_suffixes, list_files, list_folders, suffix_of
-from activelr_service.data.splits import one_name_each, some, split_of
+from activelr_service.data.splits import one_name_each, split_of
 
 PLACE = "data.root"
 
@@ -53,12 +54,12 @@ def find_layout(root: Path) -> Layout:
     splits, others = [name for name in names if split_of(name)], [name for name in names if not split_of(name)]
     with_classes = [name for name in splits if _holds_classes(root / name, strictly=bool(others))]
     if not splits or (others and not with_classes):
-        note = f"{some(splits)} under {root}: taken as a class, since it holds images and lies among other classes"
+        note = f"{shorten(splits)} under {root}: taken as a class, since it holds images and lies among other classes"
         return Layout(root, None, warnings=(note,) if splits else ())
     if others and not _are_splits(root, with_classes, others):
-        text = f"{root} has folders called as splits ({some(with_classes)}) among others ({some(others)}); rename the"
+        text = f"{root} has folders called as splits ({shorten(with_classes)}) among others ({shorten(others)}); rename the"
         raise JobError.at(PLACE, f"{text} former if they are classes, or move the latter away if they are none")
-    left = [f"left out: {some(others)} under {root}, beside the splits {some(with_classes)}"] if others else []
+    left = [f"left out: {shorten(others)} under {root}, beside the splits {shorten(with_classes)}"] if others else []
     if direct := _direct_images(root):
         left.append(f"left out: {len(direct)} images beside the splits, such as {direct[0]}")
     layout = _of_splits(root, splits, with_classes)
@@ -85,7 +86,9 @@ def _are_splits(root: Path, with_classes: list[str], others: list[str]) -> bool:
 def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     splits = one_name_each(names, PLACE, root)
     if "train" not in splits:
-        text = f"{root} has {some(names)} and no folder train; give the folder that holds train, or of one with classes"
+        text = (
+            f"{root} has {shorten(names)} and no folder train; give the folder that holds train, or of one with classes"
+        )
         raise JobError.at(PLACE, text)
     for split in ("train", "validation"):
         if split in splits and splits[split] not in with_classes:
@@ -120,7 +123,7 @@ def _nested_splits(folder: Path, names: list[str]) -> tuple[str, ...]:
     nested = {inner for name in names for inner in list_folders(folder / name, PLACE) if split_of(inner)}
     if len({split_of(name) for name in nested}) < 2:
         return ()
-    text = f"class folders under {folder} hold folders {some(sorted(nested))}: all their images are taken together"
+    text = f"class folders under {folder} hold folders {shorten(sorted(nested))}: all their images are taken together"
     return (f"{text}; move them to {folder}/SPLIT/CLASS to keep them apart",)
 
 
@@ -131,7 +134,7 @@ def check_classes(folder: Path, found: Classes, smallest: int) -> None:
         return
     held = f"; left out: {count_suffixes(found.others)}" if found.others else ""
     if empty and len(found.images) >= smallest:
-        raise JobError.at(PLACE, f"class folders without an image under {folder}: {some(empty)}{held}")
+        raise JobError.at(PLACE, f"class folders without an image under {folder}: {shorten(empty)}{held}")
     text = f"{folder} has {len(found.images)} class folders; at least {smallest} are needed"
     inner = [name for name in found.images if len(list_folders(folder / name, PLACE)) > 1]
     hint = f"; did you mean {folder / inner[0]}?" if inner else ""

@@ -8,6 +8,7 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
+from activelr_service.data.held_out import describe_classes, hold_out
 from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
 from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
 from activelr_service.data.info import DataInfo
@@ -20,7 +21,7 @@ from activelr_service.data.listing import (
     list_folders,
     suffix_of,
 )
-from activelr_service.data.splits import check_known, describe_classes, spelled_alike, stratified_split
+from activelr_service.data.splits import check_known
 
 SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")
 SEEN_AS_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".eps", ".cr2", ".nef", ".arw", ".dng", ".npy")  # but not decoded
@@ -108,11 +109,11 @@ def _read(config: ImageFolderDataConfig) -> Found:
     classes = sorted(train.images) if config.classes is None else config.classes
     files = _label(layout.train, train, classes)
     if layout.val is None:
-        parts = stratified_split(files.labels, config.val_fraction)
-        ours, theirs = (Files([files.paths[row] for row in rows], files.labels[rows]) for rows in parts)
-        if not theirs.paths:
+        if np.bincount(files.labels).max() < 2:
             text = f"no class under {layout.train} has two images, so that one can be held out; add images"
             raise JobError.at(PLACE, text)
+        parts = hold_out(len(files.labels), config.val_fraction, files.labels)
+        ours, theirs = (Files([files.paths[row] for row in rows], files.labels[rows]) for rows in parts)
         return Found(layout, classes, ours, theirs, [train])
     val = list_classes(layout.val)
     held_out = _label(layout.val, val, classes)
@@ -147,7 +148,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
     else:
         pairs = find_equal(contents_of(found.train.paths), contents_of(found.val.paths))
         warnings += equal_across([(found.val.paths[val], found.train.paths[train]) for val, train in pairs])
-    warnings += [*spelled_alike(found.classes), *found.layout.warnings]
+    warnings += found.layout.warnings
     warnings += [text for folder in found.folders for text in folder.warnings]
     return tuple(notes), tuple(warnings)
 

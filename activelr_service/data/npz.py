@@ -9,6 +9,7 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import NpzDataConfig
+from activelr_service.data.held_out import describe_classes, hold_out, shorten
 from activelr_service.data.info import DataInfo
 from activelr_service.data.npz_values import (
     Labels,
@@ -18,7 +19,6 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
-from activelr_service.data.split import count_classes, hold_out, shorten
 
 NAMES = ("x", "y", "x_val", "y_val")
 Arrays = dict[str, np.ndarray]
@@ -54,7 +54,9 @@ def inspect(config: NpzDataConfig) -> DataInfo:
     if not labels.is_classes:
         return info._replace(tasks=("regression",), notes=tuple(notes), warnings=tuple(warnings))
     names = tuple(map(str, range(labels.num_classes)))
-    counted, warned = count_classes(labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val], names)
+    sides = (labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val])
+    num_train, num_val = (np.bincount(side, minlength=len(names)) for side in sides)
+    counted, warned = describe_classes(names, num_train, num_val)
     return info._replace(
         tasks=("classification", "regression") if config.target_kind is None else ("classification",),
         num_classes=labels.num_classes,

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
+from activelr_service.data.held_out import shorten
 from activelr_service.data.listing import count_suffixes, list_files
 from activelr_service.data.saved_datasets import is_saved, list_splits
-from activelr_service.data.splits import WORDS, one_name_each, some, split_of
+from activelr_service.data.splits import WORDS, one_name_each, split_of
 from activelr_service.data.text_files import SUFFIXES, format_of
 
 PLACE = "data.root"
@@ -42,13 +43,13 @@ def find_splits(config: TextDataConfig) -> TextSplits:
     found = _with_training_text(root, files, named, warnings)
     titles = [path.name for path in files if path not in named and set(_words(path)) & WORDS.keys()]
     if titles:
-        notes.append(f"taken as titles, not as splits: {some(titles)}")
+        notes.append(f"taken as titles, not as splits: {shorten(titles)}")
     notes += [f"text of the {split} split: {_count(paths)}" for split, paths in found.items()]
     return TextSplits(found, tuple(notes), tuple(warnings))
 
 
 def _count(paths: list[Path]) -> str:
-    return f"{len(paths)} files ({some([path.name for path in paths])})" if len(paths) > 1 else str(paths[0])
+    return f"{len(paths)} files ({shorten([path.name for path in paths])})" if len(paths) > 1 else str(paths[0])
 
 
 def _of_one_format(files: list[Path]) -> tuple[list[Path], list[str]]:
@@ -131,5 +132,5 @@ def _saved_splits(root: Path) -> TextSplits:
         raise JobError.at(PLACE, f"{root} has no split train; it has {', '.join(sorted(folders)) or 'none'}")
     notes = [f"text of the {split} split: the saved split {name}" for split, name in names.items()]
     if others := sorted(folders.keys() - set(names.values())):
-        notes.append(f"left out: the saved splits {some(others)}")
+        notes.append(f"left out: the saved splits {shorten(others)}")
     return TextSplits({split: [folders[name]] for split, name in names.items()}, tuple(notes))

@@ -79,7 +79,7 @@ def test_a_truncated_or_missing_file_is_named(tmp_path):
 def test_what_was_read_is_said_and_odd_class_names_are_refused(tmp_path):
     folder = write_cifar(tmp_path)
     info = inspect_data(data_config(type="cifar10", root=str(tmp_path)))
-    assert any("class 0 10 + 2, class 1 10 + 2" in note for note in info.notes)
+    assert any("class 0 10/2, class 1 10/2" in note for note in info.notes)
     assert "held out: test_batch" in info.notes
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"one"]}))
     with pytest.raises(JobError, match=r"batches\.meta names 1 classes, not 10"):

@@ -10,7 +10,6 @@ from PIL import Image
 
 from activelr_service.config import JobError
 from activelr_service.data import build_data, check_files, inspect_data, prepare_data
-from activelr_service.data.splits import stratified_split
 from tests.conftest import small_job
 from tests.data.generate_images import write_images, write_pixels
 from tests.data.test_data import assert_rows_match, data_config
@@ -158,23 +157,14 @@ def test_links_are_followed_and_loops_end(tmp_path):
     assert info.num_train + info.num_val == 6 + 12 + 0  # cat holds, by its loop, both classes once
 
 
-def test_a_split_takes_the_same_share_of_each_class_and_keeps_rare_ones_for_training():
-    labels = np.repeat([0, 1, 2, 3], [100, 50, 1, 10])
-    train, val = stratified_split(labels, 0.1)
-    assert sorted([*train, *val]) == list(range(161))
-    assert np.bincount(labels[val], minlength=4).tolist() == [10, 5, 0, 1]
-    assert [part.tolist() for part in stratified_split(labels, 0.1)] == [train.tolist(), val.tolist()]
-    assert [len(part) for part in stratified_split(np.array([0, 0]), 0.9)] == [1, 1]
-
-
 def test_a_class_on_one_side_and_a_class_of_one_image_are_warned_of(tmp_path):
     write_images(tmp_path / "train", classes=("cat", "cow", "dog"))
     write_images(tmp_path / "val")
     write_pixels(tmp_path / "train" / "yak", {"1.png": Image.new("RGB", (9, 9))})
     info = inspect_data(folder(tmp_path))
-    assert "no images held out of cow, yak" in info.warnings
-    assert "only one of the images to train on is of yak" in info.warnings
-    assert any("cat 6 + 6, cow 6 + 0, dog 6 + 6, yak 1 + 0" in note for note in info.notes)
+    assert "classes only among the training images, so that nothing measures them (1 of 4): 'cow'" in info.warnings
+    assert "classes with one of the images only (1 of 4): 'yak'" in info.warnings
+    assert any("cat 6/6, cow 6/0, dog 6/6, yak 1/0" in note for note in info.notes)
 
 
 def test_the_same_image_on_both_sides_is_warned_of(tmp_path):

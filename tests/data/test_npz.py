@@ -68,7 +68,7 @@ def test_columns_and_truths_are_classes_too(tmp_path):
 def test_classes_that_are_skipped_or_on_one_side_only_are_warned_of(tmp_path):
     info = inspect_data(save(tmp_path, x=X, y=LABELS * 2, x_val=X[:9] + 1, y_val=np.full(9, 5)))
     assert "classes only among the held-out rows, so that nothing teaches them (1 of 6): '5'" in info.warnings
-    assert "classes without a row (2 of 6): '1', '3'" in info.warnings
+    assert "classes without any rows (2 of 6): '1', '3'" in info.warnings
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def test_every_class_of_two_rows_is_on_both_sides_and_of_one_row_in_training(tmp
     path = write_csv(tmp_path / "t.csv", y=names)
     info = inspect(path)
     assert "common 42/9, p 1/1, q 1/1, r 1/1, s 1/0, t 1/0, u 1/0" in info.notes[-1]
-    assert "classes with a single row (3 of 7): 's', 't', 'u'" in info.warnings
+    assert "classes with one of the rows only (3 of 7): 's', 't', 'u'" in info.warnings
     train, val = build_data(prepare(tmp_path, path))
     assert train.tensors[1].bincount().tolist() == [42, 1, 1, 1, 1, 1, 1]
     assert val.tensors[1].bincount().tolist() == [9, 1, 1, 1]

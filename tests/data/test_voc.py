@@ -197,10 +197,9 @@ def test_objects_are_counted_by_class_on_each_side_and_a_class_on_one_side_is_wa
     annotate(folder / "Annotations" / "2007_val_000000.xml", (64, 48), [("cat", (1, 1, 9, 9))] * 3)
     annotate(folder / "Annotations" / "2007_val_000001.xml", (64, 48), [("dog", (1, 1, 9, 9))])
     info = inspect_data(voc(tmp_path))
-    assert any("cat 1 + 3" in note and "dog 0 + 1" in note for note in info.notes)
+    assert any("cat 1/3" in note and "dog 0/1" in note for note in info.notes)
     assert "2 images to train on: 1 without objects, 1 objects marked difficult" in info.notes
-    assert "no objects held out of sheep" in info.warnings
-    assert "no objects to train on of dog" in info.warnings
+    assert "classes with one of the objects only (2 of 20): 'dog', 'sheep'" in info.warnings
 
 
 def test_boxes_are_in_pixels_as_they_are_stored_so_images_are_not_turned(tmp_path):

@@ -1,6 +1,7 @@
-"""Which rows are held out where the data have no rows for validation."""
+"""Which rows are held out where the data have no rows for validation, and what each side has of the classes."""
 
-from collections import Counter
+import unicodedata
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -45,31 +46,39 @@ def _share(counts: np.ndarray, num_val: int) -> np.ndarray:
     return held
 
 
-def count_classes(train: np.ndarray, val: np.ndarray, classes: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """(notes, warnings) on how many rows each class has on each side. ``train`` and ``val`` are class numbers (rows,)."""
-    num_train, num_val = (np.bincount(labels, minlength=len(classes)) for labels in (train, val))
-    sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, num_train, num_val, strict=True)]
-    notes = [f"classes, with their training and held-out rows: {shorten(sides, 20)}"]
+def describe_classes(
+    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "rows"
+) -> tuple[list[str], list[str]]:
+    """(notes, warnings) on how many ``unit`` each class has on each side: ``train`` and ``val`` are counts (classes,)."""
+    sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, train, val, strict=True)]
+    notes = [f"classes, with their training and held-out {unit}: {shorten(sides, 20)}"]
     warnings = []
     for is_so, text in (
-        ((num_train == 0) & (num_val > 0), "only among the held-out rows, so that nothing teaches them"),
-        ((num_train > 1) & (num_val == 0), "only among the training rows, so that nothing measures them"),
-        (num_train + num_val == 1, "with a single row"),
-        (num_train + num_val == 0, "without a row"),
+        ((train == 0) & (val > 0), f"only among the held-out {unit}, so that nothing teaches them"),
+        ((train > 1) & (val == 0), f"only among the training {unit}, so that nothing measures them"),
+        (train + val == 1, f"with one of the {unit} only"),
+        (train + val == 0, f"without any {unit}"),
     ):
         if names := [repr(name) for name, one in zip(classes, is_so, strict=True) if one]:
             warnings.append(f"classes {text} ({len(names):,} of {len(classes):,}): {shorten(names, 10)}")
-    if same := _same_but_for_case(classes):
-        warnings.append(f"classes that differ only in capital letters: {shorten(same, 10)}")
-    return notes, warnings
+    return notes, warnings + spelled_alike(classes)
 
 
-def _same_but_for_case(names: tuple[str, ...]) -> list[str]:
-    folded = Counter(name.casefold() for name in names)
-    return [repr(name) for name in names if folded[name.casefold()] > 1]
+def spelled_alike(names: Iterable[str]) -> list[str]:
+    """Warnings of class names that differ in upper and lower case, spaces at their ends or the form of accents only."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(folded(name), []).append(repr(name))
+    return [f"classes spelled alike are taken as different: {', '.join(same)}" for same in groups.values() if same[1:]]
 
 
-def shorten(names: list[str], most: int) -> str:
+def folded(name: str) -> str:
+    """A name without what people do not see: case, spaces at its ends, the form of accents."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def shorten(names: Iterable[object], most: int = 5) -> str:
     """The names on one line, with commas between them: at most ``most``, then how many more there are."""
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return " ".join(", ".join(names[:most]).split()) + more
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return " ".join(", ".join(texts[:most]).split()) + more

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from activelr_service.data.split import count_classes, hold_out
+from activelr_service.data.held_out import describe_classes, hold_out
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,18 @@ def test_rows_that_are_appended_leave_the_others_where_they_are():
 
 
 def test_classes_on_one_side_of_one_row_and_of_none_are_named():
-    notes, warnings = count_classes(np.array([0, 0, 1, 1, 3]), np.array([0, 2, 2]), ("a", "b", "c", "d", "e"))
+    train, val = np.array([2, 2, 0, 1, 0]), np.array([1, 0, 2, 0, 0])
+    notes, warnings = describe_classes(("a", "b", "c", "d", "e"), train, val)
     assert notes == ["classes, with their training and held-out rows: a 2/1, b 2/0, c 0/2, d 1/0, e 0/0"]
     assert [text.partition(" (")[0] + text[-5:] for text in warnings] == [
         "classes only among the held-out rows, so that nothing teaches them: 'c'",
         "classes only among the training rows, so that nothing measures them: 'b'",
-        "classes with a single row: 'd'",
-        "classes without a row: 'e'",
+        "classes with one of the rows only: 'd'",
+        "classes without any rows: 'e'",
     ]
 
 
 def test_classes_that_differ_only_in_capital_letters_are_warned_of():
-    labels = np.array([0, 1, 2])
-    warnings = count_classes(labels, labels, ("cat", "Cat", "dog"))[1]
-    assert warnings == ["classes that differ only in capital letters: 'cat', 'Cat'"]
+    counts = np.array([3, 3, 3])
+    warnings = describe_classes(("cat", "Cat", "dog"), counts, counts)[1]
+    assert warnings == ["classes spelled alike are taken as different: 'cat', 'Cat'"]

@@ -7,8 +7,8 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
-from activelr_service.data.table_file import TableFile
-from activelr_service.data.table_numbers import Gaps, count_gap, parse_numbers, to_numpy
+from activelr_service.data.table.file import TableFile
+from activelr_service.data.table.numbers import Gaps, count_gap, parse_numbers, to_numpy
 
 Kind = Literal["number", "category"]
 

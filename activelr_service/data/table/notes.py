@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
+from activelr_service.data.held_out import describe_classes, shorten
 from activelr_service.data.info import DataInfo
-from activelr_service.data.split import count_classes, shorten
-from activelr_service.data.table_cells import Cells, Part
-from activelr_service.data.table_fit import FARTHEST, find, is_index, is_whole, scale, value_of
-from activelr_service.data.table_looks import duplicates, look_at_column, look_at_target
+from activelr_service.data.table.cells import Cells, Part
+from activelr_service.data.table.fit import FARTHEST, find, is_index, is_whole, scale, value_of
+from activelr_service.data.table.looks import duplicates, look_at_column, look_at_target
 
 _MOST_NAMES, _MOST_LINES = 10, 20
 
@@ -33,7 +33,9 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
             tasks=("regression",), notes=(*notes, _number_target(config, train, val)), warnings=tuple(_some(looks))
         )
     classes = tuple(config.classes)
-    counted, warned = count_classes(_class_numbers(config, train), _class_numbers(config, val), classes)
+    sides = (_class_numbers(config, part) for part in (train, val))
+    num_train, num_val = (np.bincount(side, minlength=len(classes)) for side in sides)
+    counted, warned = describe_classes(classes, num_train, num_val)
     return info._replace(
         tasks=("classification",),
         num_classes=len(classes),

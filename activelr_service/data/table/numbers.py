@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.data.table_file import TableFile
+from activelr_service.data.table.file import TableFile
 
 # What stands in a column of numbers for no value, whatever the case. In a column of texts these are texts like others.
 MISSING_WORDS = {

@@ -1,9 +1,9 @@
 """Rows of a table, read by pyarrow: numbers are standardised, categories become zeros and ones.
 
 What is learned from the training rows (means, deviations, categories, classes) is written into the resolved job, so that
-the same model can be shown other files. :mod:`table_file <activelr_service.data.table_file>` reads files,
-:mod:`table_cells <activelr_service.data.table_cells>` tells numbers from categories,
-:mod:`table_fit <activelr_service.data.table_fit>` learns, :mod:`table_notes <activelr_service.data.table_notes>` says it.
+the same model can be shown other files. :mod:`file <activelr_service.data.table.file>` reads files,
+:mod:`cells <activelr_service.data.table.cells>` tells numbers from categories,
+:mod:`fit <activelr_service.data.table.fit>` learns, :mod:`notes <activelr_service.data.table.notes>` says it.
 """
 
 import os
@@ -14,13 +14,13 @@ import numpy as np
 
 from activelr_service.config import JobError
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
+from activelr_service.data.held_out import hold_out, shorten
 from activelr_service.data.info import DataInfo
-from activelr_service.data.split import hold_out, shorten
-from activelr_service.data.table_cells import Kind, Part, read_cells
-from activelr_service.data.table_file import TableFile, read_table_file
-from activelr_service.data.table_fit import FARTHEST, find, fit, is_index, read_target, scale
-from activelr_service.data.table_notes import describe
-from activelr_service.data.table_numbers import infer_decimal
+from activelr_service.data.table.cells import Kind, Part, read_cells
+from activelr_service.data.table.file import TableFile, read_table_file
+from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
+from activelr_service.data.table.notes import describe
+from activelr_service.data.table.numbers import infer_decimal
 
 _EXAMINED: dict[Any, tuple[TableDataConfig, DataInfo]] = {}  # of the last table
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.table_cells import Cells, Part
-from activelr_service.data.table_fit import LARGEST_INTEGER_CLASS_COUNT, find, is_constant, scale
+from activelr_service.data.table.cells import Cells, Part
+from activelr_service.data.table.fit import LARGEST_INTEGER_CLASS_COUNT, find, is_constant, scale
 
 _HEAD = 1_000  # rows that are looked at first: most columns are done with them
 _LEAST_ROWS = 20  # below which everything looks like a row number, or like the target
