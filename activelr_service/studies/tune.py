@@ -14,7 +14,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import JobError, StudyJob
-from activelr_service.driver.ray_cluster import find_resources, init_ray, is_attached
+from activelr_service.driver.ray_cluster import ClusterError, find_resources, init_ray, is_attached
 from activelr_service.driver.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
@@ -29,7 +29,7 @@ OnEnd = Callable[[str], None]
 
 def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end: OnEnd) -> None:
     """Run the pending trials, whose jobs are in the folder's plan. Each leaves its outcome in the folder; ``on_end`` is
-    called with its id."""
+    called with its id. Raises :class:`ClusterError` if Ray ends before the trials have."""
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see run_in_ray
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")  # how long trials may take to stop
@@ -53,7 +53,13 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
             verbose=0,
         ),
     )
-    run_in_ray(tuner.fit)
+    try:
+        run_in_ray(tuner.fit)
+    except ClusterError:
+        raise
+    except (RuntimeError, tune.TuneError) as error:  # such as a trial's process that Ray ended for its memory
+        remedy = "the same command runs the trials that are left"
+        raise ClusterError(f"Ray Tune has ended: {describe(error)}; {remedy}") from error
     shutil.rmtree(folder.path / "tune", ignore_errors=True)  # what counts is in the outcomes
 
 
