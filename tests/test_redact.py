@@ -25,6 +25,9 @@ CANARY = "c4nary-S3cret"
         f"got {{'aws_secret_access_key': '{CANARY} two', 'a': 1}}",
         f'{{"password": "{CANARY}"}}',
         f"--set tracking.password={CANARY}",
+        f"aws_secret_access_key = {CANARY}",
+        f"PASSWORD='{CANARY}'",
+        f"https:/me:{CANARY}@host/job.yaml: no such file",
         f"--set data={{args: {{api_key: {CANARY}}}}}",
     ],
 )
@@ -35,13 +38,38 @@ def test_credentials_are_hidden_by_how_they_are_written(text):
 
 @pytest.mark.parametrize(
     "name",
-    ["MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "RAY_AUTH_TOKEN", "PGPASSWORD", "X_API_KEY"],
+    [
+        "MLFLOW_TRACKING_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "RAY_AUTH_TOKEN",
+        "PGPASSWORD",
+        "X_API_KEY",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "GITHUB_PAT",
+        "DB_PASS",
+    ],
 )
 def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(monkeypatch, name):
-    value = CANARY + '/"+'
+    value = "/" + CANARY + '/"+'
     monkeypatch.setenv(name, value)
-    for written in (value, json.dumps(value), "c4nary-S3cret%2F%22%2B"):
+    for written in (value, json.dumps(value), "%2Fc4nary-S3cret%2F%22%2B"):
         assert CANARY not in redact(f"a text with {written} in it")
+
+
+def test_a_secret_that_is_a_word_hides_no_parts_of_other_words(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert redact("secretary, secrets; secret") == "secretary, secrets; ***"
+
+
+@pytest.mark.parametrize("option", ["token=", "model.config.hf_token=", "tracking.password=", "data.args.token="])
+def test_the_value_of_a_secret_option_is_in_no_message(tmp_path, option):
+    path = tmp_path / "job.yaml"
+    path.write_text("kind: train\nname: a\nmodel: {type: mlp}\ndata: {type: digits}\nepochs: 1\n")
+    with pytest.raises(JobError) as caught:
+        load_job(path, [option + CANARY])
+    assert option + "***" in str(caught.value)
+    assert CANARY not in str(caught.value)
 
 
 def test_the_password_of_a_uri_in_a_variable_is_hidden_wherever_it_stands(monkeypatch):
@@ -58,6 +86,8 @@ def test_the_password_of_a_uri_in_a_variable_is_hidden_wherever_it_stands(monkey
         "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN",
         "basic training of a token",
         "sqlite:////a b/mlflow.db",
+        "models:/digits@champion",
+        "authorization: a column of texts",
         "s3://bucket/folder?region=eu",
     ],
 )
