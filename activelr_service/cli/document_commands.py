@@ -28,7 +28,10 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     """
     if path.exists():
         raise CommandError(f"{path} exists; give another name")
-    path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
+    try:
+        path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
     print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
 
 

@@ -90,8 +90,9 @@ def check_address(address: str) -> str:
     if address == "auto":
         address = _running_here()
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise CommandError(f"RAY_ADDRESS={address}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
+    if not host or not port.isdigit() or "@" in host:
+        shown = f"***@{address.rpartition('@')[2]}" if "@" in address else address
+        raise CommandError(f"RAY_ADDRESS={shown}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
     if not _is_head_there(_as_ray_reads(address)):
         if _is_head_there(address):  # Ray takes 127.0.0.1 for the address that other machines see
             text = f"the cluster at RAY_ADDRESS={address} is on this machine's loopback only"

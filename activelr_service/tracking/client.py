@@ -78,10 +78,16 @@ def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> lis
 
 
 def download_model(uri: str) -> Path:
-    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder."""
+    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder.
+
+    Raises ``FileNotFoundError`` if MLflow has no such model.
+    """
     import mlflow.artifacts
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (mlflow.MlflowException, ValueError) as error:
+        raise FileNotFoundError(redact(f"MLflow has no model {uri}: {' '.join(str(error).split())[:300]}")) from error
 
 
 def _with_credentials(uri: str) -> str:

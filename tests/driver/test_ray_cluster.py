@@ -20,6 +20,7 @@ from activelr_service.driver.ray_cluster import ClusterError, check_address, use
         ("nonsense", "use HOST:PORT"),
         ("host:port", "use HOST:PORT"),
         (":6379", "use HOST:PORT"),
+        ("me:canary@host:6379", r"^RAY_ADDRESS=\*\*\*@host:6379: use HOST:PORT"),
     ],
 )
 def test_what_is_no_address_of_a_cluster_is_refused(address, expected):
