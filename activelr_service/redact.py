@@ -72,8 +72,9 @@ def without_credentials(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:
         return redact(uri)
-    if not parts.scheme or "://" not in uri:
-        return uri
+    if "://" not in uri:  # its scheme was forgotten, or it is a path
+        user, _, host = uri.rpartition("@")
+        return host if ":" in user and "/" not in user else uri
     options = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(key, value) for key, value in options if not re.fullmatch(_QUERY_KEY, key, re.IGNORECASE)]
     query = parts.query if len(kept) == len(options) else urlencode(kept)

@@ -102,6 +102,8 @@ def test_a_uri_without_its_credentials_is_the_same_place():
     assert without_credentials("http://me:x@host:5000/p") == "http://host:5000/p"
     assert without_credentials("postgresql://host/db?password=x&sslmode=on") == "postgresql://host/db?sslmode=on"
     assert without_credentials("sqlite:////a b/x.db") == "sqlite:////a b/x.db"
+    assert without_credentials(f"me:{CANARY}@host:5000") == "host:5000"
+    assert without_credentials("runs@home/mlruns") == "runs@home/mlruns"
     assert holds_credentials("s3://K:S/E@b/x")
     assert not holds_credentials("s3://b/x?region=eu")
 
@@ -118,6 +120,7 @@ def test_what_stands_under_a_secret_key_is_hidden_as_a_whole():
         (f"data.root=s3://KEY:{CANARY}@bucket/x", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         (f"tracking.uri=http://me:{CANARY}@host", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
         (f"tracking.uri=postgresql://host/db?password={CANARY}", "must not hold credentials"),
+        (f"tracking.uri=me:{CANARY}@host:5000", "must begin with a scheme, such as http://HOST:5000"),
         (f"tracking.password={CANARY}", "must not hold a secret"),
         (f"data={{type: python, name: x, args: {{api_key: {CANARY}}}}}", "must not hold a secret"),
         (f"workers={{secret: {CANARY}}}", "must not hold a secret"),

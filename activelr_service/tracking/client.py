@@ -96,7 +96,7 @@ def _with_credentials(uri: str) -> str:
     if full == uri or without_credentials(full) != uri:
         return uri
     if not uri.startswith("http"):
-        return full
+        return full if "://" in full else uri
     user, _, password = urlsplit(full).netloc.rpartition("@")[0].partition(":")
     os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
     os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
