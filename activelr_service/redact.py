@@ -26,10 +26,8 @@ _QUERY_KEY = r"[\w.-]*(?:password|passwd|secret|token|key|sig|auth|credential|x-
 _IN_TEXT = [
     # scheme://user:password@host: up to the last @ before a slash, or the last @ of all after a colon that begins no port
     (re.compile(r"""(://)(?:[^\s/?#"'<>]*|[^\s/?#"'<>:]*:(?!\d{1,5}(?:[/?#\s]|$))[^\s"'<>]*)@"""), rf"\1{HIDDEN}@"),
-    (
-        re.compile(r"""(\w:/)[^\s/?#"'<>:]*:[^\s/?#"'<>]+@"""),
-        rf"\1{HIDDEN}@",
-    ),  # a URI that was taken for a path lost a slash
+    # the same where a slash was lost, as in a path, or the scheme was forgotten
+    (re.compile(r"""(\w:/|(?:^|[\s='"(])(?=\w))[^\s/?#"'<>:@=]*:[^\s/?#"'<>@]+@(?=[\w-]+[.:/])"""), rf"\1{HIDDEN}@"),
     (re.compile(rf"""([?&]{_QUERY_KEY}=)[^&\s"'<>#]*[^&\s"'<>#:;,]""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"""((['"])[\w.-]*(?:{_WORDS})\2\s*[:=]\s*(['"])).*?\3""", re.IGNORECASE), rf"\1{HIDDEN}\3"),
     (re.compile(rf"""([{{,]\s*[\w.-]*(?:{_WORDS})\s*:\s*)[^\s"',}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),

@@ -27,6 +27,7 @@ CANARY = "c4nary-S3cret"
         f"--set tracking.password={CANARY}",
         f"aws_secret_access_key = {CANARY}",
         f"PASSWORD='{CANARY}'",
+        f"MLflow at me:{CANARY}@host:5000",
         f"https:/me:{CANARY}@host/job.yaml: no such file",
         f"--set data={{args: {{api_key: {CANARY}}}}}",
     ],
