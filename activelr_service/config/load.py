@@ -217,6 +217,8 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _suggest(word: str, allowed: list[str]) -> str:
+    if word in ("lr", "learning_rate") and "optimizer" in allowed:
+        return "leave it out: a job needs none; that of an optimizer is optimizer.lr"
     close = get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
 
