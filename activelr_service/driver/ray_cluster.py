@@ -6,11 +6,13 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from activelr_service.config import CommandError
@@ -196,14 +198,32 @@ def _can_connect(address: str) -> bool:
 
 @contextmanager
 def _signals_as_they_are() -> Iterator[None]:
-    """Ray's start replaces what SIGTERM does by an exit with the code 15."""
+    """Ray's start replaces what SIGTERM does by an exit with the code 15. And what a handler raises is lost where Python
+    ignores exceptions, as in a finalizer: then it is raised at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    from ray._private import utils
+
+    ended: list[SystemExit] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        try:
+            handler(number, frame) if callable(handler) else sys.exit(128 + number)
+        except SystemExit as error:
+            ended.append(error)
+            raise
+
+    set_by_ray, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
-    except SystemExit as error:
-        raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = set_by_ray
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if ended:
+        raise ended[0]
