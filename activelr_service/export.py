@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from activelr_service.config import JobError
 from activelr_service.config.model import MODEL_CONFIG
 from activelr_service.data.info import DataInfo
 from activelr_service.models import build_model, exported_config
@@ -24,14 +25,31 @@ def load_model(source: str | Path) -> Any:
     """The trained torch module, in eval mode on the CPU, with ``task``, ``classes`` and ``input_scale`` as attributes.
 
     ``source`` is a run folder's ``model``, or an MLflow URI such as ``models:/digits/1`` (at $MLFLOW_TRACKING_URI).
-    Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model, ``ValueError`` if its weights are
-    not those that were exported.
+    Reads safetensors and JSON only. Raises ``FileNotFoundError`` if there is no model, ``ValueError`` if its recipe cannot
+    be read or its weights are not those that were exported.
     """
-    from safetensors.torch import load_model as load_weights
+    from pydantic import ValidationError
+    from safetensors import SafetensorError
 
     folder = find_model(source)
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"no exported model in {folder}: there is no {WEIGHTS}")
+    try:
+        return _load(folder)
+    except (JobError, ValidationError):  # they say what is wrong
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise ValueError(
+            f"the model in {folder} is damaged or not of this package; export it again ({reason})"
+        ) from error
+
+
+def _load(folder: Path) -> Any:
+    from safetensors.torch import load_model as load_weights
+
     if not is_export_of(folder, None):
-        raise ValueError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not that of its recipe; export it again")
+        raise ValueError(f"{WEIGHTS} is damaged: its SHA-256 is not that of its recipe")
     module, info = build_from_recipe(folder)
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
@@ -61,8 +79,10 @@ def sha256_of(path: Path) -> str:
 def build_from_recipe(folder: Path) -> tuple[Any, DataInfo]:
     """The module that the recipe in ``folder`` describes, with random weights, and what it was built for."""
     recipe = json.loads((folder / RECIPE).read_text())
-    info = DataInfo.from_json(recipe["data"])
-    return build_model(MODEL_CONFIG.validate_python(recipe["model"]), info, recipe["task"]), info
+    info, config = DataInfo.from_json(recipe["data"]), MODEL_CONFIG.validate_python(recipe["model"])
+    if getattr(config, "path", None) is not None:
+        raise ValueError("its recipe refers to a folder of another place, and an exported model never does")
+    return build_model(config, info, recipe["task"]), info
 
 
 def find_model(source: str | Path) -> Path:

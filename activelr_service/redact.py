@@ -8,13 +8,14 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsp
 
 HIDDEN = "***"
 SHORTEST = 6  # a shorter value may be an ordinary word
+LONGEST_WORD = 12
 
 _WORDS = r"password|passwd|passphrase|secret|secret_?key|api_?key|access_?key(?:_id)?|private_?key|account_?key"
-_WORDS += r"|auth_?token|access_?token|session_?token|security_?token|bearer|credentials?"
-_SECRET_KEY = re.compile(rf"(?:^|.*[_.-])(?:{_WORDS})", re.IGNORECASE)
+_WORDS += r"|(?:auth|access|session|security|refresh|api|hf|hub|github)_?token|bearer|credentials?"
+_SECRET_KEY = re.compile(rf"(?:^|.*[_.-])(?:{_WORDS})|(?:.*\.)?(?:token|pwd)", re.IGNORECASE)
 _SECRET_VARIABLE = re.compile(
-    r"TOKEN(?!IZER)|SECRET|PASSW|_PWD$|PGPASS|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|STORAGE_KEY|PASSPHRASE"
-    r"|CONNECTION_STRING|AUTH(?!OR(?!IZ))",
+    r"TOKEN(?!IZER)|SECRET|PASSW|PASSPHRASE|_PWD$|PGPASS|(?:^|_)(?:PASS|PAT|COOKIE)(?:_|$)|CREDENTIAL|API_?KEY|ACCESS_?KEY"
+    r"|_KEY$|CONNECTION_STRING|AUTH(?!OR(?!IZ))",
     re.IGNORECASE,
 )
 _NO_SECRET_VARIABLE = re.compile(
@@ -25,11 +26,16 @@ _QUERY_KEY = r"[\w.-]*(?:password|passwd|secret|token|key|sig|auth|credential|x-
 _IN_TEXT = [
     # scheme://user:password@host: up to the last @ before a slash, or the last @ of all after a colon that begins no port
     (re.compile(r"""(://)(?:[^\s/?#"'<>]*|[^\s/?#"'<>:]*:(?!\d{1,5}(?:[/?#\s]|$))[^\s"'<>]*)@"""), rf"\1{HIDDEN}@"),
-    (re.compile(rf"""([?&]{_QUERY_KEY}=)[^&\s"'<>#]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    # the same where a slash was lost, as in a path, or the scheme was forgotten
+    (re.compile(r"""(\w:/|(?:^|[\s='"(])(?=\w))[^\s/?#"'<>:@=]*:[^\s/?#"'<>@]+@(?=[\w-]+[.:/])"""), rf"\1{HIDDEN}@"),
+    (re.compile(rf"""([?&]{_QUERY_KEY}=)[^&\s"'<>#]*[^&\s"'<>#:;,]""", re.IGNORECASE), rf"\1{HIDDEN}"),
     (re.compile(rf"""((['"])[\w.-]*(?:{_WORDS})\2\s*[:=]\s*(['"])).*?\3""", re.IGNORECASE), rf"\1{HIDDEN}\3"),
     (re.compile(rf"""([{{,]\s*[\w.-]*(?:{_WORDS})\s*:\s*)[^\s"',}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(rf"""(\b[\w.-]*(?:{_WORDS})=)[^\s"',;&}}]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
-    (re.compile(r"""(\bauthorization['"]?\s*[:=]\s*['"]?\w+\s+)[^\s'"]+""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (re.compile(rf"""(\b[\w.-]*(?:{_WORDS})\s?=\s?['"]?)[^\s"',;&}}]*[^\s"',;&}}:]""", re.IGNORECASE), rf"\1{HIDDEN}"),
+    (
+        re.compile(r"""(\bauthorization['"]?\s*[:=]\s*['"]?(?:basic|bearer|digest|token)\s+)[^\s'"]+""", re.IGNORECASE),
+        rf"\1{HIDDEN}",
+    ),
     (re.compile(r"""(\bBearer\s+)[\w.~+/=-]{8,}"""), rf"\1{HIDDEN}"),
 ]
 
@@ -38,7 +44,7 @@ def redact(text: str) -> str:
     """The text without the credentials in URIs, without bearer tokens, without what stands behind names such as
     ``password``, and without the values of the environment variables that are secrets by their names."""
     for value in _secrets():
-        text = text.replace(value, HIDDEN)
+        text = re.sub(rf"\b{value}\b", HIDDEN, text) if _is_word(value) else text.replace(value, HIDDEN)
     for pattern, replacement in _IN_TEXT:
         text = pattern.sub(replacement, text)
     return text
@@ -64,8 +70,9 @@ def without_credentials(uri: str) -> str:
         parts = urlsplit(uri)
     except ValueError:
         return redact(uri)
-    if not parts.scheme or "://" not in uri:
-        return uri
+    if "://" not in uri:  # its scheme was forgotten, or it is a path
+        user, _, host = uri.rpartition("@")
+        return host if ":" in user and "/" not in user else uri
     options = parse_qsl(parts.query, keep_blank_values=True)
     kept = [(key, value) for key, value in options if not re.fullmatch(_QUERY_KEY, key, re.IGNORECASE)]
     query = parts.query if len(kept) == len(options) else urlencode(kept)
@@ -75,7 +82,7 @@ def without_credentials(uri: str) -> str:
 
 def holds_credentials(uri: str) -> bool:
     """Whether there is something to hide in a URI."""
-    return "://" in uri and (without_credentials(uri) != uri or any(p.sub("", uri) != uri for p, _ in _IN_TEXT[:2]))
+    return "://" in uri and (without_credentials(uri) != uri or any(p.sub("", uri) != uri for p, _ in _IN_TEXT[:3]))
 
 
 def _secrets() -> list[str]:
@@ -85,12 +92,23 @@ def _secrets() -> list[str]:
     return sorted(written, key=len, reverse=True)
 
 
+def _is_word(value: str) -> bool:
+    """Whether a secret may also be a part of ordinary words, such as ``train`` in ``training``: those stay."""
+    return value.isalpha() and value.isascii() and len(value) <= LONGEST_WORD
+
+
 def _values_of(name: str, text: str) -> list[str]:
-    if "://" in text:
+    text = text.strip()
+    if re.match(r"[\w.+-]+://", text):
         return _credentials_in(text)
     is_secret = _SECRET_VARIABLE.search(name) and not _NO_SECRET_VARIABLE.search(name)
-    is_path = text.startswith(("/", "~", "./"))
-    return [text] if is_secret and not is_path else []
+    return [text] if is_secret and not _is_path(name, text) else []
+
+
+def _is_path(name: str, text: str) -> bool:
+    """Whether the value of a variable is the path of a secret. A secret key of AWS may begin with a slash, too."""
+    is_named_so = text.startswith("/") and ("CREDENTIAL" in name.upper() or os.path.exists(text))
+    return is_named_so or text.startswith(("~/", "./"))
 
 
 def _credentials_in(uri: str) -> list[str]:

@@ -25,6 +25,10 @@ CANARY = "c4nary-S3cret"
         f"got {{'aws_secret_access_key': '{CANARY} two', 'a': 1}}",
         f'{{"password": "{CANARY}"}}',
         f"--set tracking.password={CANARY}",
+        f"aws_secret_access_key = {CANARY}",
+        f"PASSWORD='{CANARY}'",
+        f"MLflow at me:{CANARY}@host:5000",
+        f"https:/me:{CANARY}@host/job.yaml: no such file",
         f"--set data={{args: {{api_key: {CANARY}}}}}",
     ],
 )
@@ -35,13 +39,38 @@ def test_credentials_are_hidden_by_how_they_are_written(text):
 
 @pytest.mark.parametrize(
     "name",
-    ["MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "RAY_AUTH_TOKEN", "PGPASSWORD", "X_API_KEY"],
+    [
+        "MLFLOW_TRACKING_PASSWORD",
+        "AWS_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+        "RAY_AUTH_TOKEN",
+        "PGPASSWORD",
+        "X_API_KEY",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "GITHUB_PAT",
+        "DB_PASS",
+    ],
 )
 def test_the_value_of_a_secret_variable_is_hidden_wherever_it_stands(monkeypatch, name):
-    value = CANARY + '/"+'
+    value = "/" + CANARY + '/"+'
     monkeypatch.setenv(name, value)
-    for written in (value, json.dumps(value), "c4nary-S3cret%2F%22%2B"):
+    for written in (value, json.dumps(value), "%2Fc4nary-S3cret%2F%22%2B"):
         assert CANARY not in redact(f"a text with {written} in it")
+
+
+def test_a_secret_that_is_a_word_hides_no_parts_of_other_words(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    assert redact("secretary, secrets; secret") == "secretary, secrets; ***"
+
+
+@pytest.mark.parametrize("option", ["token=", "model.config.hf_token=", "tracking.password=", "data.args.token="])
+def test_the_value_of_a_secret_option_is_in_no_message(tmp_path, option):
+    path = tmp_path / "job.yaml"
+    path.write_text("kind: train\nname: a\nmodel: {type: mlp}\ndata: {type: digits}\nepochs: 1\n")
+    with pytest.raises(JobError) as caught:
+        load_job(path, [option + CANARY])
+    assert option + "***" in str(caught.value)
+    assert CANARY not in str(caught.value)
 
 
 def test_the_password_of_a_uri_in_a_variable_is_hidden_wherever_it_stands(monkeypatch):
@@ -58,6 +87,8 @@ def test_the_password_of_a_uri_in_a_variable_is_hidden_wherever_it_stands(monkey
         "set RAY_AUTH_MODE=token, and the token in RAY_AUTH_TOKEN",
         "basic training of a token",
         "sqlite:////a b/mlflow.db",
+        "models:/digits@champion",
+        "authorization: a column of texts",
         "s3://bucket/folder?region=eu",
     ],
 )
@@ -72,6 +103,8 @@ def test_a_uri_without_its_credentials_is_the_same_place():
     assert without_credentials("http://me:x@host:5000/p") == "http://host:5000/p"
     assert without_credentials("postgresql://host/db?password=x&sslmode=on") == "postgresql://host/db?sslmode=on"
     assert without_credentials("sqlite:////a b/x.db") == "sqlite:////a b/x.db"
+    assert without_credentials(f"me:{CANARY}@host:5000") == "host:5000"
+    assert without_credentials("runs@home/mlruns") == "runs@home/mlruns"
     assert holds_credentials("s3://K:S/E@b/x")
     assert not holds_credentials("s3://b/x?region=eu")
 
@@ -88,6 +121,7 @@ def test_what_stands_under_a_secret_key_is_hidden_as_a_whole():
         (f"data.root=s3://KEY:{CANARY}@bucket/x", "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         (f"tracking.uri=http://me:{CANARY}@host", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
         (f"tracking.uri=postgresql://host/db?password={CANARY}", "must not hold credentials"),
+        (f"tracking.uri=me:{CANARY}@host:5000", "must begin with a scheme, such as http://HOST:5000"),
         (f"tracking.password={CANARY}", "must not hold a secret"),
         (f"data={{type: python, name: x, args: {{api_key: {CANARY}}}}}", "must not hold a secret"),
         (f"workers={{secret: {CANARY}}}", "must not hold a secret"),

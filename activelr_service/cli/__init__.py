@@ -1,5 +1,7 @@
 """The command ``activelr``. A command parses and checks first, and imports what is heavy only then."""
 
+import atexit
+import os
 import sys
 import traceback
 
@@ -7,11 +9,17 @@ from activelr_service.cli.app import app
 from activelr_service.config import JobError
 from activelr_service.redact import redact
 
+STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
+
 
 def main() -> None:
     """Run the command line; errors that the user can mend are one line each, without a traceback and without secrets."""
     try:
         app()
+    except SystemExit as error:
+        if error.code in STOPPED:
+            _end_now(error.code)
+        raise
     except JobError as error:
         _leave(str(error), 2)
     except Exception as error:
@@ -22,3 +30,11 @@ def main() -> None:
 def _leave(message: str, code: int) -> None:
     print(redact(f"activelr: {message}" if "\n" not in message else message), file=sys.stderr)
     sys.exit(code)
+
+
+def _end_now(code: int) -> None:
+    """Without taking down every module, which takes seconds where much is loaded and the machine is busy."""
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -49,7 +49,9 @@ def _print_version(is_asked: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")
+    ] = False,
 ) -> None:
     """Train deep networks without choosing a learning rate or a batch size."""
 
@@ -101,6 +103,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
     """Bring a run to its end: its training, or what of it MLflow has not got yet.
 
     With --set, other epochs or another budget, a finished one too: --set epochs=40, budget.time=3h or budget.steps=5000.
+    Or, where the tracking server has moved to: --set tracking.uri=URI.
 
     Example: activelr resume digits --set epochs=40
     """

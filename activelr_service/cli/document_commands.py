@@ -1,6 +1,8 @@
 """Commands about the documents themselves: ``activelr init`` and ``activelr schema``."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,8 +30,12 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
     """
     if path.exists():
         raise CommandError(f"{path} exists; give another name")
-    path.write_text(STARTER.format(name=path.stem.replace(" ", "-")))
-    print(f"{path} written; next: activelr validate {path}, then activelr train {path}")
+    try:
+        path.write_text(STARTER.format(name=re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("._-")[:63] or "job"))
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}") from error
+    shown = shlex.quote(str(path))
+    print(f"{path} written; next: activelr validate {shown}, then activelr train {shown}")
 
 
 def schema(

@@ -45,7 +45,7 @@ def _its_process(run: Run, pid: int | None, started: float | None) -> psutil.Pro
         if started is None and not any(name in word for word in process.cmdline() for name in OWN_COMMAND):
             raise CommandError(f"process {pid} does not look like that of {run.label}; end it yourself if it is")
         return process
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, TypeError, ValueError):  # none has such an id
         raise _gone(run, pid) from None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from activelr_service.cli.signals import exit_on_signals
-from activelr_service.config import read_study
+from activelr_service.config import CommandError, read_study
 
 StudyFile = Annotated[Path, typer.Argument(help="The YAML study.", show_default=False)]
 Overrides = Annotated[
@@ -55,6 +55,9 @@ def report(
     from activelr_service.studies.results import read_results
 
     table, title = read_results(results, output_dir, metric, higher_is_better)
-    write_report(table, output, title)
+    try:
+        write_report(table, output, title)
+    except OSError as error:
+        raise CommandError(f"--output {output} cannot be written: {error.strerror}") from error
     print("\n".join(summary_lines(table)))
     print(f"{output / 'report.html'}")

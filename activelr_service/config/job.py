@@ -45,6 +45,8 @@ class TrackingConfig(StrictConfig):
     def no_credentials_in_the_uri(cls, uri: str | None) -> str | None:
         if uri is not None and "@" in urlsplit(uri).netloc:
             raise ValueError("must not hold credentials; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        if uri is not None and ":" in uri and "://" not in uri and not uri.startswith("file:"):
+            raise ValueError("must begin with a scheme, such as http://HOST:5000 or sqlite:///FILE")
         return uri
 
 

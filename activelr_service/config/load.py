@@ -14,7 +14,7 @@ from activelr_service.config.no_secrets import refuse_secrets
 from activelr_service.config.presets import apply_preset, drop_other_length, merge
 from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import dump_yaml, parse_yaml, read_yaml
-from activelr_service.redact import redact, redact_values
+from activelr_service.redact import HIDDEN, is_secret_key, redact, redact_values
 
 Job = TypeVar("Job", bound=BaseModel)
 
@@ -130,9 +130,9 @@ def dump_job(job: TrainJob | StudyJob) -> str:
 
 
 def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> None:
-    option = redact(f"--set {override}")
     path, equals, text = override.partition("=")
     keys = tuple(path.strip().split("."))
+    option = redact(f"--set {path}={HIDDEN}" if any(map(is_secret_key, keys)) else f"--set {override}")
     if not equals or not all(keys):
         raise JobError([Problem((), f"{option}: write it as a.b=value")])
     value = parse_yaml(text, option).data
@@ -217,6 +217,8 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _suggest(word: str, allowed: list[str]) -> str:
+    if word in ("lr", "learning_rate") and "optimizer" in allowed:
+        return "leave it out: a job needs none; that of an optimizer is optimizer.lr"
     close = get_close_matches(word, allowed, n=1, cutoff=0.5)
     return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
 

@@ -24,7 +24,7 @@ def refuse_secrets(data: Any) -> None:
 
 
 def _problems(value: Any, location: Location) -> Iterator[Problem]:
-    if location == ("data", "types"):
+    if location[-2:] == ("data", "types"):
         return  # names of columns, whatever they are
     if isinstance(value, dict):
         for key, item in value.items():

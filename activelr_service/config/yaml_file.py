@@ -93,7 +93,7 @@ def read_yaml(path: Path) -> YamlDocument:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise JobError([Problem((), f"not UTF-8 text (byte {error.start})")], [name]) from None
+        raise JobError([Problem((), f"not UTF-8 text (byte {error.start}); a job is a YAML file")], [name]) from None
     return parse_yaml(text, name)
 
 

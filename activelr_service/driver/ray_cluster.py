@@ -6,11 +6,13 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from activelr_service.config import CommandError
@@ -90,8 +92,9 @@ def check_address(address: str) -> str:
     if address == "auto":
         address = _running_here()
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise CommandError(f"RAY_ADDRESS={address}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
+    if not host or not port.isdigit() or "@" in host:
+        shown = f"***@{address.rpartition('@')[2]}" if "@" in address else address
+        raise CommandError(f"RAY_ADDRESS={shown}: use HOST:PORT, such as 10.0.0.1:6379, or auto")
     if not _is_head_there(_as_ray_reads(address)):
         if _is_head_there(address):  # Ray takes 127.0.0.1 for the address that other machines see
             text = f"the cluster at RAY_ADDRESS={address} is on this machine's loopback only"
@@ -195,14 +198,32 @@ def _can_connect(address: str) -> bool:
 
 @contextmanager
 def _signals_as_they_are() -> Iterator[None]:
-    """Ray's start replaces what SIGTERM does by an exit with the code 15."""
+    """Ray's start replaces what SIGTERM does by an exit with the code 15. And what a handler raises is lost where Python
+    ignores exceptions, as in a finalizer: then it is raised at the end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGTERM)
+    from ray._private import utils
+
+    ended: list[SystemExit] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        handler = before[signal.Signals(number)]
+        try:
+            handler(number, frame) if callable(handler) else sys.exit(128 + number)
+        except SystemExit as error:
+            ended.append(error)
+            raise
+
+    set_by_ray, utils.set_sigterm_handler = utils.set_sigterm_handler, lambda handler: None
+    for number in before:
+        signal.signal(number, note)
     try:
         yield
-    except SystemExit as error:
-        raise SystemExit(143 if error.code == signal.SIGTERM else error.code) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = set_by_ray
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if ended:
+        raise ended[0]

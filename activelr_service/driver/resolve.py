@@ -131,7 +131,8 @@ def _resolve_batch_size(
         reason = f"probed when the workers start; {limit.reason}"
         choices.append(Choice("global_batch_size", f"at most {limit.batch_size}", reason))
     elif size % unit:
-        near = f"use {max(unit, size // unit * unit)} or {(size // unit + 1) * unit}"
+        below, above = size // unit * unit, (size // unit + 1) * unit
+        near = f"use {below} or {above}" if below else f"use {above} or fewer workers"
         raise JobError.at(
             "global_batch_size",
             f"{size} is not a multiple of {num_workers} workers x {steps} accumulation steps; {near}",

@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import JobError, StudyJob
@@ -34,6 +35,7 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see run_in_ray
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")  # how long trials may take to stop
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0: nothing but what the study itself says
+    hand_on_no_secrets()
     init_ray(num_cpus=count_concurrent(study) * cpus_of_a_trial(study))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner = tune.Tuner(
@@ -61,6 +63,12 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
         remedy = "the same command runs the trials that are left"
         raise ClusterError(f"Ray Tune has ended: {describe(error)}; {remedy}") from error
     shutil.rmtree(folder.path / "tune", ignore_errors=True)  # what counts is in the outcomes
+
+
+def hand_on_no_secrets() -> None:
+    """Ray Tune would hand $AWS_SECRET_ACCESS_KEY and its like to trials in a way that Ray writes into its logs. Trials have
+    the environment of their node, as the workers of a training do."""
+    class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 def count_concurrent(study: StudyJob) -> int:

@@ -78,10 +78,16 @@ def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> lis
 
 
 def download_model(uri: str) -> Path:
-    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder."""
+    """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder.
+
+    Raises ``FileNotFoundError`` if MLflow has no such model.
+    """
     import mlflow.artifacts
 
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    except (mlflow.MlflowException, ValueError) as error:
+        raise FileNotFoundError(redact(f"MLflow has no model {uri}: {' '.join(str(error).split())[:300]}")) from error
 
 
 def _with_credentials(uri: str) -> str:
@@ -90,7 +96,7 @@ def _with_credentials(uri: str) -> str:
     if full == uri or without_credentials(full) != uri:
         return uri
     if not uri.startswith("http"):
-        return full
+        return full if "://" in full else uri
     user, _, password = urlsplit(full).netloc.rpartition("@")[0].partition(":")
     os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
     os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))

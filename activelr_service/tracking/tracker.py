@@ -8,7 +8,7 @@ from typing import Any
 
 from activelr_service import __version__
 from activelr_service.record import Record
-from activelr_service.redact import redact, redact_values
+from activelr_service.redact import redact
 from activelr_service.tracking.client import (
     RunGoneError,
     TrackingError,
@@ -95,8 +95,8 @@ class Tracker:
         with talking_to(self.uri):
             known = self._client.get_run(self.run_id).data.params
             flat = {
-                self._name(key): self._cut(key, text, LONGEST_PARAM)
-                for key, text in _flatten(redact_values(params)).items()
+                self._name(key): self._cut(key, redact(text), LONGEST_PARAM)
+                for key, text in _flatten(params).items()  # by its texts: a column of a table may be named password
             }
             new = [Param(key, text) for key, text in flat.items() if key not in known]
             for start in range(0, len(new), PARAMS_PER_REQUEST):

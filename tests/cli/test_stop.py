@@ -44,13 +44,15 @@ def test_the_process_of_the_run_is_asked_to_end(tmp_path, bystander):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
+        ({"pid": -1}, "its process -1 has ended"),
+        ({"pid": "1"}, "its process 1 has ended"),
         ({"host": "another"}, "runs on another, and this is .*; run `activelr stop` there"),
         ({"pid_started": 1.0}, "is not running: process .* is another one by now; `activelr resume"),
         ({"pid_started": None}, "does not look like that of digits/001"),
         ({"status": "finished"}, "is not running; its status is finished"),
         ({"status": "interrupted"}, "is not running; its status is interrupted"),
     ],
-    ids=["host", "start", "no start", "finished", "interrupted"],
+    ids=["negative", "text", "host", "start", "no start", "finished", "interrupted"],
 )
 def test_a_process_that_is_not_the_runs_is_left_alone(tmp_path, bystander, change, expected):
     run = run_with(tmp_path, **{**process_state(bystander), **change})

@@ -124,6 +124,7 @@ def test_overrides_reach_into_the_job_and_name_themselves_in_errors(job_file):
     assert (job.epochs, job.optimizer.lr) == (5, 0.01)
     for override, expected in [
         ("epochs=x", "--set epochs=x: epochs: must be a valid integer"),
+        ("learning_rate=1", "learning_rate: unknown key; leave it out: a job needs none"),
         ("optimizer.rate=1", "--set optimizer.rate=1: optimizer.rate: unknown key"),
         ("epochs", "--set epochs: write it as a.b=value"),
         ("epochs.x=3", "job.yaml:5: epochs: is a single value"),

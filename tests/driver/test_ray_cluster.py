@@ -1,15 +1,20 @@
 """Addresses of clusters: each that cannot be used is one line, within seconds."""
 
+import os
+import signal
 import socket
+import sys
 import tempfile
+import time
 
 import pytest
+from ray._private import utils
 
 from activelr_service.cli import cluster_commands
 from activelr_service.cli.cluster_commands import dashboard_url
 from activelr_service.config import CommandError
 from activelr_service.driver import ray_cluster
-from activelr_service.driver.ray_cluster import ClusterError, check_address, use_short_temp_dir
+from activelr_service.driver.ray_cluster import ClusterError, check_address, init_ray, use_short_temp_dir
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,7 @@ from activelr_service.driver.ray_cluster import ClusterError, check_address, use
         ("nonsense", "use HOST:PORT"),
         ("host:port", "use HOST:PORT"),
         (":6379", "use HOST:PORT"),
+        ("me:canary@host:6379", r"^RAY_ADDRESS=\*\*\*@host:6379: use HOST:PORT"),
     ],
 )
 def test_what_is_no_address_of_a_cluster_is_refused(address, expected):
@@ -82,3 +88,29 @@ def test_the_path_of_temporary_files_is_short_enough_for_sockets(tmp_path, monke
     use_short_temp_dir()
     assert capsys.readouterr().out == ""
     monkeypatch.setattr(tempfile, "tempdir", None)
+
+
+def test_a_signal_that_comes_where_python_ignores_exceptions_ends_the_start_of_ray(monkeypatch):
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+
+    def start(**options):
+        utils.set_sigterm_handler(lambda number, frame: sys.exit(number))  # as Ray does
+        Finalized()
+
+    def stop(number, frame):
+        sys.exit(143)
+
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)
+    monkeypatch.setattr("ray.init", start)
+    monkeypatch.setattr("sys.unraisablehook", lambda ignored: None)
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            init_ray()
+        assert caught.value.code == 143
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

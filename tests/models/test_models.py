@@ -1,13 +1,17 @@
 """Models: built as their owners build them, and refused before anything starts where they do not fit."""
 
+import json
+import pickle
+
 import pytest
 import torch
 import torchvision
 
 from activelr_service.config import JobError, parse_job
+from activelr_service.config.model import MLPModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.check import check_job
-from activelr_service.export import load_model
+from activelr_service.export import RECIPE, WEIGHTS, load_model, sha256_of
 from activelr_service.models import build_model, check_model
 from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
 from activelr_service.training.build import check_forward
@@ -116,6 +120,33 @@ def test_an_exported_model_is_built_again_with_the_same_outputs(tmp_path):
     assert loaded.task == "language_modeling"
     with pytest.raises(FileNotFoundError, match="no exported model"):
         load_model(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("weights", "recipe"),
+    [
+        (b"", {}),
+        ((2**60).to_bytes(8, "little") + b"{}", {}),
+        (pickle.dumps({"a": 1}), {}),
+        (None, {"model": {"type": "mlp", "hidden": [3]}}),
+        (None, {"model": {"type": "causal_lm", "path": "/"}}),
+        (None, {"data": None}),
+    ],
+    ids=["empty", "huge-header", "pickle", "other-shapes", "a-folder-elsewhere", "no-data"],
+)
+def test_an_exported_model_that_is_damaged_is_refused_in_one_line(tmp_path, weights, recipe):
+    config, info = MLPModelConfig(hidden=[2]), IMAGES._replace(input_shape=(4,))
+    export_model(tmp_path, build_model(config, info, "classification"), config, info, "classification")
+    if weights is not None:
+        (tmp_path / WEIGHTS).write_bytes(weights)
+    written = json.loads((tmp_path / RECIPE).read_text())
+    (tmp_path / RECIPE).write_text(json.dumps({**written, "sha256": sha256_of(tmp_path / WEIGHTS), **recipe}))
+    with pytest.raises(ValueError, match="is damaged or not of this package; export it again") as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(FileNotFoundError, match=WEIGHTS):
+        load_model(tmp_path)
 
 
 def test_the_quickstart_fits_its_data():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.tune.execution import class_cache
 
 from activelr_service.config import JobError, parse_study
 from activelr_service.data import inspect_data
@@ -13,7 +14,7 @@ from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
 from activelr_service.studies.table import SCORES, make_table
 from activelr_service.studies.trial import classify, run_trial
-from activelr_service.studies.tune import outcome_of_lost, trials_on
+from activelr_service.studies.tune import PackedTrials, hand_on_no_secrets, outcome_of_lost, trials_on
 from activelr_service.tasks import TASKS
 from activelr_service.training.loop import NonFiniteLossError
 from tests.conftest import ROOT, small_job
@@ -165,3 +166,9 @@ print(outcome.status)
     command = [sys.executable, "-c", code, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.split() == ["out_of_memory"]
+
+
+def test_a_study_hands_ray_no_keys_to_write_into_its_logs(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    hand_on_no_secrets()
+    assert "canary" not in str(class_cache._ActorClassCache().get(PackedTrials)._default_options)
