@@ -203,7 +203,13 @@ def test_a_column_of_several_words_for_no_value_is_one_of_categories(tmp_path):
     assert prepare(tmp_path, path).columns[1].categories == ["NA", "None", "missing"]
 
 
-@pytest.mark.parametrize("value", ["$1,{}", "{} %", "{}.5€"])
-def test_numbers_with_a_unit_are_categories_with_a_warning(tmp_path, value):
+@pytest.mark.parametrize("value", ["$1,{}", "{} %", "{}.5€", "{} kg", "({}.5)", "1,23,{}"])
+def test_numbers_with_a_unit_or_in_an_unknown_way_are_categories_with_a_warning(tmp_path, value):
     path = write_csv(tmp_path / "t.csv", c=[f'"{value.format(100 + i % 7)}"' for i in range(ROWS)])
-    assert "to read them as numbers, take the unit away" in inspect(path).warnings[0]
+    assert f"its values ({value.format(100)}) are not written as plain numbers" in inspect(path).warnings[0]
+
+
+def test_a_word_for_no_value_among_dates_does_not_make_them_categories(tmp_path):
+    path = write_csv(tmp_path / "t.csv", c=["?", *(f"2024-01-{i % 28 + 1:02d}" for i in range(ROWS - 1))])
+    with pytest.raises(JobError, match="'c' holds dates, such as '2024-01-01'"):
+        inspect(path)

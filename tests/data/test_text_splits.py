@@ -162,7 +162,15 @@ def test_what_was_read_is_said_after_it_was_prepared(tmp_path):
         assert part in text
     assert "documents of the validation split that are in the training text too: 1" in info.warnings
     alone = inspect_data(prepare_data(write(tmp_path / "one", ["emma.txt"]), tmp_path / "c"))
-    assert "held out: the last 10% of the text, since there is no validation split" in alone.notes
+    share = "the last 10% of the text, in pieces of about 1,024 characters"
+    assert f"held out: {share}, since there is no validation split" in alone.notes
+
+
+def test_a_file_of_an_unknown_suffix_is_said_to_be_read_as_plain_text(tmp_path):
+    for name, is_said in (("a.json", True), ("a.txt", False)):
+        write(tmp_path, [name])
+        notes = find_splits(text_config(tmp_path / name)).notes
+        assert ("read as plain text" in notes[0]) == is_said
 
 
 def test_another_root_is_encoded_and_not_measured_as_the_old_one(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data.table.file import TableFile
-from activelr_service.data.table.numbers import Gaps, count_gap, parse_numbers, to_numpy
+from activelr_service.data.table.numbers import MISSING_WORDS, Gaps, count_gap, parse_numbers, to_numpy
 
 Kind = Literal["number", "category"]
 
@@ -188,21 +188,27 @@ def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
 
 
 def _units(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
-    """A warning if texts are numbers with a unit, such as $5 and 5 %."""
+    """A warning if texts are numbers with a unit, such as $5, 5 % and 5 kg, or written in another way, such as (5.00)."""
     import pyarrow.compute as pc
 
     head = column.slice(0, _HEAD).drop_null()
-    if len(head) == 0 or not pc.all(pc.match_substring_regex(head, r"^[$€£¥]? ?[+-]?\d[\d.,]* ?[$€£¥%]?$")).as_py():
+    unit = re.search(r"[A-Za-z]*$", head[0].as_py())[0] if len(head) else ""  # type: ignore[index]
+    pattern = rf"^\(?[$€£¥]? ?[+-]?\d[\d.,]* ?(?:[$€£¥%]?\)?|{unit})$"
+    if len(head) == 0 or not pc.all(pc.match_substring_regex(head, pattern)).as_py():
         return ()
-    text = f"the column {name!r} of {file.path} is read as categories, since its values have a unit ({head[0].as_py()})"
-    return (f"{text}; to read them as numbers, take the unit away",)
+    text = f"the column {name!r} of {file.path} is read as categories, since its values ({head[0].as_py()}) are not written"
+    return (f"{text} as plain numbers; if they are numbers, leave units and other signs away",)
 
 
 def _refuse_dates(config: TableDataConfig, file: TableFile, name: str, column: Any) -> None:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
+    words = [*MISSING_WORDS, *(text.lower() for text in config.missing)]
+
     texts = column.unique().drop_null()
-    if pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
+    texts = texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), value_set=pa.array(words, pa.large_string()))))
+    if len(texts) and pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
         text = f"the column {name!r} holds dates, such as {texts[0].as_py()!r}, which are not read"
         raise file.error(f"{text}: {_remedy(config, name)}{_as_category(name)}")
 

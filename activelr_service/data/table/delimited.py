@@ -68,7 +68,8 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
     header = next((row for row in _rows(sample, separator) if row), None)
     if header is None:
         raise JobError.at(location, f"{path} is empty")
-    check_names([name.strip() for name in header], place)
+    names = _name_all([name.strip() for name in header])
+    check_names(names, place)
     types = {name: pa.large_string() for name in header}
     try:
         table = arrow_csv.read_csv(
@@ -79,7 +80,14 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
     except pa.ArrowException as error:
         reason = _first_odd_row(data, separator, len(header)) or f"cannot be read: {str(error).splitlines()[0]}"
         raise JobError.at(location, f"{path} {reason}") from error
-    return table.rename_columns([name.strip() for name in header]), separator
+    return table.rename_columns(names), separator
+
+
+def _name_all(names: list[str]) -> list[str]:
+    """The first column without a name keeps none; others, which separators at the end of a line make, are named as pandas
+    names them."""
+    first = names.index("") if "" in names else None
+    return [name or ("" if number == first else f"Unnamed: {number}") for number, name in enumerate(names)]
 
 
 def check_names(names: list[str], place: tuple[str, str]) -> None:
@@ -135,5 +143,6 @@ def _first_odd_row(data: bytes, separator: str, width: int) -> str | None:
     for row in rows:
         if row and len(row) != width:
             text = f"has {len(row)} values in line {rows.line_num}, and {width} in its header"
-            return f"{text}; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
+            text += f"; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
+            return text + ("; if line 1 does not name the columns, take it out" if len(row) > width else "")
     return None
