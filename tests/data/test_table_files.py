@@ -175,6 +175,19 @@ def test_a_line_above_the_names_of_the_columns_is_refused_with_the_remedy(tmp_pa
         read(tmp_path / "t.csv", target="y")
 
 
+def test_a_quote_that_is_not_closed_is_named_by_its_line(tmp_path):
+    lines = [f'{i},"x,1' if i == 4 else f"{i},x,1" for i in range(30)]
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "\n".join(lines) + "\n")
+    with pytest.raises(JobError, match=r"from line 6 to 31, .*close the quote that is open in line 6"):
+        read(tmp_path / "t.csv", target="y")
+
+
+def test_an_encoding_of_two_bytes_is_refused_for_text_of_one(tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n1,2\n3,4\n")
+    with pytest.raises(JobError, match=r"data\.encoding: .* holds no zero byte, so it is not text in utf16"):
+        read(tmp_path / "t.csv", target="y", encoding="utf16")
+
+
 def test_a_separator_of_several_signs_is_refused_in_words():
     with pytest.raises(JobError, match=r"separator: must be one sign, such as ';', or tab, got 'comma'"):
         data_config(type="table", path="t.csv", target="y", separator="comma")

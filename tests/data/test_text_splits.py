@@ -178,3 +178,9 @@ def test_another_root_is_encoded_and_not_measured_as_the_old_one(tmp_path):
     write(tmp_path / "two", ["ulysses.txt"], "\n".join(articles(4, 9)))
     other = prepare_data(prepared.model_copy(update={"root": str(tmp_path / "two")}), tmp_path / "c")
     assert other.tokens != prepared.tokens
+
+
+def test_an_encoding_of_two_bytes_is_refused_for_text_of_one(tmp_path):
+    config = write(tmp_path, ["emma.txt"]).model_copy(update={"encoding": "utf-16-le"})
+    with pytest.raises(JobError, match=r"data\.encoding: .* holds no zero byte"):
+        check_files(config, None)

@@ -37,6 +37,8 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         if found != "utf-8" or b"\0" not in data[:_SAMPLE_BYTES]:
             raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
         text = "\0"
+    if encoding is not None and is_no_utf16(encoding, data[:_SAMPLE_BYTES]):
+        raise JobError.at("data.encoding", f"{path} holds no zero byte, so it is not text in {encoding}; leave it out")
     if "\0" in text[:_SAMPLE_BYTES]:
         remedy = "if it is UTF-16, set data.encoding: utf-16-le (or utf-16-be)"
         raise JobError.at(location, f"{path} holds zero bytes, so it is not text in {found}; {remedy}")
@@ -44,6 +46,11 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         text = text[1:]
         return text.encode(), found
     return (data if codecs.lookup(found).name == "utf-8" else text.encode()), found
+
+
+def is_no_utf16(encoding: str, start: bytes) -> bool:
+    """Whether ``encoding`` is UTF-16 or UTF-32 and the first bytes of a file are not: each line break has a zero byte."""
+    return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) and bool(start) and b"\0" not in start
 
 
 def looks_like_utf8(data: bytes, encoding: str) -> bool:
@@ -140,7 +147,12 @@ def _infer_separator(sample: str, usual: str) -> str:
 
 def _first_odd_row(data: bytes, separator: str, width: int) -> str | None:
     rows = _rows(data.decode(), separator)
+    start = 1
     for row in rows:
+        if row and len(row) != width and rows.line_num - start > 9:
+            text = f"has {len(row)} values from line {start} to {rows.line_num}, and {width} in its header"
+            return f"{text}; close the quote that is open in line {start}"
+        start = rows.line_num + 1
         if row and len(row) != width:
             text = f"has {len(row)} values in line {rows.line_num}, and {width} in its header"
             text += f"; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
