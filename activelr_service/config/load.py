@@ -171,6 +171,8 @@ def _problem(detail: Any, data: dict[str, Any], model: type[BaseModel]) -> Probl
         message = (
             "must be a plain name of at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit"
         )
+    if location[-1:] == ("separator",) and kind == "string_pattern_mismatch":
+        message = "must be one sign, such as ';', or tab"
     return Problem(location, f"{message}, got {redact_values(detail['input'])!r}"[:500])
 
 

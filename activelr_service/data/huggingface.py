@@ -111,7 +111,10 @@ class ImageRows:
 
 def _read(config: HuggingFaceDataConfig) -> Found:
     if not Path(config.path).is_dir():
-        raise JobError.at("data.path", f"no such folder: {config.path}")
+        text = (
+            f"no such folder: {config.path}; load_dataset(NAME).save_to_disk(FOLDER) makes one of a dataset of the Hub"
+        )
+        raise JobError.at("data.path", text)
     folders = list_splits(Path(config.path), "data.path")
     names = one_name_each(folders, "data.path", config.path)
     if "train" not in names:

@@ -57,8 +57,9 @@ def find_layout(root: Path) -> Layout:
         note = f"{shorten(splits)} under {root}: taken as a class, since it holds images and lies among other classes"
         return Layout(root, None, warnings=(note,) if splits else ())
     if others and not _are_splits(root, with_classes, others):
-        text = f"{root} has folders called as splits ({shorten(with_classes)}) among others ({shorten(others)}); rename the"
-        raise JobError.at(PLACE, f"{text} former if they are classes, or move the latter away if they are none")
+        text = f"{root} has folders called as splits ({shorten(with_classes)}) among others ({shorten(others)}); if all are"
+        text += f" classes, rename {shorten(with_classes)}; if not, call the held-out folder val, or move others away"
+        raise JobError.at(PLACE, text)
     left = [f"left out: {shorten(others)} under {root}, beside the splits {shorten(with_classes)}"] if others else []
     if direct := _direct_images(root):
         left.append(f"left out: {len(direct)} images beside the splits, such as {direct[0]}")
@@ -86,13 +87,12 @@ def _are_splits(root: Path, with_classes: list[str], others: list[str]) -> bool:
 def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     splits = one_name_each(names, PLACE, root)
     if "train" not in splits:
-        text = (
-            f"{root} has {shorten(names)} and no folder train; give the folder that holds train, or of one with classes"
-        )
+        text = f"{root} has {shorten(names)} and no folder train; name a folder that holds train, or one that holds classes"
         raise JobError.at(PLACE, text)
     for split in ("train", "validation"):
         if split in splits and splits[split] not in with_classes:
-            raise JobError.at(PLACE, f"{root / splits[split]} has no class folders; at least 2 are needed")
+            text = f"{root / splits[split]} has no class folders; put its images into one folder for each class"
+            raise JobError.at(PLACE, text + (", or take it away" if split == "validation" else ""))
     warnings = []
     if "test" in splits and splits["test"] not in with_classes:
         warnings.append(f"left out: {root / splits.pop('test')}, which has no class folders")
@@ -120,11 +120,18 @@ def list_classes(folder: Path) -> Classes:
 
 
 def _nested_splits(folder: Path, names: list[str]) -> tuple[str, ...]:
-    nested = {inner for name in names for inner in list_folders(folder / name, PLACE) if split_of(inner)}
-    if len({split_of(name) for name in nested}) < 2:
+    inside = [list_folders(folder / name, PLACE) for name in names]
+    nested = {name for inner in inside for name in inner if split_of(name)}
+    if len({split_of(name) for name in nested}) > 1:
+        text = (
+            f"class folders under {folder} hold folders {shorten(sorted(nested))}: all their images are taken together"
+        )
+        return (f"{text}; move them to {folder}/SPLIT/CLASS to keep them apart",)
+    is_same = len(names) > 1 and len(inside[0]) > 1 and all(inner == inside[0] for inner in inside)
+    if not is_same or any(_direct_images(folder / name) for name in names):
         return ()
-    text = f"class folders under {folder} hold folders {shorten(sorted(nested))}: all their images are taken together"
-    return (f"{text}; move them to {folder}/SPLIT/CLASS to keep them apart",)
+    text = f"{shorten(names)} under {folder} are taken as classes, and hold the same folders: {shorten(inside[0])}"
+    return (f"{text}; if those are the classes, call the folders above them train and val",)
 
 
 def check_classes(folder: Path, found: Classes, smallest: int) -> None:

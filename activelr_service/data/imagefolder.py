@@ -59,7 +59,11 @@ def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig
     """The config with ``classes``, the names of the class folders, so that other folders are matched by name."""
     if config.classes is not None:
         return config
-    return config.model_copy(update={"classes": list_folders(find_layout(_root(config)).train, PLACE)})
+    train = find_layout(_root(config)).train
+    classes = list_folders(train, PLACE)
+    if len(classes) < 2:
+        check_classes(train, list_classes(train), smallest=2)
+    return config.model_copy(update={"classes": classes})
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from activelr_service.data.pixels import to_rgb, turned
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
 NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program
+REMEDY = "; replace it, or leave such files out by data.on_corrupt: skip"
 LOG = logging.getLogger("activelr_service.data")
 
 
@@ -47,8 +48,7 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
         reason = "its format is not known" if isinstance(error, UnidentifiedImageError) else error
         if file.seek(0, os.SEEK_END) == 0:
             reason = "it is empty"
-        text = f"{name} cannot be decoded as an image: {reason}; replace it, or leave such files out by"
-        raise ValueError(f"{text} data.on_corrupt: skip") from error
+        raise ValueError(f"{name} cannot be decoded as an image: {reason}{REMEDY}") from error
 
 
 def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
@@ -84,9 +84,12 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
         errors = [error for block in blocks for error in threads.map(error_of, block) if error is not None]
     if not errors:
         return
-    text = f"{len(errors)} of {len(chosen)} images that were looked at cannot be decoded; the first: {errors[0]}"
-    if on_corrupt == "fail" or len(errors) == len(chosen):
-        raise JobError.at(place, text)
+    text = f"{len(errors)} of {len(chosen)} images that were looked at cannot be decoded"
+    if on_corrupt == "fail":
+        raise JobError.at(place, f"{text}; the first: {errors[0]}")
+    text += f" and are left out; the first: {errors[0].removesuffix(REMEDY)}"
+    if len(errors) == len(chosen):
+        raise JobError.at(place, f"{text}; no image is left to train on")
     LOG.warning("%s", text)
 
 

@@ -30,10 +30,7 @@ def check_columns(config: HuggingFaceDataConfig, dataset: Any, split: str) -> No
 def class_names(config: HuggingFaceDataConfig, dataset: Any) -> list[str]:
     """The names of a ClassLabel in their order, or the different texts in alphabetical order."""
     feature = dataset.features[config.label_column]
-    if _kind(feature) in TEXTS:
-        names = sorted({name for name in _values(config, dataset) if name is not None})
-    else:
-        names = list(feature.names or [])
+    names = sorted(set(_names(config, dataset))) if _kind(feature) in TEXTS else list(feature.names or [])
     if len(names) < 2:
         text = f"the column {config.label_column!r} of {config.path} has {len(names)} classes; at least 2 are needed"
         raise JobError.at("data.label_column", text)
@@ -42,7 +39,7 @@ def class_names(config: HuggingFaceDataConfig, dataset: Any) -> list[str]:
 
 def is_unlabeled(config: HuggingFaceDataConfig, dataset: Any) -> bool:
     """Whether no row has a label."""
-    return all(value in (None, UNLABELED) for value in _values(config, dataset))
+    return all(value in (None, UNLABELED) or not str(value).strip() for value in _values(config, dataset))
 
 
 def read_labels(config: HuggingFaceDataConfig, dataset: Any, split: str, classes: list[str]) -> np.ndarray:
@@ -53,7 +50,7 @@ def read_labels(config: HuggingFaceDataConfig, dataset: Any, split: str, classes
     for row, value in enumerate(values):
         if value not in names:
             without = sum(value not in names for value in values)
-            text = f"row {row} of {where} has the label {value}, which is no class; so have {without} rows in all"
+            text = f"row {row} of {where} has the label {value!r}, which is no class; so have {without} rows in all"
             raise JobError.at("data.label_column", f"{text}: label them or take them out")
     check_known({names[value] for value in set(values)}, classes, "data.label_column", where)
     return np.array([number[names[value]] for value in values], dtype=np.int64)
@@ -63,7 +60,7 @@ def _names(config: HuggingFaceDataConfig, dataset: Any) -> dict[Any, str]:
     """What stands in the column, with the name of the class it means."""
     feature = dataset.features[config.label_column]
     if _kind(feature) in TEXTS:
-        return {value: value for value in _values(config, dataset) if value is not None}
+        return {value: value for value in _values(config, dataset) if value is not None and value.strip()}
     return dict(enumerate(feature.names or []))
 
 

@@ -21,6 +21,7 @@ from activelr_service.data.npz_values import (
 )
 
 NAMES = ("x", "y", "x_val", "y_val")
+NAMING = "; call the arrays x and y, and x_val and y_val where they are held out"
 Arrays = dict[str, np.ndarray]
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
 
@@ -106,7 +107,7 @@ def _check_headers(config: NpzDataConfig) -> list[str]:
     """Notes on what is in the file; raises :class:`JobError` if names and shapes are not those of a dataset."""
     headers, others = _headers(config.path)
     if "x" not in headers:
-        raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}")
+        raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}{NAMING}")
     shape = headers["x"][0]
     if len(shape) < 2 or shape[0] < 2:
         raise _error(config, f"x has shape {shape}; at least 2 rows of at least one value are needed")

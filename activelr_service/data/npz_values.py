@@ -57,7 +57,7 @@ def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]
     ranges = [_range(path, name, arrays[name]) for name in there]
     scales = {name: 255.0 if arrays[name].dtype == np.uint8 else 1.0 for name in there}
     if len(set(scales.values())) == 1:
-        return scales, []
+        return scales, _other_scale(there, ranges)
     types = [f"{name} is {arrays[name].dtype} from {a:g} to {b:g}" for name, (a, b) in zip(there, ranges, strict=True)]
     is_unit, is_unit_val = (a >= 0 and b <= 1 for a, b in ranges)
     if min(ranges)[0] < 0 or max(b for _, b in ranges) > 255:
@@ -68,6 +68,14 @@ def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]
         scales["x_val"] = 1.0 if is_unit_val and not is_unit else 255.0
     shown = " and ".join(f"{name} is divided by {scale:g}" for name, scale in scales.items())
     return scales, [f"{' and '.join(types)}: {shown}, so that both are on one scale"]
+
+
+def _other_scale(names: list[str], ranges: list[tuple[float, float]]) -> list[str]:
+    """A warning if one of two arrays of one type is from 0 to 1, and the other far beyond."""
+    if not (min(ranges)[0] >= 0 and min(b for _, b in ranges) <= 1 and max(b for _, b in ranges) > 50):
+        return []
+    shown = " and ".join(f"{name} is from {a:g} to {b:g}" for name, (a, b) in zip(names, ranges, strict=True))
+    return [f"{shown}: they look as if they were on different scales, and are used as they are"]
 
 
 def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
@@ -160,7 +168,7 @@ def _range(path: str, name: str, x: np.ndarray) -> tuple[float, float]:
 
 def _check_finite(path: str, name: str, array: np.ndarray) -> None:
     """Compares the ends only where they are fine, so that no array of the same size is made."""
-    if array.size == 0 or (array.min() >= -_LARGEST_FLOAT32 and array.max() <= _LARGEST_FLOAT32):
+    if array.size == 0 or (float(array.min()) >= -_LARGEST_FLOAT32 and float(array.max()) <= _LARGEST_FLOAT32):
         return
     is_fine = np.abs(array) <= _LARGEST_FLOAT32
     row = int(np.argmin(is_fine.reshape(len(array), -1).all(axis=1))) + 1

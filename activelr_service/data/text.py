@@ -20,7 +20,7 @@ from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import META, encode, what_is_encoded
-from activelr_service.data.text_files import read_pieces
+from activelr_service.data.text_files import PIECE, read_pieces
 from activelr_service.data.text_splits import find_splits
 
 FORMAT = 2  # of what lies in the cache
@@ -152,7 +152,8 @@ def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
     other = "test" if config.eval_split == "validation" else "validation"
     notes = [f"held out: the {config.eval_split} split"] if config.eval_split in splits else []
     if config.eval_split not in splits:
-        notes = [f"held out: the last {100 * config.val_fraction:g}% of the text, since there is no validation split"]
+        share = f"the last {100 * config.val_fraction:g}% of the text, in pieces of about {PIECE:,} characters"
+        notes = [f"held out: {share}, since there is no validation split"]
     return [*notes, f"left out: the {other} split"] if other in splits else notes
 
 

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.saved_datasets import load_split
+from activelr_service.data.table.delimited import is_no_utf16
 
 PIECE = 1024  # characters: what is encoded at once, and the grain of a held-out share
 FORMATS = {
@@ -111,6 +112,9 @@ def _encoding_of(config: TextDataConfig, path: Path) -> str:
         start = file.read(1 << 16)
     marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
     if config.encoding is not None:
+        if is_no_utf16(config.encoding, start):
+            text = f"{path} holds no zero byte, so it is not text in {config.encoding}; leave it out"
+            raise JobError.at("data.encoding", text)
         is_utf_8 = codecs.lookup(config.encoding).name == "utf-8"
         return "utf-8-sig" if is_utf_8 else config.encoding
     if marked is None and b"\0" in start:

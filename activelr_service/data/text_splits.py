@@ -33,7 +33,8 @@ def find_splits(config: TextDataConfig) -> TextSplits:
     if root.is_dir() and is_saved(root):
         return _saved_splits(root)
     if root.is_file():
-        return TextSplits({"train": [root]}, (f"text to train on: {root}",))
+        as_plain = "" if format_of(root) else ", read as plain text, since its suffix is not known"
+        return TextSplits({"train": [root]}, (f"text to train on: {root}{as_plain}",))
     listed = [Path(path) for path in list_files(root, PLACE)]
     files = [path for path in listed if format_of(path) is not None]
     others = [str(path) for path in listed if format_of(path) is None]

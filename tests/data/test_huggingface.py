@@ -76,6 +76,11 @@ def with_names(names, labels):
     return Dataset.from_dict({"image": [picture()] * len(labels), "label": labels}, features)
 
 
+def with_texts(labels):
+    features = Features({"image": Image(), "label": Value("string")})
+    return Dataset.from_dict({"image": [picture()] * len(labels), "label": labels}, features)
+
+
 def test_labels_of_another_order_are_matched_by_name(tmp_path):
     data = saved(tmp_path / "d", train=rows(4), validation=with_names(["dog", "cat"], [0, 0, 1]))
     _, val = build_data(data)
@@ -136,6 +141,10 @@ def test_texts_are_labels_too(tmp_path):
         (
             lambda: {"train": with_names(["cat", "dog"], [0, 1, None, None])},
             "row 2 of the split train .* None.* 2 rows",
+        ),
+        (
+            lambda: {"train": with_texts(["cat", "dog", " ", "cat"])},
+            "row 2 of the split train .* label ' ', which is no",
         ),
         (lambda: {"train": with_names(["cat", "dog"], [0, -1, 1, 1])}, "row 1 of the split train .* label -1"),
         (lambda: {"train": rows(4), "val": rows(4), "dev": rows(4)}, "both mean the validation split"),

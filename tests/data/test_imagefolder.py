@@ -98,8 +98,18 @@ def test_a_class_called_train_among_others_is_a_class(tmp_path):
 def test_folders_that_cannot_be_right_are_refused_with_the_remedy(tmp_path, paths, message):
     for path in paths:
         write_pixels(tmp_path / path, {f"{index}.png": Image.new("RGB", (9, 9)) for index in range(2)})
-    with pytest.raises(JobError, match=rf"data\.root: .*{message}"):
-        inspect_data(folder(tmp_path))
+    for check in (inspect_data, lambda config: inspect_data(prepare_data(config, tmp_path))):
+        with pytest.raises(JobError, match=rf"data\.root: .*{message}"):
+            check(folder(tmp_path))
+
+
+def test_folders_that_may_be_splits_under_other_names_are_warned_of(tmp_path):
+    write_images(tmp_path / "train2017")
+    write_images(tmp_path / "val2017")
+    assert "train2017, val2017" in said(folder(tmp_path))
+    assert "hold the same folders: cat, dog; if those are the classes" in said(folder(tmp_path))
+    write_pixels(tmp_path / "val2017", {"1.png": Image.new("RGB", (9, 9))})
+    assert "the same folders" not in said(folder(tmp_path))
 
 
 def test_imagefolder_says_what_is_wrong_with_the_folder(tmp_path):
@@ -204,7 +214,7 @@ def write_odd_images(root):
     (root / "dog" / "cut.jpg").write_bytes(content[: len(content) // 2])
 
 
-def test_corrupt_files_are_found_before_a_training_and_counted(tmp_path):
+def test_corrupt_files_are_found_before_a_training_and_counted(tmp_path, caplog):
     write_odd_images(tmp_path)
     (tmp_path / "cat" / "0.png").write_bytes(b"")
     with pytest.raises(JobError) as caught:
@@ -212,10 +222,13 @@ def test_corrupt_files_are_found_before_a_training_and_counted(tmp_path):
     text = str(caught.value)
     assert text.startswith("data.root: 2 of 17 images that were looked at cannot be decoded; the first: ")
     assert "data.on_corrupt: skip" in text
+    caplog.clear()
     check_files(folder(tmp_path, on_corrupt="skip"), None)
+    assert "cannot be decoded and are left out" in caplog.text
+    assert "on_corrupt" not in caplog.text
     for path in tmp_path.rglob("*.*"):
         path.write_bytes(b"no image")
-    with pytest.raises(JobError, match="4 of 4 images"):
+    with pytest.raises(JobError, match=r"4 of 4 images .*no image is left"):
         check_files(folder(tmp_path, on_corrupt="skip"), 4)
 
 

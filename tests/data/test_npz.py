@@ -177,3 +177,16 @@ def test_a_damaged_array_is_refused_with_the_file(tmp_path):
     (tmp_path / "d.npz").write_bytes(content)
     with pytest.raises(JobError, match=r"d\.npz is not a readable \.npz file"):
         inspect_data(data_config(type="npz", path=str(tmp_path / "d.npz")))
+
+
+def test_half_precision_inputs_are_read_without_a_warning(tmp_path, recwarn):
+    assert inspect_data(save(tmp_path, x=X.astype(np.float16), y=LABELS)).warnings == ()
+    assert not recwarn.list
+
+
+def test_held_out_inputs_of_the_same_type_on_another_scale_are_warned_of(tmp_path):
+    unit = np.abs(X) / np.abs(X).max()
+    info = inspect_data(save(tmp_path, x=unit, y=LABELS, x_val=unit * 255, y_val=LABELS))
+    assert "x is from 0" in info.warnings[0]
+    assert "different scales" in info.warnings[0]
+    assert "scales" not in str(inspect_data(save(tmp_path, x=X, y=LABELS, x_val=X * 90, y_val=LABELS)).warnings)

@@ -203,7 +203,27 @@ def test_a_column_of_several_words_for_no_value_is_one_of_categories(tmp_path):
     assert prepare(tmp_path, path).columns[1].categories == ["NA", "None", "missing"]
 
 
-@pytest.mark.parametrize("value", ["$1,{}", "{} %", "{}.5€"])
-def test_numbers_with_a_unit_are_categories_with_a_warning(tmp_path, value):
+@pytest.mark.parametrize("value", ["$1,{}", "{} %", "{}.5€", "{} kg", "({}.5)", "1,23,{}"])
+def test_numbers_with_a_unit_or_in_an_unknown_way_are_categories_with_a_warning(tmp_path, value):
     path = write_csv(tmp_path / "t.csv", c=[f'"{value.format(100 + i % 7)}"' for i in range(ROWS)])
-    assert "to read them as numbers, take the unit away" in inspect(path).warnings[0]
+    assert f"its values ({value.format(100)}) are not written as plain numbers" in inspect(path).warnings[0]
+
+
+@pytest.mark.parametrize("day", ["2024-01-{:02d}", "{}.1.2024", "1/{}/24", "{} Jan 2024", "March {} 2024", "{}-Feb-24"])
+def test_dates_are_refused_with_and_without_a_word_for_no_value_among_them(tmp_path, day):
+    days = [day.format(i % 28 + 1) for i in range(ROWS)]
+    for cells in (days, ["?", *days[1:]]):
+        with pytest.raises(JobError, match="'c' holds dates, such as "):
+            inspect(write_csv(tmp_path / "t.csv", c=cells))
+
+
+@pytest.mark.parametrize("word", ["?", "N/A", "-"])
+def test_a_class_that_looks_like_a_missing_value_is_warned_of(tmp_path, word):
+    path = write_csv(tmp_path / "t.csv", y=[[word, "yes", "no"][i % 3] for i in range(ROWS)])
+    assert any(f"has the class {word!r}, which looks like a missing value" in text for text in inspect(path).warnings)
+    assert "missing value" not in str(inspect(path, types={"y": "category"}).warnings)
+
+
+def test_a_unit_is_seen_beside_a_word_for_no_value(tmp_path):
+    path = write_csv(tmp_path / "t.csv", c=["-", *(f"{i % 9} kg" for i in range(1, ROWS))])
+    assert "its values (1 kg) are not written as plain numbers" in inspect(path).warnings[0]

@@ -146,6 +146,53 @@ def test_signs_that_are_given_are_used(tmp_path, plain):
     assert prepare_data(grouped, tmp_path).columns[0].mean > 1000
 
 
+def test_a_comma_after_a_single_zero_is_a_decimal_one(tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f'"0,{i + 100}",{i % 2}\n' for i in range(30)))
+    info, inputs, _ = read(tmp_path / "t.csv", target="y")
+    assert "decimal comma" in info.notes[0]
+    (tmp_path / "p.csv").write_text("a,y\n" + "".join(f"0.{i + 100},{i % 2}\n" for i in range(30)))
+    assert torch.equal(inputs, read(tmp_path / "p.csv", target="y")[1])
+
+
+def test_points_that_may_group_thousands_are_warned_of_where_semicolons_separate(tmp_path):
+    (tmp_path / "t.csv").write_text("a;y\n" + "".join(f"1.{i + 100};{i % 2}\n" for i in range(30)))
+    assert "'1.100' in the column 'a'" in str(read(tmp_path / "t.csv", target="y")[0].warnings)
+    assert read(tmp_path / "t.csv", target="y", decimal=".")[0].warnings == ()
+    (tmp_path / "t.csv").write_text("a;y\n" + "".join(f"0.{i + 100};{i % 2}\n" for i in range(30)))
+    assert read(tmp_path / "t.csv", target="y")[0].warnings == ()
+
+
+def test_columns_without_name_and_value_at_the_end_of_lines_are_left_out(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,y,,\n" + "".join(f"{i * i % 11},{i % 7},{i % 2},,\n" for i in range(30)))
+    info, inputs, _ = read(tmp_path / "t.csv", target="y")
+    assert inputs.shape[1] == 2
+    assert any("left out" in note and "'', 'Unnamed: 4'" in note for note in info.notes)
+
+
+def test_a_line_above_the_names_of_the_columns_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / "t.csv").write_text("# made today\na,y\n1,2\n3,4\n")
+    with pytest.raises(JobError, match="if line 1 does not name the columns, take it out"):
+        read(tmp_path / "t.csv", target="y")
+
+
+def test_a_quote_that_is_not_closed_is_named_by_its_line(tmp_path):
+    lines = [f'{i},"x,1' if i == 4 else f"{i},x,1" for i in range(30)]
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "\n".join(lines) + "\n")
+    with pytest.raises(JobError, match=r"from line 6 to 31, .*close the quote that is open in line 6"):
+        read(tmp_path / "t.csv", target="y")
+
+
+def test_an_encoding_of_two_bytes_is_refused_for_text_of_one(tmp_path):
+    (tmp_path / "t.csv").write_text("a,y\n1,2\n3,4\n")
+    with pytest.raises(JobError, match=r"data\.encoding: .* holds no zero byte, so it is not text in utf16"):
+        read(tmp_path / "t.csv", target="y", encoding="utf16")
+
+
+def test_a_separator_of_several_signs_is_refused_in_words():
+    with pytest.raises(JobError, match=r"separator: must be one sign, such as ';', or tab, got 'comma'"):
+        data_config(type="table", path="t.csv", target="y", separator="comma")
+
+
 def test_both_decimal_signs_in_one_file_are_refused(tmp_path):
     (tmp_path / "t.csv").write_text("a;b;y\n" + "".join(f"{i},5;{i}.5;{i % 2}\n" for i in range(9)))
     with pytest.raises(JobError, match=r"decimal commas in the column 'a' \(0,5\) and decimal points in 'b' \(0\.5\)"):

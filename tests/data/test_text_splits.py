@@ -162,7 +162,15 @@ def test_what_was_read_is_said_after_it_was_prepared(tmp_path):
         assert part in text
     assert "documents of the validation split that are in the training text too: 1" in info.warnings
     alone = inspect_data(prepare_data(write(tmp_path / "one", ["emma.txt"]), tmp_path / "c"))
-    assert "held out: the last 10% of the text, since there is no validation split" in alone.notes
+    share = "the last 10% of the text, in pieces of about 1,024 characters"
+    assert f"held out: {share}, since there is no validation split" in alone.notes
+
+
+def test_a_file_of_an_unknown_suffix_is_said_to_be_read_as_plain_text(tmp_path):
+    for name, is_said in (("a.json", True), ("a.txt", False)):
+        write(tmp_path, [name])
+        notes = find_splits(text_config(tmp_path / name)).notes
+        assert ("read as plain text" in notes[0]) == is_said
 
 
 def test_another_root_is_encoded_and_not_measured_as_the_old_one(tmp_path):
@@ -170,3 +178,9 @@ def test_another_root_is_encoded_and_not_measured_as_the_old_one(tmp_path):
     write(tmp_path / "two", ["ulysses.txt"], "\n".join(articles(4, 9)))
     other = prepare_data(prepared.model_copy(update={"root": str(tmp_path / "two")}), tmp_path / "c")
     assert other.tokens != prepared.tokens
+
+
+def test_an_encoding_of_two_bytes_is_refused_for_text_of_one(tmp_path):
+    config = write(tmp_path, ["emma.txt"]).model_copy(update={"encoding": "utf-16-le"})
+    with pytest.raises(JobError, match=r"data\.encoding: .* holds no zero byte"):
+        check_files(config, None)

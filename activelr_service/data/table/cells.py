@@ -8,7 +8,7 @@ import numpy as np
 from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data.table.file import TableFile
-from activelr_service.data.table.numbers import Gaps, count_gap, parse_numbers, to_numpy
+from activelr_service.data.table.numbers import MISSING_WORDS, Gaps, count_gap, parse_numbers, to_numpy
 
 Kind = Literal["number", "category"]
 
@@ -17,7 +17,9 @@ Kind = Literal["number", "category"]
 # sizes (S, M, 38) and postal codes (12a, 13).
 _WRONG_CELLS, _CATEGORIES = 0.05, 0.5
 _HEAD = 1_000  # rows that are looked at for leading zeros and for units
-_DATE = r"^(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})([ T]\d{1,2}:\d{2}.*)?$"
+_DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}/\d{1,2}/\d{2}"
+_NAMED_DAY = r"\d{1,2}\.?[ -][A-Z][a-z]{2,8}\.?[ -]\d{2,4}|[A-Z][a-z]{2,8}\.? \d{1,2},? \d{4}"
+_DATE = rf"^({_DAY}|{_NAMED_DAY})([ T]\d{{1,2}}:\d{{2}}.*)?$"
 
 
 class Cells(NamedTuple):
@@ -62,7 +64,7 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
     num_words = len({*parsed.gaps} - {"", *config.missing})
     if kind is None and num_numbers == 0 and (len(parsed.odd_rows) or num_words > 1):
         _refuse_dates(config, file, name, column)
-        return _categories(name, column, config.missing)._replace(warnings=_units(file, name, column))
+        return _categories(name, column, config.missing)._replace(warnings=_units(config, file, name, column))
     share = len(parsed.odd_rows) / max(1, num_numbers + len(parsed.odd_rows))
     if kind == "number" and share:
         raise _odd_cell(config, file, name, column, parsed.odd_rows, kind)
@@ -187,22 +189,33 @@ def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
     return (f"{text}; for codes, set data.types: {{{name}: category}}",)
 
 
-def _units(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
-    """A warning if texts are numbers with a unit, such as $5 and 5 %."""
+def _units(config: TableDataConfig, file: TableFile, name: str, column: Any) -> tuple[str, ...]:
+    """A warning if texts are numbers with a unit, such as $5, 5 % and 5 kg, or written in another way, such as (5.00)."""
     import pyarrow.compute as pc
 
-    head = column.slice(0, _HEAD).drop_null()
-    if len(head) == 0 or not pc.all(pc.match_substring_regex(head, r"^[$€£¥]? ?[+-]?\d[\d.,]* ?[$€£¥%]?$")).as_py():
+    head = _without_words(column.slice(0, _HEAD).drop_null(), config.missing)
+    unit = re.search(r"[A-Za-z]*$", head[0].as_py())[0] if len(head) else ""  # type: ignore[index]
+    pattern = rf"^\(?[$€£¥]? ?[+-]?\d[\d.,]* ?(?:[$€£¥%]?\)?|{unit})$"
+    if len(head) == 0 or not pc.all(pc.match_substring_regex(head, pattern)).as_py():
         return ()
-    text = f"the column {name!r} of {file.path} is read as categories, since its values have a unit ({head[0].as_py()})"
-    return (f"{text}; to read them as numbers, take the unit away",)
+    text = f"the column {name!r} of {file.path} is read as categories, since its values ({head[0].as_py()}) are not written"
+    return (f"{text} as plain numbers; if they are numbers, leave units and other signs away",)
+
+
+def _without_words(texts: Any, missing: list[str]) -> Any:
+    """Those of the texts that are no words for a missing value."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    words = pa.array([*MISSING_WORDS, *(text.lower() for text in missing)], pa.large_string())
+    return texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), value_set=words)))
 
 
 def _refuse_dates(config: TableDataConfig, file: TableFile, name: str, column: Any) -> None:
     import pyarrow.compute as pc
 
-    texts = column.unique().drop_null()
-    if pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
+    texts = _without_words(column.unique().drop_null(), config.missing)
+    if len(texts) and pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
         text = f"the column {name!r} holds dates, such as {texts[0].as_py()!r}, which are not read"
         raise file.error(f"{text}: {_remedy(config, name)}{_as_category(name)}")
 

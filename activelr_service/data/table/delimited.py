@@ -37,6 +37,8 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         if found != "utf-8" or b"\0" not in data[:_SAMPLE_BYTES]:
             raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
         text = "\0"
+    if encoding is not None and is_no_utf16(encoding, data[:_SAMPLE_BYTES]):
+        raise JobError.at("data.encoding", f"{path} holds no zero byte, so it is not text in {encoding}; leave it out")
     if "\0" in text[:_SAMPLE_BYTES]:
         remedy = "if it is UTF-16, set data.encoding: utf-16-le (or utf-16-be)"
         raise JobError.at(location, f"{path} holds zero bytes, so it is not text in {found}; {remedy}")
@@ -44,6 +46,11 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         text = text[1:]
         return text.encode(), found
     return (data if codecs.lookup(found).name == "utf-8" else text.encode()), found
+
+
+def is_no_utf16(encoding: str, start: bytes) -> bool:
+    """Whether ``encoding`` is UTF-16 or UTF-32 and the first bytes of a file are not: each line break has a zero byte."""
+    return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) and bool(start) and b"\0" not in start
 
 
 def looks_like_utf8(data: bytes, encoding: str) -> bool:
@@ -68,7 +75,8 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
     header = next((row for row in _rows(sample, separator) if row), None)
     if header is None:
         raise JobError.at(location, f"{path} is empty")
-    check_names([name.strip() for name in header], place)
+    names = _name_all([name.strip() for name in header])
+    check_names(names, place)
     types = {name: pa.large_string() for name in header}
     try:
         table = arrow_csv.read_csv(
@@ -79,7 +87,14 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
     except pa.ArrowException as error:
         reason = _first_odd_row(data, separator, len(header)) or f"cannot be read: {str(error).splitlines()[0]}"
         raise JobError.at(location, f"{path} {reason}") from error
-    return table.rename_columns([name.strip() for name in header]), separator
+    return table.rename_columns(names), separator
+
+
+def _name_all(names: list[str]) -> list[str]:
+    """The first column without a name keeps none; others, which separators at the end of a line make, are named as pandas
+    names them."""
+    first = names.index("") if "" in names else None
+    return [name or ("" if number == first else f"Unnamed: {number}") for number, name in enumerate(names)]
 
 
 def check_names(names: list[str], place: tuple[str, str]) -> None:
@@ -132,8 +147,14 @@ def _infer_separator(sample: str, usual: str) -> str:
 
 def _first_odd_row(data: bytes, separator: str, width: int) -> str | None:
     rows = _rows(data.decode(), separator)
+    start = 1
     for row in rows:
+        if row and len(row) != width and rows.line_num - start > 9:
+            text = f"has {len(row)} values from line {start} to {rows.line_num}, and {width} in its header"
+            return f"{text}; close the quote that is open in line {start}"
+        start = rows.line_num + 1
         if row and len(row) != width:
             text = f"has {len(row)} values in line {rows.line_num}, and {width} in its header"
-            return f"{text}; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
+            text += f"; complete the line, put quotes around values that hold {separator!r}, or set data.separator"
+            return text + ("; if line 1 does not name the columns, take it out" if len(row) > width else "")
     return None

@@ -13,7 +13,7 @@ from activelr_service.data.table.delimited import check_names, looks_like_utf8, 
 TEXT, JSON_LINES, PARQUET = (".csv", ".tsv", ".tab", ".txt"), (".jsonl", ".ndjson"), (".parquet", ".pq")
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 SPREADSHEETS = (".xlsx", ".xlsm", ".xls", ".ods")
-KNOWN = ".csv, .tsv, .txt, .jsonl (each also with .gz), .parquet, and folders of .parquet files"
+KNOWN = ".csv, .tsv, .txt, .jsonl (each also with .gz, .bz2 or .zst), .parquet, and folders of .parquet files"
 
 
 class TableFile(NamedTuple):

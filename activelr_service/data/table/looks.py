@@ -34,9 +34,7 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
         yield f"the column {column.name!r} is {column.mean:g} in every training row, and tells nothing; it is not scaled"
     elif largest > _LARGEST_FLOAT32:
         row = train.rows[np.nanargmax(np.abs(values))] + 1
-        text = (
-            f"the column {column.name!r} has values up to {largest:g} (row {row}), beside which the others look alike"
-        )
+        text = f"the column {column.name!r} has values up to {largest:g} (row {row}), more than float32 holds"
         yield f"{text}; correct them if they are wrong"
     elif len(values) >= _LEAST_ROWS and (np.diff(cells.values) == 1).all():
         yield f"the column {column.name!r} counts the rows; see data.ignore"

@@ -12,6 +12,7 @@ from activelr_service.data.table.fit import FARTHEST, find, is_index, is_whole, 
 from activelr_service.data.table.looks import duplicates, look_at_column, look_at_target
 
 _MOST_NAMES, _MOST_LINES = 10, 20
+_NO_CLASSES = {"?", "??", "-", "--", ".", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "#ref!", "#value!"}
 
 
 def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[str, ...]) -> DataInfo:
@@ -36,6 +37,7 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
     sides = (_class_numbers(config, part) for part in (train, val))
     num_train, num_val = (np.bincount(side, minlength=len(classes)) for side in sides)
     counted, warned = describe_classes(classes, num_train, num_val)
+    looks += _no_classes(config)
     return info._replace(
         tasks=("classification",),
         num_classes=len(classes),
@@ -154,6 +156,16 @@ def _class_target(config: TableDataConfig, train: Part) -> str:
     if config.types.get(config.target, config.target_kind) is None and is_whole(train.file, config.target):
         return f"{count}, since it has few different integers; to predict the number, set task: regression"
     return count
+
+
+def _no_classes(config: TableDataConfig) -> Iterator[str]:
+    """A warning of classes that mean no value rather than a class, unless the job says that they are classes."""
+    names = [repr(name) for name in config.classes or [] if name.lower() in _NO_CLASSES]
+    if names and config.target not in config.types:
+        text = (
+            f"the target {config.target!r} has the class {shorten(names)}, which looks like a missing value; if it is"
+        )
+        yield f"{text} one, take these rows out; if not, set data.types: {{{config.target}: category}}"
 
 
 def _number_target(config: TableDataConfig, train: Part, val: Part) -> str:

@@ -80,8 +80,11 @@ def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
     either = next((style for style in styles if style.either), None)
     if comma or either is None or point or file.separator in (",", None):
         return ("," if comma else "."), None
-    text = f"{either.either!r} in the column {either.name!r} of {file.path} is read with a decimal comma"
-    return ",", f"{text}; if the comma groups thousands, set data.decimal: '.'"
+    sign, word, other = (",", "comma", ".") if "," in (either.either or "") else (".", "point", ",")
+    if word == "point" and file.separator != ";":  # which is common where the comma is the decimal sign
+        return sign, None
+    text = f"{either.either!r} in the column {either.name!r} of {file.path} is read with a decimal {word}"
+    return sign, f"{text}; if the {word} groups thousands, set data.decimal: '{other}'"
 
 
 class _Style(NamedTuple):
@@ -105,8 +108,8 @@ class _Style(NamedTuple):
         is_point, is_comma = (~np.isnan(_values(texts, decimal)) for decimal in ".,")
         if len(texts) == 0 or (is_point | is_comma).mean() < _LEAST_NUMBERS:
             return cls(name)
-        has_comma = to_numpy(pc.match_substring(texts, ","))
-        found = (is_comma & ~is_point, is_point & ~is_comma, is_point & is_comma & has_comma)
+        has_sign = to_numpy(pc.match_substring_regex(texts, "[.,]"))
+        found = (is_comma & ~is_point, is_point & ~is_comma, is_point & is_comma & has_sign)
         return cls(name, *(texts[int(np.argmax(mask))].as_py() if mask.any() else None for mask in found))
 
 
@@ -168,4 +171,4 @@ def _patterns(decimal: str) -> tuple[str, str, str]:
     point, group = (r"\.", ",") if decimal == "." else (",", r"\.")
     group = f"[{group}' \u00a0\u202f]"
     plain = rf"^[+-]?(?:\d+{point}?\d*|{point}\d+)(?:[eE][+-]?\d+)?$"
-    return plain, rf"^[+-]?\d{{1,3}}(?:{group}\d{{3}})+(?:{point}\d*)?$", group
+    return plain, rf"^[+-]?[1-9]\d{{0,2}}(?:{group}\d{{3}})+(?:{point}\d*)?$", group
