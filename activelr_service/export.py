@@ -31,7 +31,7 @@ def load_model(source: str | Path) -> Any:
 
     folder = find_model(source)
     if not is_export_of(folder, None):
-        raise ValueError(f"{folder / WEIGHTS} is damaged: its SHA-256 is not that of its recipe; export it again")
+        raise ValueError(f"{folder / WEIGHTS} is damaged: it is not what {RECIPE} says; export it again")
     module, info = build_from_recipe(folder)
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
@@ -46,7 +46,10 @@ def is_export_of(folder: Path, sha256: str | None) -> bool:
     """
     if not (folder / RECIPE).exists() or not (folder / WEIGHTS).exists():
         return False
-    written = json.loads((folder / RECIPE).read_text()).get("sha256")
+    try:
+        written = json.loads((folder / RECIPE).read_text()).get("sha256")
+    except (ValueError, AttributeError):
+        return False
     if sha256 is None and written is None:
         return True
     return written == (sha256 or written) and sha256_of(folder / WEIGHTS) == written
