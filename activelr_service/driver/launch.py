@@ -45,8 +45,8 @@ def train(job: TrainJob) -> Run:
 def resume(run: Run, job: TrainJob | None = None) -> Run:
     """Bring a run to its end: its training, or what of it is not exported or not in MLflow yet.
 
-    A finished run is left alone, unless ``job`` has more for it to do: the resolved job with other epochs, another budget or
-    another tracking server.
+    A finished run only gets what of it is missing, here or in MLflow, unless ``job`` has more for it to do: the resolved
+    job with other epochs, another budget or another tracking server.
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
@@ -60,16 +60,11 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
         if wanted.tracking != now.tracking:
             say(move_tracking(run, wanted))
             now = run.job()
-        if (
-            run.state()["status"] != "finished"
-            or wanted != now
-            or not has_model(run)
-            or not is_journal_whole(run.journal)
-        ):
+        is_whole = has_model(run) and is_journal_whole(run.journal)
+        if run.state()["status"] != "finished" or wanted != now or not is_whole:
             return _continue(run, wanted)
-        if not run.state()["tracked"]:
-            deliver(run, open_tracker(run, now, read_info(run), say), "finished")
-            say(f"run {run.label}: MLflow now has all of it")
+        deliver(run, open_tracker(run, now, read_info(run), say), "finished")
+        say(f"run {run.label} is finished, and MLflow has all of it")
         return run
 
 

@@ -67,16 +67,19 @@ class StudyFolder:
         return parse_job(entry["job"]), DataInfo.from_json(entry["info"])
 
     def write_outcome(self, trial_id: str, outcome: Outcome) -> None:
-        write_text(self._outcome(trial_id), json.dumps(asdict(outcome)))
+        write_text(self.outcome(trial_id), json.dumps(asdict(outcome)))
 
     def read_outcome(self, trial_id: str) -> Outcome | None:
         """None if there is none, or one that cannot be read: then the trial is run again."""
         try:
-            return Outcome(**json.loads(self._outcome(trial_id).read_text()))
+            return Outcome(**json.loads(self.outcome(trial_id).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
 
-    def _outcome(self, trial_id: str) -> Path:
+    def has_damaged_outcome(self, trial_id: str) -> bool:
+        return self.outcome(trial_id).exists() and self.read_outcome(trial_id) is None
+
+    def outcome(self, trial_id: str) -> Path:
         return self.path / "trials" / f"{trial_id}.json"
 
     def state(self) -> dict[str, Any]:
