@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from activelr_service.config import JobError, parse_study
+from activelr_service.config import CommandError, JobError, parse_study
 from activelr_service.data import inspect_data
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
@@ -165,3 +165,19 @@ print(outcome.status)
     command = [sys.executable, "-c", code, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.split() == ["out_of_memory"]
+
+
+def test_a_damaged_outcome_counts_as_none_and_a_damaged_state_is_named(tmp_path):
+    folder = StudyFolder(tmp_path)
+    (tmp_path / "trials").mkdir()
+    folder.write_outcome("a", Outcome("finished"))
+    assert not folder.has_damaged_outcome("a")
+    assert not folder.has_damaged_outcome("b"), "it has not ended"
+    for content in (b"", b"{", b"\0\xff", b"[1]", b'{"x": 1}'):
+        folder.outcome("a").write_bytes(content)
+        assert folder.read_outcome("a") is None
+        assert folder.has_damaged_outcome("a")
+    for content in (b"", b"{", b"\0\xff"):
+        (tmp_path / "study.json").write_bytes(content)
+        with pytest.raises(CommandError, match=r"study\.json is damaged: .*; restore the file, or move"):
+            folder.state()
