@@ -94,10 +94,12 @@ def read_info(run: Run) -> DataInfo | None:
 def check_data(run: Run, remedy: str) -> str:
     """Compare the data of a run with those that it began with; returns what to say of it, mostly nothing.
 
-    Raises :class:`JobError` with the ``remedy`` if they have changed. Runs of version 0.1.0 kept no fingerprint.
+    Raises :class:`JobError` with the ``remedy`` if they have changed.
     """
-    kept = (run.read_data() or {}).get("fingerprint")
-    if kept is None:
+    data = run.read_data()
+    if data is None:
+        return f"whether its data have changed is not known: there is no {run.data.name}, as in runs of version 0.1.0"
+    if (kept := data["fingerprint"]) is None:
         return ""
     found = compare_data(relocate(run.job(), run.folder.parent.parent).data, Fingerprint.from_json(kept))
     if found.change:

@@ -112,6 +112,13 @@ def test_what_a_killed_process_left_half_written_is_removed(run):
     assert not list(run.folder.glob(".*.tmp")) + list(run.folder.glob(".model.*"))
 
 
+def test_data_of_which_nothing_is_known_any_more_are_not_taken_for_the_same_without_a_word(run, capsys):
+    cut_off(run, 1)
+    run.data.unlink()
+    resume(run)
+    assert "whether its data have changed is not known: there is no data.json" in capsys.readouterr().out
+
+
 def test_data_of_the_same_size_and_time_with_other_values_are_refused(tmp_path):
     job, arrays = rows_job(tmp_path)
     run = train(job)
@@ -125,7 +132,7 @@ def test_data_of_the_same_size_and_time_with_other_values_are_refused(tmp_path):
 
 
 def test_a_text_run_whose_outputs_were_moved_needs_no_data_for_its_model(tmp_path):
-    (tmp_path / "book.txt").write_text("It was a bright cold day in April. " * 300)
+    (tmp_path / "book.txt").write_text(" ".join(f"word{number}" for number in range(3000)))
     data = {"type": "text", "root": str(tmp_path / "book.txt"), "block_size": 16, "vocab_size": 260}
     model = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 1, "n_head": 1, "n_embd": 16}}
     run = train(small_job(tmp_path / "before", **{**QUICK, "epochs": 1, "data": data, "model": model}))
