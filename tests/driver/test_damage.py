@@ -17,6 +17,7 @@ from activelr_service.fence import SupersededError
 from activelr_service.journal import RunDamagedError, read_journal
 from activelr_service.runs import find_run, runs_of, start_attempt
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, small_job
+from tests.data.generate_text import write_wikitext
 from tests.driver.conftest import QUICK, cut_off, rows_job
 
 pytestmark = pytest.mark.xdist_group("damage")
@@ -132,15 +133,15 @@ def test_data_of_the_same_size_and_time_with_other_values_are_refused(tmp_path):
 
 
 def test_a_text_run_whose_outputs_were_moved_needs_no_data_for_its_model(tmp_path):
-    (tmp_path / "book.txt").write_text(" ".join(f"word{number}" for number in range(3000)))
-    data = {"type": "text", "root": str(tmp_path / "book.txt"), "block_size": 16, "vocab_size": 260}
+    write_wikitext(tmp_path / "wiki")
+    data = {"type": "text", "root": str(tmp_path / "wiki"), "block_size": 16, "vocab_size": 300}
     model = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 1, "n_head": 1, "n_embd": 16}}
     run = train(small_job(tmp_path / "before", **{**QUICK, "epochs": 1, "data": data, "model": model}))
     shutil.rmtree(run.model)
     shutil.move(tmp_path / "before", tmp_path / "after")
-    (tmp_path / "book.txt").rename(tmp_path / "away.txt")
+    (tmp_path / "wiki").rename(tmp_path / "away")
     moved = resume(find_run(tmp_path / "after", "small"))
     assert load_model(moved.model).task == "language_modeling"
-    (tmp_path / "away.txt").rename(tmp_path / "book.txt")
+    (tmp_path / "away").rename(tmp_path / "wiki")
     assert evaluate_run(moved, moved.job())["rows"] > 0
     assert not (tmp_path / "before").exists()
