@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CommandError, TrainJob
 from activelr_service.files import write_text
 
 STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
@@ -169,8 +169,12 @@ def write_choice(path: Path, choice: BatchSizeChoice) -> None:
 
 
 def read_choice(path: Path) -> BatchSizeChoice | None:
-    """None if there is none yet."""
+    """None if there is none yet. Raises :class:`CommandError` if it cannot be read."""
     if not path.exists():
         return None
-    data = json.loads(path.read_text())
-    return BatchSizeChoice(**{**data, "tried": tuple(Tried(**tried) for tried in data["tried"])})
+    try:
+        data = json.loads(path.read_text())
+        return BatchSizeChoice(**{**data, "tried": tuple(Tried(**tried) for tried in data["tried"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        remedy = "restore it: manifest.json of a checkpoint has the same under batch_size"
+        raise CommandError(f"{path} is damaged: {str(error)[:100]}; {remedy}") from error

@@ -49,7 +49,7 @@ def _load(folder: Path) -> Any:
     from safetensors.torch import load_model as load_weights
 
     if not is_export_of(folder, None):
-        raise ValueError(f"{WEIGHTS} is damaged: its SHA-256 is not that of its recipe")
+        raise ValueError(f"{WEIGHTS} is not what {RECIPE} says")
     module, info = build_from_recipe(folder)
     load_weights(module, str(folder / WEIGHTS))
     module.task, module.classes = json.loads((folder / RECIPE).read_text())["task"], info.classes
@@ -64,7 +64,10 @@ def is_export_of(folder: Path, sha256: str | None) -> bool:
     """
     if not (folder / RECIPE).exists() or not (folder / WEIGHTS).exists():
         return False
-    written = json.loads((folder / RECIPE).read_text()).get("sha256")
+    try:
+        written = json.loads((folder / RECIPE).read_text()).get("sha256")
+    except (ValueError, AttributeError):
+        return False
     if sha256 is None and written is None:
         return True
     return written == (sha256 or written) and sha256_of(folder / WEIGHTS) == written

@@ -22,6 +22,8 @@ LOCK_TIMEOUT_S = 60.0  # a writer holds the lock for a rename and a line
 class SupersededError(RuntimeError):
     """Another attempt trains this run now: this process must leave its files alone."""
 
+    exit_code = 5
+
 
 @dataclass(frozen=True)
 class Fence:
@@ -67,6 +69,13 @@ def begin_group(folder: Path, attempt: int) -> Fence:
         return Fence(folder, attempt, group + 1)
 
 
+def check_attempt(folder: Path, attempt: int) -> None:
+    """Raise :class:`SupersededError` if a newer attempt than this one has begun."""
+    newest = _read(folder)[0]
+    if newest > attempt:
+        raise SupersededError(f"attempt {attempt} of {folder} was superseded by {newest}; it writes nothing more")
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
@@ -78,11 +87,11 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _read(folder: Path) -> tuple[int, int]:
-    path = folder / NUMBERS
-    if not path.exists():
+    try:
+        numbers = json.loads((folder / NUMBERS).read_text())
+        return int(numbers["attempt"]), int(numbers["group"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):  # none yet, or damaged: the state has the attempt too
         return 0, 0
-    numbers = json.loads(path.read_text())
-    return numbers["attempt"], numbers["group"]
 
 
 def _write(folder: Path, attempt: int, group: int) -> None:

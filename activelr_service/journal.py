@@ -1,6 +1,7 @@
 """The journal of a run: one line of JSON for every committed epoch, in order."""
 
 import json
+import os
 from pathlib import Path
 
 from activelr_service.config import CommandError
@@ -25,10 +26,16 @@ class JournalReader:
 
         Raises :class:`RunDamagedError` naming the first line that is not a record.
         """
-        if not self.path.exists():
+        try:
+            return self._read()
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise RunDamagedError(f"{self.path} cannot be read: {error.strerror}; restore it, or remove it") from error
+
+    def _read(self) -> list[Record]:
         with self.path.open("rb") as file:
-            status = self.path.stat()
+            status = os.fstat(file.fileno())
             inode, offset = self._file
             if status.st_ino != inode or status.st_size < offset:
                 offset, self._records = 0, []
@@ -43,6 +50,14 @@ class JournalReader:
 def read_journal(path: Path) -> list[Record]:
     """All complete records. Raises :class:`RunDamagedError` naming the first line that is not a record."""
     return JournalReader(path).read()
+
+
+def is_journal_whole(path: Path) -> bool:
+    """Whether there are records, and every line is one."""
+    try:
+        return bool(read_journal(path))
+    except RunDamagedError:
+        return False
 
 
 def salvage_journal(path: Path) -> list[Record]:

@@ -106,6 +106,19 @@ class Run:
         lines = self.notes.read_text(errors="replace").split("\n")[:-1] if self.notes.exists() else []
         return list(enumerate(lines, start=1))
 
+    def read_data(self) -> dict[str, Any] | None:
+        """What :attr:`data` holds; None for a run of version 0.1.0, which kept nothing of its data.
+
+        Raises :class:`RunDamagedError` if it cannot be read.
+        """
+        if not self.data.exists():
+            return None
+        try:
+            data = json.loads(self.data.read_text())
+            return {"fingerprint": data["fingerprint"], "info": data["info"]}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise self._damaged(self.data, error) from error
+
     def job(self) -> TrainJob:
         """The resolved job. It has no batch size until the workers have chosen one."""
         return self._load("resolved.yaml")
@@ -122,14 +135,16 @@ class Run:
     def is_active(self) -> bool:
         """Whether a process is training it now: on this machine its own process is looked for, on another its lock."""
         state = self.state()
-        if state["status"] != "running" or newest_run(self.folder.parent) != self:
+        if state["status"] != "running":
             return False
         if state.get("host") == socket.gethostname() and "pid_started" in state:
             return is_process(state["pid"], state["pid_started"])
+        if newest_run(self.folder.parent) != self:
+            return False  # all runs of a name have one lock
         try:
             with FileLock(_lock_path(self.folder.parent), timeout=0):
                 return False
-        except Timeout:
+        except (Timeout, OSError):  # held, or of another user, who alone can tell
             return True
 
     def status(self) -> str:
@@ -177,7 +192,7 @@ def list_runs(root: Path) -> list[Run]:
 
 def runs_of(folder: Path) -> list[Run]:
     """The runs of one name, oldest first."""
-    numbered = [path for path in _numbered(folder) if (path / "run.json").exists()]
+    numbered = [path for path in _numbered(folder) if _is_run(path)]
     return [Run(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
@@ -189,7 +204,7 @@ def newest_run(folder: Path) -> Run | None:
 def find_run(root: Path, target: str) -> Run:
     """A run by folder, ``NAME/NUMBER``, or ``NAME`` for its newest; raises :class:`JobError` if there is none."""
     for folder in (Path(target), root / target):
-        if (folder / "run.json").exists():
+        if _is_run(folder):
             return Run(folder.resolve())
     run = newest_run(root / target)
     if run is None:
@@ -255,19 +270,33 @@ def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state
     return Run(folder / f"{number:03d}")
 
 
+def discard_run(run: Run) -> None:
+    """Remove a run that has not started; one that is cut off in the middle is no run any more."""
+    hidden = run.folder.with_name(f".new-{run.folder.name}")
+    os.rename(run.folder, hidden)
+    shutil.rmtree(hidden)
+
+
 def start_attempt(run: Run) -> int:
     """Note that this process now trains the run, and return the number of its attempt: processes of earlier ones cannot
     write to the run any more."""
     attempt = begin_attempt(run.folder, after=run.state()["attempts"])
     run.failure.unlink(missing_ok=True)
+    for leftover in run.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+        leftover.unlink(missing_ok=True)
     process = psutil.Process()
     who = {"pid": process.pid, "pid_started": process.create_time(), "host": socket.gethostname()}
-    run.update(status="running", reason=None, attempts=attempt, **who)
+    run.update(status="running", reason=None, attempts=attempt, tracked=False, **who)
     return attempt
 
 
 def _numbered(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it is a run, be it one that lost its state."""
+    return (folder / "run.json").exists() or (folder / "resolved.yaml").exists()
 
 
 def _by_whom(folder: Path) -> str:

@@ -184,7 +184,10 @@ def logs(
     """
     if address:
         return cluster_commands.show_logs(address, target, follow)
-    return print(_find(target, output_dir).log.read_text(), end="")
+    run = _find(target, output_dir)
+    if not run.log.is_file():
+        raise CommandError(f"{run.label} has no log: {run.log} is missing")
+    return print(run.log.read_text(errors="replace"), end="")
 
 
 @app.command()

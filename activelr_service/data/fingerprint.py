@@ -1,7 +1,7 @@
 """What the data of a run were, in a few numbers, so that a change of them is noticed when the run is continued.
 
-Sizes and modification times of all files are compared first, which is cheap for a million files. Where only the times
-differ, as after a copy, the content decides: all of it if that is little, else blocks of a sample of the files.
+Sizes and modification times of all files are compared first, which is cheap for a million files. Then the content decides:
+all of it if that is little, else, and only where times differ, as after a copy, blocks of a sample of the files.
 """
 
 import hashlib
@@ -76,8 +76,8 @@ def compare_data(config: Any, before: Fingerprint) -> Comparison:
     files = _list_files(config)
     if _hash_listing(files) != before.listing:
         return Comparison(_describe_listing(files, before))
-    if _hash_times(files) == before.times:
-        return Comparison()
+    if before.is_sample and _hash_times(files) == before.times:
+        return Comparison()  # the content decides where it is quickly read: tools that unpack and copy can keep times
     modified = sum(file.time > before.newest for file in files)
     if before.is_sample and 0 < modified < len(files):
         return Comparison(f"{modified:,} of {len(files):,} files were modified since")

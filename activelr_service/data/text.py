@@ -68,8 +68,9 @@ def prepare(config: TextDataConfig, cache: Path) -> TextDataConfig:
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
+            for leftover in cache.glob(f".{folder.name}.*"):  # of a process that was killed
+                shutil.rmtree(leftover)
             temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
             encode(config, found, temporary)
             os.rename(temporary, folder)

@@ -4,10 +4,11 @@ The status of the run is written last. So an attempt that is cut off anywhere le
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from activelr_service.batch_size import BatchSizeChoice
@@ -16,6 +17,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.driver.batch_size import Event, EventReader, adopt, log_batch_size
 from activelr_service.driver.finish import deliver, keep_results
 from activelr_service.driver.ray_run import ClusterError, WorkersLostError, train_on_ray
+from activelr_service.fence import SupersededError, check_attempt
 from activelr_service.journal import read_journal
 from activelr_service.record import progress_line, seconds_left
 from activelr_service.redact import redact
@@ -62,23 +64,26 @@ class Attempt:
 def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
     """Train the run and keep its results; ``is_trained``: only the latter are missing. Raises :class:`RunFailedError`."""
     run = attempt.run
-    start_attempt(run)
+    number = start_attempt(run)
     followers = _follow(attempt)
     try:
         if not is_trained:
             _train(attempt)
         _catch_up(followers)
+        check_attempt(run.folder, number)
         keep_results(run, attempt.job, attempt.info, attempt.say)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
         remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
         attempt.say(f"run {run.label} is interrupted; {remedy}")
-        _close(attempt, followers, "interrupted", None)
+        _close(attempt, number, followers, "interrupted", None)
+        raise
+    except SupersededError:
         raise
     except Exception as error:
         failure = _failure_of(run, error)
-        _close(attempt, followers, failure.status, str(failure))
+        _close(attempt, number, followers, failure.status, str(failure))
         raise failure from error
-    _close(attempt, followers, "finished", None)
+    _close(attempt, number, followers, "finished", None)
     say_where(attempt)
     return run
 
@@ -119,10 +124,14 @@ def _remedy(run: Run, kind: str) -> str:
     return f"; what was committed is kept: put it right, then `activelr resume {run.folder}`"
 
 
-def _close(attempt: Attempt, followers: list[Follower], status: str, reason: str | None) -> None:
-    """Deliver what there is, then write the status: last, so that a run with a status has all that belongs to it."""
+def _close(attempt: Attempt, number: int, followers: list[Follower], status: str, reason: str | None) -> None:
+    """Deliver what there is, then write the status: last, so that a run with a status has all that belongs to it.
+
+    Raises :class:`SupersededError` if another process trains the run now: the status is for that one to write.
+    """
     run = attempt.run
     _catch_up(followers)
+    check_attempt(run.folder, number)
     try:
         deliver(run, attempt.tracker, status, reason)
     except TrackingError as error:
@@ -194,15 +203,20 @@ def _where_to_look(attempt: Attempt) -> str:
 
 
 def log_to(run: Run) -> Say:
-    """Says a line on stdout and writes it, with the time, to the run's log. A log that cannot be written ends nothing."""
+    """Says a line on stdout and writes it, with the time, to the run's log. Neither ends a training: not a log on a full
+    disk, nor a terminal or a pipe that is gone."""
 
     def say(line: object) -> None:
         text = redact(str(line))
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
             with run.log.open("a") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         except OSError as error:
-            print(f"{run.log}: {error}", file=sys.stderr)
+            with suppress(OSError):
+                print(f"{run.log}: {error}", file=sys.stderr)
 
     return say

@@ -13,7 +13,8 @@ from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text import is_prepared
 from activelr_service.driver.check import prepare_job
-from activelr_service.driver.prepare import check_data
+from activelr_service.driver.finish import has_model
+from activelr_service.driver.prepare import check_data, relocate
 from activelr_service.export import RECIPE, load_model
 from activelr_service.runs import Run
 from activelr_service.tasks import TASKS
@@ -31,8 +32,11 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
     """
     if not run.model.exists():
         raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
+    if not has_model(run):
+        raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
     if job.data == run.job().data and (doubt := check_data(run, CHANGED)):
         LOG.warning("%s", doubt)
+    job = relocate(job, run.folder.parent.parent)
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
     job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)

@@ -71,11 +71,11 @@ def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
     assert job.task is not None
     checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)
-    if is_export_of(run.model, sha256):
-        return
     temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"
     for leftover in (temporary, replaced):
         shutil.rmtree(leftover, ignore_errors=True)
+    if is_export_of(run.model, sha256):
+        return
     temporary.mkdir()
     shutil.copyfile(checkpoint / WEIGHTS, temporary / WEIGHTS)
     if isinstance(job.data, TextDataConfig):

@@ -1,8 +1,5 @@
 """From a job to a finished run: begin its run, or continue the one that is there."""
 
-import shutil
-from pathlib import Path
-
 from activelr_service.batch_size import read_choice
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
@@ -12,11 +9,10 @@ from activelr_service.driver.check import prepare_job
 from activelr_service.driver.extend import change_length, check_length, move_tracking
 from activelr_service.driver.finish import deliver, has_model
 from activelr_service.driver.open_tracker import open_tracker
-from activelr_service.driver.prepare import check_data, describe_data, prepare, read_info, write_data
-from activelr_service.journal import salvage_journal, write_journal
+from activelr_service.driver.prepare import check_data, describe_data, prepare, read_info, relocate, write_data
+from activelr_service.journal import is_journal_whole, salvage_journal, write_journal
 from activelr_service.record import Record, is_last, place_in_run
-from activelr_service.runs import Run, create_run, hold, output_root, unfinished_run
-from activelr_service.tracking.store import embedded_store
+from activelr_service.runs import Run, create_run, discard_run, hold, output_root, unfinished_run
 from activelr_service.tracking.tracker import TrackingError
 
 
@@ -38,7 +34,7 @@ def train(job: TrainJob) -> Run:
         try:
             tracker = open_tracker(run, prepared.job, prepared.info, say)
         except TrackingError:
-            shutil.rmtree(run.folder)  # nothing has started: nothing stays
+            discard_run(run)  # nothing has started: nothing stays
             raise
         say(f"run {run.label}: {prepared.info.describe()}")
         for line in (*describe_data(prepared.info), *prepared.choices):
@@ -49,8 +45,8 @@ def train(job: TrainJob) -> Run:
 def resume(run: Run, job: TrainJob | None = None) -> Run:
     """Bring a run to its end: its training, or what of it is not exported or not in MLflow yet.
 
-    A finished run is left alone, unless ``job`` has more for it to do: the resolved job with other epochs, another budget or
-    another tracking server.
+    A finished run only gets what of it is missing, here or in MLflow, unless ``job`` has more for it to do: the resolved
+    job with other epochs, another budget or another tracking server.
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
@@ -64,11 +60,11 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
         if wanted.tracking != now.tracking:
             say(move_tracking(run, wanted))
             now = run.job()
-        if run.state()["status"] != "finished" or wanted != now or not has_model(run):
+        is_whole = has_model(run) and is_journal_whole(run.journal)
+        if run.state()["status"] != "finished" or wanted != now or not is_whole:
             return _continue(run, wanted)
-        if not run.state()["tracked"]:
-            deliver(run, open_tracker(run, now, read_info(run), say), "finished")
-            say(f"run {run.label}: MLflow now has all of it")
+        deliver(run, open_tracker(run, now, read_info(run), say), "finished")
+        say(f"run {run.label} is finished, and MLflow has all of it")
         return run
 
 
@@ -131,11 +127,3 @@ def _moved_here(run: Run, say: Say) -> TrainJob:
         run.write_jobs(run.written_job(), here)
         say(f"run {run.label}: its output directory was moved from {job.output_dir} to {here.output_dir}")
     return here
-
-
-def relocate(job: TrainJob, root: Path) -> TrainJob:
-    """A resolved job with the output directory ``root``, and the embedded MLflow store in it if it was in the one before."""
-    before = Path(job.output_dir)
-    is_embedded_there = job.tracking.uri == embedded_store(before)
-    uri = embedded_store(root) if is_embedded_there else job.tracking.uri
-    return job.model_copy(update={"output_dir": str(root), "tracking": job.tracking.model_copy(update={"uri": uri})})

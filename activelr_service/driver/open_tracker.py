@@ -6,7 +6,7 @@ from activelr_service.driver.attempt import Say
 from activelr_service.driver.batch_size import derived_sizes
 from activelr_service.driver.prepare import describe_data
 from activelr_service.runs import Run
-from activelr_service.tracking.store import is_embedded, new_tracker
+from activelr_service.tracking.store import is_embedded, new_tracker, reopen_tracker
 from activelr_service.tracking.tracker import RunGoneError, Tracker
 
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
@@ -31,7 +31,7 @@ def _reopen(run: Run, uri: str, say: Say) -> Tracker | None:
     if run_id is None:
         return None
     try:
-        tracker = Tracker.reopen(uri, run_id)
+        tracker = reopen_tracker(uri, run_id)
         if is_embedded(uri) and not tracker.keeps_files_in(run.folder.parent.parent):
             raise RunGoneError(f"MLflow run {run_id} keeps its files where the output directory was before")
         return tracker

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 from activelr_service.config import JobError, TrainJob
 from activelr_service.data import check_files
-from activelr_service.data.fingerprint import Fingerprint, compare_data, take_fingerprint
+from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
 from activelr_service.driver.check import check_installed, prepare_job
 from activelr_service.driver.ray_run import find_resources
 from activelr_service.driver.resolve import Choice, resolve_job
 from activelr_service.runs import Run, output_root, unfinished_run
-from activelr_service.tracking.store import is_embedded
+from activelr_service.tracking.store import embedded_store, is_embedded
 from activelr_service.tracking.tracker import connect
 
 FILES_DECODED = 1000  # of the images, before a training starts; validate --data decodes all
@@ -87,18 +87,35 @@ def write_data(job: TrainJob, info: DataInfo) -> str:
 
 def read_info(run: Run) -> DataInfo | None:
     """What the data of a run were when it began. None for a run of version 0.1.0, which kept nothing of them."""
-    return DataInfo.from_json(json.loads(run.data.read_text())["info"]) if run.data.exists() else None
+    kept = run.read_data()
+    return DataInfo.from_json(kept["info"]) if kept else None
 
 
 def check_data(run: Run, remedy: str) -> str:
     """Compare the data of a run with those that it began with; returns what to say of it, mostly nothing.
 
-    Raises :class:`JobError` with the ``remedy`` if they have changed. Runs of version 0.1.0 kept no fingerprint.
+    Raises :class:`JobError` with the ``remedy`` if they have changed.
     """
-    kept = json.loads(run.data.read_text())["fingerprint"] if run.data.exists() else None
-    if kept is None:
+    data = run.read_data()
+    if data is None:
+        return f"whether its data have changed is not known: there is no {run.data.name}, as in runs of version 0.1.0"
+    if (kept := data["fingerprint"]) is None:
         return ""
-    found = compare_data(run.job().data, Fingerprint.from_json(kept))
+    found = compare_data(relocate(run.job(), run.folder.parent.parent).data, Fingerprint.from_json(kept))
     if found.change:
         raise JobError.at("data", f"the data of run {run.label} have changed since it began: {found.change}; {remedy}")
     return found.doubt
+
+
+def relocate(job: TrainJob, root: Path) -> TrainJob:
+    """A resolved job with the output directory ``root``, and in it what was in the one before: the embedded MLflow store and
+    what was made of the data."""
+    before = Path(job.output_dir)
+    if before == root:
+        return job
+    uri = embedded_store(root) if job.tracking.uri == embedded_store(before) else job.tracking.uri
+    values = {field: getattr(job.data, field, None) for field in (*FIELDS, "tokens")}
+    inside = {field: value for field, value in values.items() if value and Path(value).is_relative_to(before)}
+    data = {field: str(root / Path(value).relative_to(before)) for field, value in inside.items()}
+    changes = {"tracking": job.tracking.model_copy(update={"uri": uri}), "data": job.data.model_copy(update=data)}
+    return job.model_copy(update={"output_dir": str(root), **changes})

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from activelr_service.config import JobError, TrainJob, parse_job
+from activelr_service.config import CommandError, JobError, TrainJob, parse_job
 from activelr_service.data.info import DataInfo
 from activelr_service.files import write_text
 from activelr_service.runs import output_root
@@ -67,19 +67,29 @@ class StudyFolder:
         return parse_job(entry["job"]), DataInfo.from_json(entry["info"])
 
     def write_outcome(self, trial_id: str, outcome: Outcome) -> None:
-        write_text(self._outcome(trial_id), json.dumps(asdict(outcome)))
+        write_text(self.outcome(trial_id), json.dumps(asdict(outcome)))
 
     def read_outcome(self, trial_id: str) -> Outcome | None:
-        path = self._outcome(trial_id)
-        return Outcome(**json.loads(path.read_text())) if path.exists() else None
+        """None if there is none, or one that cannot be read: then the trial is run again."""
+        try:
+            return Outcome(**json.loads(self.outcome(trial_id).read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
-    def _outcome(self, trial_id: str) -> Path:
+    def has_damaged_outcome(self, trial_id: str) -> bool:
+        return self.outcome(trial_id).exists() and self.read_outcome(trial_id) is None
+
+    def outcome(self, trial_id: str) -> Path:
         return self.path / "trials" / f"{trial_id}.json"
 
     def state(self) -> dict[str, Any]:
         """``mlflow_run_id`` and ``tracking_uri``, once there are any."""
         path = self.path / "study.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return dict(json.loads(path.read_text())) if path.exists() else {}
+        except (ValueError, TypeError) as error:
+            remedy = f"restore the file, or move {self.path} away"
+            raise CommandError(f"{path} is damaged: {' '.join(str(error).split())[:100]}; {remedy}") from error
 
     def update(self, **changes: Any) -> None:
         write_text(self.path / "study.json", json.dumps({**self.state(), **changes}))

@@ -136,8 +136,11 @@ def _say_plan(study: StudyJob, plan: Plan, num_pending: int, say: Say) -> None:
 
 
 def _say_again(pending: list[str], folder: StudyFolder, say: Say) -> None:
-    """Which of the pending trials have ended before, for want of memory."""
+    """Which of the pending trials have ended before, for want of memory or with an outcome that cannot be read."""
     outcomes = [folder.read_outcome(trial_id) for trial_id in pending]
+    damaged = [folder.outcome(trial_id) for trial_id in pending if folder.has_damaged_outcome(trial_id)]
+    if damaged:
+        say(f"  outcomes that cannot be read: {len(damaged)}, such as {damaged[0]}; their trials are run again")
     count = sum(outcome is not None and outcome.status == "out_of_memory" for outcome in outcomes)
     if count:
         say(

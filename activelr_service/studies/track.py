@@ -6,7 +6,7 @@ from activelr_service.config import StudyJob
 from activelr_service.runs import output_root
 from activelr_service.studies.folder import StudyFolder
 from activelr_service.studies.plan import Plan
-from activelr_service.tracking.store import new_tracker
+from activelr_service.tracking.store import new_tracker, reopen_tracker
 from activelr_service.tracking.tracker import RunGoneError, Tracker
 
 TRIAL_TAG = "activelr.trial"
@@ -29,7 +29,7 @@ class StudyTracker:
         parent = None
         if state.get("tracking_uri") == uri:
             try:
-                parent = Tracker.reopen(uri, state["mlflow_run_id"])
+                parent = reopen_tracker(uri, state["mlflow_run_id"])
             except RunGoneError as error:
                 print(f"{error}; a new one is begun, and has all trials")
         if parent is None:

@@ -50,6 +50,14 @@ def new_tracker(uri: str, experiment: str, name: str, root: Path, identity: str 
         return Tracker.create(uri, experiment, name, root / ARTIFACTS, identity)
 
 
+def reopen_tracker(uri: str, run_id: str) -> Tracker:
+    """See :meth:`Tracker.reopen`. An embedded store that is gone is created empty."""
+    if not is_embedded(uri):
+        return Tracker.reopen(uri, run_id)
+    with _alone(uri):
+        return Tracker.reopen(uri, run_id)
+
+
 @contextmanager
 def _alone(uri: str) -> Iterator[None]:
     """Keep other processes out while the store may be created: two that migrate one SQLite file at once both fail."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from ray.tune.execution import class_cache
 
-from activelr_service.config import JobError, parse_study
+from activelr_service.config import CommandError, JobError, parse_study
 from activelr_service.data import inspect_data
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
@@ -172,3 +172,19 @@ def test_a_study_hands_ray_no_keys_to_write_into_its_logs(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
     hand_on_no_secrets()
     assert "canary" not in str(class_cache._ActorClassCache().get(PackedTrials)._default_options)
+
+
+def test_a_damaged_outcome_counts_as_none_and_a_damaged_state_is_named(tmp_path):
+    folder = StudyFolder(tmp_path)
+    (tmp_path / "trials").mkdir()
+    folder.write_outcome("a", Outcome("finished"))
+    assert not folder.has_damaged_outcome("a")
+    assert not folder.has_damaged_outcome("b"), "it has not ended"
+    for content in (b"", b"{", b"\0\xff", b"[1]", b'{"x": 1}'):
+        folder.outcome("a").write_bytes(content)
+        assert folder.read_outcome("a") is None
+        assert folder.has_damaged_outcome("a")
+    for content in (b"", b"{", b"\0\xff"):
+        (tmp_path / "study.json").write_bytes(content)
+        with pytest.raises(CommandError, match=r"study\.json is damaged: .*; restore the file, or move"):
+            folder.state()
