@@ -1,7 +1,7 @@
 """From a job to a finished run: begin its run, or continue the one that is there."""
 
 from activelr_service.batch_size import read_choice
-from activelr_service.config import TrainJob
+from activelr_service.config import JobError, TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.driver.attempt import Attempt, RunFailedError, Say, log_to, naming_the_system, run_attempt
 from activelr_service.driver.batch_size import adopt
@@ -51,8 +51,11 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
     with hold(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
-        say = log_to(run)
+        say, before = log_to(run), run.job().output_dir
         now = _moved_here(run, say)
+        if job is not None and job.output_dir not in (before, now.output_dir):
+            text = f"a run is resumed where it is, in {now.output_dir}, got {job.output_dir}"
+            raise JobError.at("output_dir", f"{text}; leave it out, or move the whole folder first")
         wanted = now if job is None else relocate(job, run.folder.parent.parent)
         rest = wanted.model_copy(update={"tracking": now.tracking})
         if job is not None and (rest != now or wanted == now):

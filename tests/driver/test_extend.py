@@ -67,8 +67,9 @@ def test_a_finished_run_is_extended_in_its_mlflow_run_and_its_results_are_made_a
             r"epochs: run digits/001 has done \d epochs, \d\d steps, \d+ s; give more than that, got 1 epoch",
         ),
         (["budget.steps=44"], r"budget.steps: run digits/001 has done .* got 44 steps"),
+        (["output_dir=elsewhere", "epochs=9"], r"output_dir: a run is resumed where it is, in .*, got elsewhere"),
     ],
-    ids=["more than the length", "fewer epochs", "fewer steps"],
+    ids=["more than the length", "fewer epochs", "fewer steps", "another output directory"],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(finished, overrides, expected):
     before = (finished.folder / "run.json").read_text(), (finished.folder / "resolved.yaml").read_text()
