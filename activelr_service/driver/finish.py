@@ -48,7 +48,8 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
     from activelr_service.training.checkpoint import CheckpointError, CheckpointStore, verify
 
     store = CheckpointStore(run.checkpoints, run.journal, say)
-    kept = [record for record in history if record.epoch in store.epochs()]
+    there = set(store.epochs())
+    kept = [record for record in history if record.epoch in there]
     best = best_epoch(history, score, higher_is_better)
     while kept:
         epoch = best_epoch(kept, score, higher_is_better)
