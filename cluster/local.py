@@ -7,6 +7,7 @@
 """
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -70,14 +71,22 @@ def down(home: Path) -> None:
     for path in sorted(_state(home).glob("*.json")):
         process = _recorded_process(path)
         if process is not None:
-            family = [process, *process.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=20)
-            for survivor in alive:
-                survivor.kill()
-            psutil.wait_procs(alive, timeout=10)
+            _end(process)
             print(f"{path.stem} ended")
         path.unlink()
+
+
+def _end(process: psutil.Process) -> None:
+    """End a process and its children. Any of them may end by itself at any moment, which is no error."""
+    family = [process]
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family += process.children(recursive=True)
+        process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for survivor in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            survivor.kill()
+    psutil.wait_procs(alive, timeout=10)
 
 
 def _state(home: Path) -> Path:

@@ -47,3 +47,10 @@ def test_a_running_process_is_known_by_its_id_and_start(tmp_path):
     process = psutil.Process()
     path = recorded(tmp_path, process)
     assert local._recorded_process(path.with_suffix(".json")) == process
+
+
+def test_a_process_that_ends_by_itself_while_it_is_ended_is_no_error():
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    known = psutil.Process(process.pid)
+    process.wait()
+    local._end(known)
