@@ -35,7 +35,7 @@ format: setup    ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 bench: setup     ## measure the optimizer step and the service against plain PyTorch
-	$(BIN)/python -m tests.benchmarks
+	$(BIN)/python -m benchmarks
 
 cluster-up: setup    ## start a Ray head and an MLflow server on this machine (loopback, token)
 	$(BIN)/python -m cluster.local up

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from activelr_service.export import load_model
+from activelr_service.export.model import load_model
 
 
 class PyFuncModel:

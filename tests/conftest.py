@@ -52,7 +52,7 @@ def export_model(folder, model, config, info, task):
     """Export a module as the end of a run does."""
     from safetensors.torch import save_model
 
-    from activelr_service.export import WEIGHTS, sha256_of, write_recipe
+    from activelr_service.export.model import WEIGHTS, sha256_of, write_recipe
 
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, str(folder / WEIGHTS))

@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.benchmarks.options import JOB, make_step, timed
+from benchmarks.options import JOB, make_step, timed
 
 
 def test_the_step_that_is_timed_is_one_of_a_default_job():

@@ -15,10 +15,10 @@ import pytest
 
 from activelr_service.config import dump_job
 from activelr_service.data import inspect_data
-from activelr_service.driver.resolve import Resources, resolve_job
-from activelr_service.export import load_model
-from activelr_service.journal import read_journal
-from activelr_service.runs import Run
+from activelr_service.export.model import load_model
+from activelr_service.runs.journal import read_journal
+from activelr_service.runs.run import Run
+from activelr_service.service.resolve import Resources, resolve_job
 from tests.conftest import ACTIVELR, PATIENCE_S, ROOT, activelr, free_port, small_job
 from tests.data.generate_images import write_images
 from tests.ranks import run_ranks

@@ -7,10 +7,10 @@ from PIL import Image
 
 from activelr_service.config import load_job
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import prepare_job
-from activelr_service.driver.resolve import Resources, resolve_job
-from activelr_service.journal import read_journal
 from activelr_service.models import build_model
+from activelr_service.runs.journal import read_journal
+from activelr_service.service.check import prepare_job
+from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.training.build import build_training
 from activelr_service.training.loop import fit
 from tests.conftest import ROOT

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from activelr_service.config import JobError, load_job
+from activelr_service.config import load_job
+from activelr_service.errors import JobError
 from activelr_service.redact import holds_credentials, redact, redact_values, without_credentials
 from tests.conftest import ROOT
 

@@ -6,7 +6,6 @@ import sys
 import traceback
 
 from activelr_service.cli.app import app
-from activelr_service.config import JobError
 from activelr_service.redact import redact
 
 STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
@@ -20,8 +19,6 @@ def main() -> None:
         if error.code in STOPPED:
             _end_now(error.code)
         raise
-    except JobError as error:
-        _leave(str(error), 2)
     except Exception as error:
         code = getattr(error, "exit_code", None)  # of the errors that this package explains itself
         _leave(*((traceback.format_exc().rstrip(), 1) if code is None else (str(error), code)))

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.runs import find_run, output_root
+from activelr_service.runs.run import find_run, output_root
 
 app = typer.Typer(no_args_is_help=True, help="The paper's analyses: a table, a picture and an MLflow run each.")
 
@@ -73,12 +73,12 @@ def carbon(
         return _analyse("carbon", output_dir, track)
     root = output_root(output_dir)
     found = find_run(root, run)
-    from activelr_service.driver.analyse import analyse_run
+    from activelr_service.service.analyze import analyse_run
 
     return print("\n".join(analyse_run(found, root, search_runs, watts, track)))
 
 
 def _analyse(name: str, output_dir: str, track: bool) -> None:
-    from activelr_service.driver.analyse import analyse
+    from activelr_service.service.analyze import analyse
 
     print("\n".join(analyse(name, output_root(output_dir), track)))

@@ -12,8 +12,9 @@ from activelr_service.cli import analyse_commands, cluster_commands, document_co
 from activelr_service.cli.show import COLUMNS, run_lines, run_row
 from activelr_service.cli.signals import exit_on_signals
 from activelr_service.cli.stop import stop_run
-from activelr_service.config import CommandError, read_job, read_job_or_study
-from activelr_service.runs import Run, find_run, list_runs, output_root
+from activelr_service.config import read_job, read_job_or_study
+from activelr_service.errors import CommandError
+from activelr_service.runs.run import Run, find_run, list_runs, output_root
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +71,7 @@ def validate(
     Example: activelr validate job.yaml --data
     """
     checked, source = read_job(job, overrides)
-    from activelr_service.driver.prepare import FILES_DECODED, describe_data, validate_job
+    from activelr_service.service.prepare import FILES_DECODED, describe_data, validate_job
 
     with source.locating():
         found = validate_job(checked, None if data else FILES_DECODED)
@@ -91,7 +92,7 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
     Example: activelr train job.yaml --set epochs=5
     """
     exit_on_signals()  # first: what is imported takes seconds
-    from activelr_service.driver.launch import train as train_job
+    from activelr_service.service.launch import train as train_job
 
     checked, source = read_job(job, overrides)
     with source.locating():
@@ -109,7 +110,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
     """
     found = _find(run, output_dir)
     job, source = read_job(found.folder / "resolved.yaml", overrides)
-    from activelr_service.driver.launch import resume as resume_run
+    from activelr_service.service.launch import resume as resume_run
 
     exit_on_signals()
     with source.locating():
@@ -124,7 +125,7 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     """
     found = _find(run, output_dir)
     job, source = read_job(found.folder / "resolved.yaml", overrides)
-    from activelr_service.driver.evaluate import evaluate_run
+    from activelr_service.service.evaluate import evaluate_run
 
     with source.locating():
         metrics = evaluate_run(found, job)
@@ -137,7 +138,7 @@ def explain(run: RunName, output_dir: OutputDir = "outputs") -> None:
 
     Example: activelr explain digits
     """
-    from activelr_service.driver.explain import explain_run
+    from activelr_service.service.explain import explain_run
 
     print("\n".join(explain_run(_find(run, output_dir))))
 

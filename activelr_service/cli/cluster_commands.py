@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from activelr_service.config import CommandError, JobError, StudyJob, TrainJob, dump_job
+from activelr_service.config import StudyJob, TrainJob, dump_job
+from activelr_service.errors import CommandError, JobError
 from activelr_service.redact import redact
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -52,7 +53,7 @@ def submit_document(address: str, job: TrainJob | StudyJob, *, follow: bool, ins
 
 def _with_absolute_paths(job: TrainJob | StudyJob) -> TrainJob | StudyJob:
     """Of a study: of the data and models of its workloads."""
-    from activelr_service.driver.check import absolute_paths, with_absolute_paths
+    from activelr_service.service.check import absolute_paths, with_absolute_paths
 
     if isinstance(job, TrainJob):
         return with_absolute_paths(job)
@@ -67,7 +68,7 @@ def _with_absolute_paths(job: TrainJob | StudyJob) -> TrainJob | StudyJob:
 
 
 def _check(job: TrainJob | StudyJob) -> None:
-    from activelr_service.driver.check import check_before_start
+    from activelr_service.service.check import check_before_start
     from activelr_service.studies.space import make_trials
 
     if isinstance(job, StudyJob):

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from activelr_service.config import CommandError, StudyJob, TrainJob
+from activelr_service.config import StudyJob, TrainJob
+from activelr_service.errors import CommandError
 
 STARTER = """\
 # A training job. Everything that is not here is derived when it runs, and logged: no learning rate, no batch size.

@@ -3,9 +3,10 @@
 from typing import Any
 
 from activelr_service.config import TrainJob
-from activelr_service.journal import RunDamagedError, read_journal
-from activelr_service.record import Record, place_in_run
-from activelr_service.runs import Run
+from activelr_service.errors import RunDamagedError
+from activelr_service.runs.journal import read_journal
+from activelr_service.runs.record import Record, place_in_run
+from activelr_service.runs.run import Run
 from activelr_service.tracking.store import is_embedded
 
 COLUMNS = ("run", "status", "epochs", "score", "MLflow run", "reason")

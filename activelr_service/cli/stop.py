@@ -6,8 +6,8 @@ import socket
 
 import psutil
 
-from activelr_service.config import CommandError
-from activelr_service.runs import Run
+from activelr_service.errors import CommandError
+from activelr_service.runs.run import Run
 
 OWN_COMMAND = ("activelr", "activelr_service", "jobs.train", "jobs/train")
 

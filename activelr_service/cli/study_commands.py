@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from activelr_service.cli.signals import exit_on_signals
-from activelr_service.config import CommandError, read_study
+from activelr_service.config import read_study
+from activelr_service.errors import CommandError
 
 StudyFile = Annotated[Path, typer.Argument(help="The YAML study.", show_default=False)]
 Overrides = Annotated[

@@ -1,6 +1,5 @@
 """The job schema. Imports pydantic and yaml only, so that a job is checked before anything heavy is loaded."""
 
-from activelr_service.config.base import CommandError, JobError
 from activelr_service.config.job import TrainJob
 from activelr_service.config.load import (
     JobSource,
@@ -16,8 +15,6 @@ from activelr_service.config.load import (
 from activelr_service.config.study import StudyJob
 
 __all__ = [
-    "CommandError",
-    "JobError",
     "JobSource",
     "StudyJob",
     "TrainJob",

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from activelr_service.config.base import JobError, Location, Problem, dotted
 from activelr_service.config.job import TrainJob
 from activelr_service.config.no_secrets import refuse_secrets
 from activelr_service.config.presets import apply_preset, drop_other_length, merge
 from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import dump_yaml, parse_yaml, read_yaml
+from activelr_service.errors import JobError, Location, Problem, dotted
 from activelr_service.redact import HIDDEN, is_secret_key, redact, redact_values
 
 Job = TypeVar("Job", bound=BaseModel)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from activelr_service.config.base import JobError, Location, Problem
+from activelr_service.errors import JobError, Location, Problem
 from activelr_service.redact import holds_credentials, is_secret_key
 
 IN_ENVIRONMENT = {

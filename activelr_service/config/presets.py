@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from activelr_service.config.base import JobError, Location, Problem
 from activelr_service.config.yaml_file import parse_yaml
+from activelr_service.errors import JobError, Location, Problem
 
 Lines = dict[Location, int]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from activelr_service.config.base import JobError, Location, Problem
+from activelr_service.errors import JobError, Location, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20

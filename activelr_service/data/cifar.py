@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
 from activelr_service.data.held_out import describe_classes
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 
 Config = CIFAR10DataConfig | CIFAR100DataConfig
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # of the training images of CIFAR-10

@@ -4,10 +4,10 @@ import inspect as signatures
 import traceback
 from typing import Any
 
-from activelr_service.config import JobError
 from activelr_service.config.data import PythonDataConfig
+from activelr_service.config.entry_points import DATA, load_entry_point
 from activelr_service.data.info import DataInfo
-from activelr_service.entry_points import DATA, load_entry_point
+from activelr_service.errors import JobError
 
 
 def inspect(config: PythonDataConfig) -> DataInfo:

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import ImageFolderDataConfig
 from activelr_service.data.held_out import describe_classes, hold_out
 from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
@@ -22,6 +21,7 @@ from activelr_service.data.listing import (
     suffix_of,
 )
 from activelr_service.data.splits import check_known
+from activelr_service.errors import JobError
 
 SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")
 SEEN_AS_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".eps", ".cr2", ".nef", ".arw", ".dng", ".npy")  # but not decoded

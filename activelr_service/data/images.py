@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from activelr_service.config import JobError
 from activelr_service.data.pixels import to_rgb, turned
+from activelr_service.errors import JobError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
 NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program

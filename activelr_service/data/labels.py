@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import HuggingFaceDataConfig
 from activelr_service.data.splits import check_known
+from activelr_service.errors import JobError
 
 UNLABELED = -1  # what the Hub's test splits have where labels are not published
 TEXTS = ("string", "large_string")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from activelr_service.config import JobError
+from activelr_service.errors import JobError
 
 SYSTEM = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
 LARGEST_COMPARED = 20_000  # files whose sizes are compared to find equal ones

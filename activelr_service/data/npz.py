@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import NpzDataConfig
 from activelr_service.data.held_out import describe_classes, hold_out, shorten
 from activelr_service.data.info import DataInfo
@@ -19,6 +18,7 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
+from activelr_service.errors import JobError
 
 NAMES = ("x", "y", "x_val", "y_val")
 NAMING = "; call the arrays x and y, and x_val and y_val where they are held out"

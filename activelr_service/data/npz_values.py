@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
+from activelr_service.errors import JobError
 
 Arrays = dict[str, np.ndarray]
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from activelr_service.config import JobError
+from activelr_service.errors import JobError
 from activelr_service.redact import redact
 
 FIELDS = ("root", "path", "val_path")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config import JobError
+from activelr_service.errors import JobError
 
 SEVERAL, ONE = "dataset_dict.json", "state.json"  # what datasets writes of several splits and of one
 

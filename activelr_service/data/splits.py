@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from activelr_service.config import JobError
 from activelr_service.data.held_out import folded, shorten
+from activelr_service.errors import JobError
 
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config import JobError
 from activelr_service.config.data import StdlibCharsDataConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 
 VOCAB_SIZE = 128  # ASCII; other characters are left out
 NUM_VAL = 256

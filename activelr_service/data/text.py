@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import META, encode, what_is_encoded
 from activelr_service.data.text_files import PIECE, read_pieces
 from activelr_service.data.text_splits import find_splits
+from activelr_service.errors import JobError
 
 FORMAT = 2  # of what lies in the cache
 CHECKED = 2**14  # pieces of a file, about 16 MB

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.text_files import read_pieces
 from activelr_service.data.text_splits import TextSplits
+from activelr_service.errors import JobError
 
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "</s>", "<eos>", "[SEP]")

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.saved_datasets import load_split
 from activelr_service.data.table.delimited import is_no_utf16
+from activelr_service.errors import JobError
 
 PIECE = 1024  # characters: what is encoded at once, and the grain of a held-out share
 FORMATS = {

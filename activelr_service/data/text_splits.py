@@ -5,13 +5,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.held_out import shorten
 from activelr_service.data.listing import count_suffixes, list_files
 from activelr_service.data.saved_datasets import is_saved, list_splits
 from activelr_service.data.splits import WORDS, one_name_each, split_of
 from activelr_service.data.text_files import SUFFIXES, format_of
+from activelr_service.errors import JobError
 
 PLACE = "data.root"
 NUMBERING = {"of", "part", "shard"}  # as in train-00000-of-00002

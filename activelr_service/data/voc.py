@@ -11,11 +11,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import VOCDataConfig
 from activelr_service.data.held_out import describe_classes
 from activelr_service.data.images import check_images, load_image, or_skip
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -8,7 +8,8 @@ from itertools import pairwise
 from math import prod
 from typing import Any
 
-from activelr_service.config import JobError, TrainJob
+from activelr_service.config import TrainJob
+from activelr_service.config.entry_points import MODELS, load_entry_point
 from activelr_service.config.model import (
     CausalLMModelConfig,
     MLPModelConfig,
@@ -17,7 +18,7 @@ from activelr_service.config.model import (
     TorchvisionModelConfig,
 )
 from activelr_service.data.info import DataInfo
-from activelr_service.entry_points import MODELS, load_entry_point
+from activelr_service.errors import JobError
 from activelr_service.models import causal_lm, detection
 from activelr_service.models.torchvision_names import TORCHVISION_NAMES
 

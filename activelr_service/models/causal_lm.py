@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config import JobError
 from activelr_service.config.model import RUNS_CODE, CausalLMModelConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 
 # The names that configs of different models have for the longest block of tokens.
 POSITIONS = ("n_positions", "max_position_embeddings")

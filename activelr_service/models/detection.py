@@ -5,9 +5,9 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config import JobError
 from activelr_service.config.model import TorchvisionDetectionModelConfig
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES
 
 LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")  # of a ResNet, in the order they are set free to train

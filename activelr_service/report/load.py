@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from pandas import DataFrame
 
-from activelr_service.config import CommandError
+from activelr_service.errors import CommandError
 from activelr_service.report.normal_form import COLUMNS, normal_form
 
 

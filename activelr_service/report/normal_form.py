@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
 
-from activelr_service.config import CommandError
+from activelr_service.errors import CommandError
 
 STATUSES = ("finished", "diverged", "out_of_memory", "failed")
 TEXTS = ("workload", "optimizer", "trial", "status", "reason", "metric")

@@ -9,10 +9,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from activelr_service.config import CommandError, JobError, TrainJob, parse_job
+from activelr_service.config import TrainJob, parse_job
 from activelr_service.data.info import DataInfo
-from activelr_service.files import write_text
-from activelr_service.runs import output_root
+from activelr_service.errors import CommandError, JobError
+from activelr_service.runs.files import write_text
+from activelr_service.runs.run import output_root
 
 FOLDER = "studies"
 RESULTS = ("finished", "diverged", "out_of_memory")  # what a trial says of its settings; a failed one is run again

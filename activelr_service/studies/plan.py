@@ -3,12 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from activelr_service.batch_size import at_the_limit
-from activelr_service.config import JobError, StudyJob, TrainJob
+from activelr_service.config import StudyJob, TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import prepare_job
-from activelr_service.driver.resolve import Resources, resolve_job
+from activelr_service.errors import JobError
+from activelr_service.service.check import prepare_job
+from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.studies.space import Trial, make_trials
+from activelr_service.training.batch_size.choice import at_the_limit
 
 
 @dataclass(frozen=True)

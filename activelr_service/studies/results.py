@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from activelr_service.config import CommandError
+from activelr_service.errors import CommandError
 from activelr_service.report import load_table
-from activelr_service.runs import output_root
+from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, StudyFolder
 from activelr_service.studies.table import SCORES, table_names
 from activelr_service.tracking.reader import TrackedRun, read_experiment

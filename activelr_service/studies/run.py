@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from activelr_service.config import JobError, StudyJob, dump_job
+from activelr_service.config import StudyJob, dump_job
 from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
-from activelr_service.files import write_text
+from activelr_service.errors import JobError, TrackingError
 from activelr_service.redact import redact
 from activelr_service.report import summary_lines, write_report
-from activelr_service.runs import output_root
+from activelr_service.runs.files import write_text
+from activelr_service.runs.follower import Follower
+from activelr_service.runs.run import output_root
 from activelr_service.studies.cost import estimate_cost
 from activelr_service.studies.folder import StudyFolder, hold_study
 from activelr_service.studies.plan import Plan, describe_plan, make_plan
@@ -17,9 +19,7 @@ from activelr_service.studies.progress import Progress
 from activelr_service.studies.table import make_table
 from activelr_service.studies.track import StudyTracker
 from activelr_service.studies.tune import check_resources, count_concurrent, memory_of_a_trial, run_trials
-from activelr_service.tracking.follower import Follower
 from activelr_service.tracking.store import tracking_uri
-from activelr_service.tracking.tracker import TrackingError
 
 Say = Callable[[str], None]
 

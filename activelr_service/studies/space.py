@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from activelr_service.config import JobError, StudyJob, TrainJob, parse_job
-from activelr_service.config.base import Location, Problem
+from activelr_service.config import StudyJob, TrainJob, parse_job
 from activelr_service.config.optimizer import DEFAULT_LR, config_of
+from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # in a sweep: the types of the optimizers that it is for

@@ -3,11 +3,12 @@
 from typing import Any
 
 from activelr_service.config import StudyJob
-from activelr_service.runs import output_root
+from activelr_service.errors import RunGoneError
+from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.tracking.store import new_tracker, reopen_tracker
-from activelr_service.tracking.tracker import RunGoneError, Tracker
+from activelr_service.tracking.tracker import Tracker
 
 TRIAL_TAG = "activelr.trial"
 

@@ -12,11 +12,12 @@ import torch
 
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
-from activelr_service.record import PACE_PREFIX, Record, finite_metrics
+from activelr_service.errors import NonFiniteLossError
+from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
 from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
-from activelr_service.training.loop import NonFiniteLossError, evaluate_held_out, run_epoch, train_step
+from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
 from activelr_service.training.memory import available_memory, is_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
 

@@ -14,9 +14,10 @@ from ray import tune
 from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 
-from activelr_service.config import JobError, StudyJob
-from activelr_service.driver.ray_cluster import ClusterError, find_resources, init_ray, is_attached
-from activelr_service.driver.ray_run import run_in_ray
+from activelr_service.config import StudyJob
+from activelr_service.errors import ClusterError, JobError
+from activelr_service.service.ray_cluster import find_resources, init_ray, is_attached
+from activelr_service.service.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial

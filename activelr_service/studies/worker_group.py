@@ -8,10 +8,11 @@ from typing import Any
 
 from activelr_service.config import TrainJob, dump_job
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.ray_run import WorkersLostError, train_on_ray
-from activelr_service.files import write_text
-from activelr_service.journal import read_journal
-from activelr_service.runs import Run, start_attempt
+from activelr_service.errors import WorkersLostError
+from activelr_service.runs.files import write_text
+from activelr_service.runs.journal import read_journal
+from activelr_service.runs.run import Run, start_attempt
+from activelr_service.service.ray_run import train_on_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.trial import epoch_row, untrained_row
 from activelr_service.training.memory import says_out_of_memory

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from activelr_service.errors import TrackingError
 from activelr_service.redact import redact, without_credentials
 from activelr_service.tracking.deadline import TimedClient, within
 
@@ -15,16 +16,6 @@ REQUEST_TIMEOUT_S = 4
 CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
 BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
 RUNS_PER_REQUEST = 1000  # what MLflow returns at once
-
-
-class TrackingError(RuntimeError):
-    """MLflow could not be reached or refused."""
-
-    exit_code = 6
-
-
-class RunGoneError(TrackingError):
-    """MLflow answers and does not have the run, or has it among those that are deleted."""
 
 
 def connect(uri: str) -> Any:

@@ -8,14 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from activelr_service.errors import DeadlineError
+
 POLL_S = 0.1
 
 _end: ContextVar[float] = ContextVar("end", default=math.inf)
 _process_end = math.inf
-
-
-class DeadlineError(RuntimeError):
-    """A server took too long to answer."""
 
 
 @contextmanager

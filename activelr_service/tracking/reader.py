@@ -2,7 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from activelr_service.tracking.client import TrackingError, connect, search_runs, talking_to
+from activelr_service.errors import TrackingError
+from activelr_service.tracking.client import connect, search_runs, talking_to
 
 READ_S = 600  # how long an experiment may take to be read
 ENDED = ("FINISHED", "FAILED", "KILLED")

@@ -8,8 +8,9 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from activelr_service.errors import TrackingError
 from activelr_service.redact import without_credentials
-from activelr_service.tracking.tracker import Tracker, TrackingError
+from activelr_service.tracking.tracker import Tracker
 
 SCHEME = "sqlite:///"
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"

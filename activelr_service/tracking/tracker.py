@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from activelr_service import __version__
-from activelr_service.record import Record
+from activelr_service.errors import RunGoneError, TrackingError
 from activelr_service.redact import redact
-from activelr_service.tracking.client import (
-    RunGoneError,
-    TrackingError,
-    connect,
-    download_model,
-    search_runs,
-    talking_to,
-    upload_seconds,
-)
+from activelr_service.runs.record import Record
+from activelr_service.tracking.client import connect, download_model, search_runs, talking_to, upload_seconds
 from activelr_service.tracking.names import LONGEST_PARAM, LONGEST_TAG, cut, tracked_name
 from activelr_service.tracking.registry import register_model
 

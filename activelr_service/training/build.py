@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from activelr_service.config import JobError, TrainJob
+from activelr_service.config import TrainJob
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed

@@ -22,27 +22,24 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from activelr_service import __version__
-from activelr_service.batch_size import BatchSizeChoice
-from activelr_service.fence import Fence
-from activelr_service.files import sync
-from activelr_service.journal import append_journal, salvage_journal, write_journal
-from activelr_service.record import Record, best_epoch
+from activelr_service.errors import CheckpointError
+from activelr_service.runs.fence import Fence
+from activelr_service.runs.files import sync
+from activelr_service.runs.journal import append_journal, salvage_journal, write_journal
+from activelr_service.runs.record import Record, best_epoch
 from activelr_service.training import distributed
+from activelr_service.training.batch_size.choice import BatchSizeChoice
 from activelr_service.training.build import Training
 
 MANIFEST = "manifest.json"
 LATEST_KEPT = 2
 
 
-class CheckpointError(RuntimeError):
-    """There are checkpoints, and none can be trusted."""
-
-
 class CheckpointStore:
     """The checkpoints of one run, and the journal that lists its committed epochs. All ranks share the folder.
 
     With a ``fence`` only the newest attempt writes: an older one raises
-    :class:`~activelr_service.fence.SupersededError` and changes nothing.
+    :class:`~activelr_service.runs.fence.SupersededError` and changes nothing.
     """
 
     def __init__(

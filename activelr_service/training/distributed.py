@@ -4,11 +4,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from activelr_service.errors import ReplicaDivergenceError
+
 Named = dict[str, Tensor]
-
-
-class ReplicaDivergenceError(RuntimeError):
-    """The ranks no longer hold the same weights or optimizer state."""
 
 
 def rank() -> int:

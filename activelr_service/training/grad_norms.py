@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from activelr_service.record import GRAD_NORM_PREFIX
+from activelr_service.runs.record import GRAD_NORM_PREFIX
 
 
 class GradNorms:

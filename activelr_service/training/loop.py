@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from activelr_service.errors import NonFiniteLossError
 from activelr_service.optim import ActiveOptimizer
-from activelr_service.record import Record, finite_metrics
+from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
@@ -30,10 +31,6 @@ from activelr_service.training.pace_metrics import pace_metrics
 from activelr_service.training.replicate import describe_without_gradient, few_rows
 
 OnEpoch = Callable[[Record], None]
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite: the same will happen again, so the training is not retried."""
 
 
 def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:

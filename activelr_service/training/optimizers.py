@@ -13,7 +13,7 @@ from torch import nn
 
 from activelr_service import optim
 from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
-from activelr_service.record import gain_edges
+from activelr_service.runs.record import gain_edges
 from activelr_service.training import distributed
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et al. 2024 (arXiv 2405.18392)

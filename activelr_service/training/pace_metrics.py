@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from activelr_service.optim import ActiveOptimizer
-from activelr_service.record import PACE_PREFIX
+from activelr_service.runs.record import PACE_PREFIX
 
 LARGEST_NUMBER_OF_GROUPS = 16
 

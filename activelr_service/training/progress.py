@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from activelr_service.config import TrainJob
-from activelr_service.record import Record
+from activelr_service.runs.record import Record
 from activelr_service.training import distributed
 from activelr_service.training.throughput import Throughput
 

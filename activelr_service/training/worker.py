@@ -14,19 +14,20 @@ import ray.train.v2._internal.execution.context
 import torch
 import torch.distributed as dist
 
-from activelr_service.config import JobError, parse_job
+from activelr_service.config import parse_job
 from activelr_service.data.info import DataInfo
-from activelr_service.fence import Fence, SupersededError, begin_group
-from activelr_service.files import write_text
-from activelr_service.record import Record
+from activelr_service.errors import CheckpointError, DeterministicError, JobError, SupersededError
 from activelr_service.redact import redact
-from activelr_service.runs import Run
+from activelr_service.runs.fence import Fence, begin_group
+from activelr_service.runs.files import write_text
+from activelr_service.runs.record import Record
+from activelr_service.runs.run import Run
+from activelr_service.training.batch_size.probe import settle_batch_size
 from activelr_service.training.build import Training, build_training
-from activelr_service.training.checkpoint import CheckpointError, CheckpointStore
+from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier, broadcast_int, rank
 from activelr_service.training.loop import evaluate_held_out, fit
 from activelr_service.training.memory import is_out_of_memory
-from activelr_service.training.probe import settle_batch_size
 
 # What a lost peer looks like to the others: torch raises RuntimeError with the text of the transport. A loader process that
 # was killed is lost too; an error that was raised in one begins with "Caught" and would only repeat.
@@ -91,10 +92,6 @@ def output_to(folder: Path) -> Iterator[None]:
     path = folder / f"rank-{ray.train.get_context().get_world_rank()}.log"
     with path.open("a", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
         yield
-
-
-class DeterministicError(RuntimeError):
-    """An error that the next worker group would meet again."""
 
 
 class NoteFailures(ray.train.UserCallback):

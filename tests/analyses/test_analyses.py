@@ -9,11 +9,11 @@ from PIL import Image
 from activelr_service.analyses import ANALYSES, carbon, gain_operations, sign_cases, theorem_4_1, theorem_5_1
 from activelr_service.analyses.toy_functions import CRITICAL_POINTS, classify
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.analyse import analyse, analyse_run
-from activelr_service.export import write_recipe
-from activelr_service.journal import write_journal
-from activelr_service.record import Record
-from activelr_service.runs import Run
+from activelr_service.export.model import write_recipe
+from activelr_service.runs.journal import write_journal
+from activelr_service.runs.record import Record
+from activelr_service.runs.run import Run
+from activelr_service.service.analyze import analyse, analyse_run
 from activelr_service.tracking.tracker import connect
 from tests.conftest import activelr
 

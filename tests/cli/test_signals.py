@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from activelr_service.config import dump_job
-from activelr_service.runs import Run
+from activelr_service.runs.run import Run
 from tests.conftest import ACTIVELR, PATIENCE_S, small_job
 
 

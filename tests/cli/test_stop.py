@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from activelr_service.cli.stop import stop_run
-from activelr_service.config import CommandError
-from activelr_service.runs import Run
+from activelr_service.errors import CommandError
+from activelr_service.runs.run import Run
 from tests.conftest import activelr
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from activelr_service.config import JobError, dump_job, load_job, read_study
+from activelr_service.config import dump_job, load_job, read_study
 from activelr_service.config.budget import parse_duration
+from activelr_service.errors import JobError
 
 EPOCHS = "epochs: 20\n"
 

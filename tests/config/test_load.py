@@ -5,7 +5,8 @@ import time
 import pytest
 import yaml
 
-from activelr_service.config import JobError, diff_jobs, dump_job, load_job
+from activelr_service.config import diff_jobs, dump_job, load_job
+from activelr_service.errors import JobError
 from tests.conftest import ROOT
 
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if path.parent.name != "studies")

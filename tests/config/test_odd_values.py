@@ -6,8 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from activelr_service.config import JobError, dump_job, load_job, read_study
+from activelr_service.config import dump_job, load_job, read_study
 from activelr_service.config.yaml_file import dump_yaml, parse_yaml
+from activelr_service.errors import JobError
 from activelr_service.studies.space import make_trials
 
 ODD = [None, [], {}, [1], [[]], [None], {"a": 1}, {"type": None}, {"type": [1]}, "x", "", 1, -1.5, True]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from activelr_service.config import JobError, load_job
+from activelr_service.config import load_job
+from activelr_service.errors import JobError
 
 JOB = """\
 kind: train

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from activelr_service.config import JobError, read_study
+from activelr_service.config import read_study
+from activelr_service.errors import JobError
 from activelr_service.studies.space import make_trials
 
 STUDY = """\

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, inspect_data
 from activelr_service.data.cifar import MEAN, STD
+from activelr_service.errors import JobError
 from tests.data.generate_cifar import write_cifar
 from tests.data.test_data import assert_rows_match, data_config
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from activelr_service.config import JobError, parse_job
+from activelr_service.config import parse_job
 from activelr_service.data import build_data, inspect_data
-from activelr_service.driver.check import check_job
+from activelr_service.errors import JobError
+from activelr_service.service.check import check_job
 
 
 def data_config(**data):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from activelr_service.config import JobError
 from activelr_service.data import inspect_data
+from activelr_service.errors import JobError
 from tests.data.test_data import data_config
 
 MODULE = """

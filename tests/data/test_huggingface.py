@@ -7,8 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
 from PIL import Image as Picture
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, check_files, inspect_data, prepare_data
+from activelr_service.errors import JobError
 from tests.data.test_data import assert_rows_match, data_config
 
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=["cat", "dog"])})

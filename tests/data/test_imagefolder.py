@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, check_files, inspect_data, prepare_data
+from activelr_service.errors import JobError
 from tests.conftest import small_job
 from tests.data.generate_images import write_images, write_pixels
 from tests.data.test_data import assert_rows_match, data_config

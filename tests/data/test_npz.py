@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from activelr_service.config import JobError
 from activelr_service.config.model import MLPModelConfig
 from activelr_service.data import build_data, for_task, inspect_data
 from activelr_service.data.info import DataInfo
-from activelr_service.export import load_model
+from activelr_service.errors import JobError
+from activelr_service.export.model import load_model
 from activelr_service.models import build_model
 from activelr_service.pyfunc import PyFuncModel
 from tests.conftest import export_model

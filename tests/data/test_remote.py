@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, prepare_data
 from activelr_service.data.remote import _local_name, fetch, is_remote
-from activelr_service.driver.check import check_before_start, prepare_job
+from activelr_service.errors import JobError
+from activelr_service.service.check import check_before_start, prepare_job
 from tests.conftest import small_job
 from tests.data.generate_images import write_images
 from tests.data.test_data import data_config

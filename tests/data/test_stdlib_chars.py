@@ -4,9 +4,9 @@ import hashlib
 
 import pytest
 
-from activelr_service.config import JobError
 from activelr_service.data import inspect_data
 from activelr_service.data.stdlib_chars import NUM_VAL, _read
+from activelr_service.errors import JobError
 from tests.data.test_data import assert_rows_match, data_config
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data import build_data, inspect_data, prepare_data
+from activelr_service.errors import JobError
 from tests.data.test_data import data_config
 
 ROWS = 60

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pyarrow import csv, parquet
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, inspect_data, prepare_data
+from activelr_service.errors import JobError
 from tests.data.test_data import data_config
 
 ROWS = 40

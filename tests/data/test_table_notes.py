@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data
+from activelr_service.errors import JobError
 from tests.data.test_table_cells import ROWS, inspect, prepare, with_one, write_csv
 
 

@@ -10,10 +10,10 @@ import torch
 from pyarrow import parquet
 from tokenizers import Tokenizer
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, inspect_data, prepare_data
 from activelr_service.data.text import IGNORED
 from activelr_service.data.text_encoding import END_OF_TEXT
+from activelr_service.errors import JobError
 from tests.data.generate_text import (
     articles,
     write_plain,

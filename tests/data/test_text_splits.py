@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from activelr_service.config import JobError
 from activelr_service.data import check_files, inspect_data, prepare_data
 from activelr_service.data.text_splits import find_splits
+from activelr_service.errors import JobError
 from tests.data.generate_text import articles
 from tests.data.test_text import stream, text_config
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, check_files, inspect_data
 from activelr_service.data.images import load_image
 from activelr_service.data.voc import CLASSES
+from activelr_service.errors import JobError
 from tests.data.generate_voc import annotate, draw, write_voc
 from tests.data.test_data import data_config
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from activelr_service.config import JobError
 from activelr_service.config.model import CausalLMModelConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.export import RECIPE, load_model
+from activelr_service.errors import JobError
+from activelr_service.export.model import RECIPE, load_model
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.models.causal_lm import check
 from tests.conftest import export_model

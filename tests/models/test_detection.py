@@ -5,10 +5,11 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from activelr_service.config import JobError, parse_job
+from activelr_service.config import parse_job
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import with_absolute_paths
+from activelr_service.errors import JobError
 from activelr_service.models import build_model, check_model, load_pretrained
+from activelr_service.service.check import with_absolute_paths
 from activelr_service.training.build import check_forward
 
 INFO = DataInfo(("detection",), 8, 4, (), num_classes=20)

@@ -7,13 +7,14 @@ import pytest
 import torch
 import torchvision
 
-from activelr_service.config import JobError, parse_job
+from activelr_service.config import parse_job
 from activelr_service.config.model import MLPModelConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.driver.check import check_job
-from activelr_service.export import RECIPE, WEIGHTS, load_model, sha256_of
+from activelr_service.errors import JobError
+from activelr_service.export.model import RECIPE, WEIGHTS, load_model, sha256_of
 from activelr_service.models import build_model, check_model
 from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
+from activelr_service.service.check import check_job
 from activelr_service.training.build import check_forward
 from tests.conftest import export_model
 from tests.data.test_data import install_entry_points

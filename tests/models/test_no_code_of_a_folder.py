@@ -6,10 +6,10 @@ import pytest
 from pydantic import ValidationError
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from activelr_service.config import JobError
 from activelr_service.config.model import CausalLMModelConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.export import RECIPE, load_model
+from activelr_service.errors import JobError
+from activelr_service.export.model import RECIPE, load_model
 from activelr_service.models import causal_lm
 
 CODE = """

@@ -5,7 +5,7 @@ import pickle
 import pandas as pd
 import pytest
 
-from activelr_service.config import CommandError
+from activelr_service.errors import CommandError
 from activelr_service.report import load_table
 from tests.report.tables import study
 

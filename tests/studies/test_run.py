@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from activelr_service.runs import Run
+from activelr_service.runs.run import Run
 from activelr_service.studies.worker_group import ending
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from ray.tune.execution import class_cache
 
-from activelr_service.config import CommandError, JobError, parse_study
+from activelr_service.config import parse_study
 from activelr_service.data import inspect_data
+from activelr_service.errors import CommandError, JobError, NonFiniteLossError
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
 from activelr_service.studies.table import SCORES, make_table
 from activelr_service.studies.trial import classify, run_trial
 from activelr_service.studies.tune import PackedTrials, hand_on_no_secrets, outcome_of_lost, trials_on
 from activelr_service.tasks import TASKS
-from activelr_service.training.loop import NonFiniteLossError
 from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 

@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from activelr_service.config import JobError
 from activelr_service.data import build_data, prepare_data
-from activelr_service.driver.check import check_job, prepare_job
-from activelr_service.driver.resolve import Resources, resolve_job
-from activelr_service.export import load_model
+from activelr_service.errors import JobError
+from activelr_service.export.model import load_model
 from activelr_service.models import build_model
+from activelr_service.service.check import check_job, prepare_job
+from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.tasks import TASKS
 from activelr_service.training.build import build_training
 from activelr_service.training.evaluate import evaluate

@@ -9,11 +9,12 @@ import time
 import pytest
 from mlflow import MlflowClient
 
+from activelr_service.errors import RunGoneError, TrackingError
 from activelr_service.tracking import deadline
 from activelr_service.tracking.deadline import hurry, within
 from activelr_service.tracking.names import tracked_name
 from activelr_service.tracking.store import embedded_store, new_tracker
-from activelr_service.tracking.tracker import RunGoneError, Tracker, TrackingError, connect
+from activelr_service.tracking.tracker import Tracker, connect
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ import pytest
 from mlflow import MlflowClient
 
 from activelr_service.config import dump_job
-from activelr_service.driver.launch import resume, train
-from activelr_service.record import Record
-from activelr_service.runs import list_runs
-from activelr_service.tracking.follower import Follower
-from activelr_service.tracking.tracker import Tracker, TrackingError
+from activelr_service.errors import TrackingError
+from activelr_service.runs.follower import Follower
+from activelr_service.runs.record import Record
+from activelr_service.runs.run import list_runs
+from activelr_service.service.launch import resume, train
+from activelr_service.tracking.tracker import Tracker
 from tests.conftest import PATIENCE_S, activelr, free_port, small_job
 
 RECORD = Record(1, 22, 1_700_000_000_000, {"train/loss": 0.5}, [])

@@ -5,8 +5,8 @@ import csv
 import torch
 from torch import nn
 
-from activelr_service.record import GRAD_NORM_PREFIX
-from activelr_service.tracking.figures import draw_figures
+from activelr_service.runs.figures import draw_figures
+from activelr_service.runs.record import GRAD_NORM_PREFIX
 from activelr_service.training.grad_norms import GradNorms
 from tests.conftest import small_job
 from tests.training.test_loop import resolved, train

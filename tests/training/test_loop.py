@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 from torch import nn
 
 from activelr_service.data import inspect_data
-from activelr_service.driver.resolve import Resources, resolve_job
-from activelr_service.journal import read_journal
+from activelr_service.errors import NonFiniteLossError
 from activelr_service.optim import ActiveSGD
+from activelr_service.runs.journal import read_journal
+from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore
-from activelr_service.training.loop import NonFiniteLossError, fit
+from activelr_service.training.loop import fit
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 

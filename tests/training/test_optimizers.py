@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from activelr_service.config import JobError
 from activelr_service.config.optimizer import DEFAULT_LR
 from activelr_service.data import inspect_data
+from activelr_service.errors import JobError
 from activelr_service.optim import ActiveBelief
 from activelr_service.training.build import build_training
 from activelr_service.training.evaluate import evaluate

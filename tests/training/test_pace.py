@@ -2,8 +2,8 @@
 
 import pytest
 
-from activelr_service.record import pace_groups, pace_series
-from activelr_service.tracking.figures import draw_figures
+from activelr_service.runs.figures import draw_figures
+from activelr_service.runs.record import pace_groups, pace_series
 from activelr_service.training.pace_metrics import _mean, group_names
 from tests.conftest import small_job
 from tests.training.test_loop import resolved, train

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from activelr_service.batch_size import BatchSizeChoice, write_choice
-from activelr_service.config import JobError
 from activelr_service.data import inspect_data
-from activelr_service.driver.resolve import Resources, resolve_job
+from activelr_service.errors import JobError
+from activelr_service.service.resolve import Resources, resolve_job
+from activelr_service.training.batch_size.choice import BatchSizeChoice, write_choice
+from activelr_service.training.batch_size.probe import settle_batch_size
 from activelr_service.training.build import build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.loop import fit
-from activelr_service.training.probe import settle_batch_size
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, train

@@ -8,8 +8,8 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from activelr_service.data import inspect_data
-from activelr_service.journal import read_journal
 from activelr_service.optim import ActiveOptimizer
+from activelr_service.runs.journal import read_journal
 from activelr_service.training.build import build_training
 from activelr_service.training.loop import fit
 from activelr_service.training.progress import Line, Progress, begin_ramp

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from activelr_service.data import inspect_data
-from activelr_service.driver.resolve import Resources, resolve_job
 from activelr_service.optim import ActiveAdamW
+from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, build_loaders, build_training

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.held_out import hold_out, shorten
 from activelr_service.data.info import DataInfo
@@ -21,6 +20,7 @@ from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
 from activelr_service.data.table.notes import describe
 from activelr_service.data.table.numbers import infer_decimal
+from activelr_service.errors import JobError
 
 _EXAMINED: dict[Any, tuple[TableDataConfig, DataInfo]] = {}  # of the last table
 

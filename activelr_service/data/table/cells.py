@@ -5,10 +5,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data.table.file import TableFile
 from activelr_service.data.table.numbers import MISSING_WORDS, Gaps, count_gap, parse_numbers, to_numpy
+from activelr_service.errors import JobError
 
 Kind = Literal["number", "category"]
 

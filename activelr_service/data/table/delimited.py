@@ -7,7 +7,7 @@ import re
 from itertools import islice
 from typing import Any
 
-from activelr_service.config import JobError
+from activelr_service.errors import JobError
 
 SEPARATORS = (",", ";", "\t", "|")
 _SAMPLE_BYTES, _SAMPLE_ROWS = 2**16, 50

@@ -5,11 +5,11 @@ from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
-from activelr_service.config import JobError
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.table.cells import Cells, Kind, Part, is_whole, read_cells
 from activelr_service.data.table.file import TableFile
 from activelr_service.data.table.numbers import MISSING_WORDS
+from activelr_service.errors import JobError
 
 LARGEST_CATEGORY_COUNT = 256
 LARGEST_INTEGER_CLASS_COUNT = 100

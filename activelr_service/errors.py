@@ -1,0 +1,119 @@
+"""Every error that this package raises for its users, each with the exit code of the command that meets it.
+
+An error with an ``exit_code`` explains itself: the command line prints its text, without a traceback.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Location = tuple[str | int, ...]
+
+# The exit codes of a run that was started and did not end well, by the kind of its failure.
+EXIT_CODES = {"job": 2, "training": 3, "checkpoint": 4, "workers": 5, "environment": 7}
+PERMANENT = ("job", "training")  # kinds that would only happen again; after all others the run can be continued
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a job: where (``()`` is the whole document) and what to do about it."""
+
+    location: Location
+    message: str
+
+
+class JobError(ValueError):
+    """A job that cannot be run. ``problems`` has them all; the text has one line for each."""
+
+    exit_code = EXIT_CODES["job"]
+
+    def __init__(self, problems: Sequence[Problem], places: Sequence[str] | None = None) -> None:
+        self.problems = list(problems)
+        self.places = list(places) if places is not None else [""] * len(self.problems)
+        super().__init__("\n".join(map(_line, self.places, self.problems)))
+
+    @classmethod
+    def at(cls, location: str, message: str) -> "JobError":
+        """The error of one problem, at a dotted path such as ``data.root``."""
+        return cls([Problem(tuple(location.split(".")) if location else (), message)])
+
+
+class CommandError(RuntimeError):
+    """What was asked for cannot be done, for a reason outside the job's text."""
+
+    exit_code = 2
+
+
+class RunDamagedError(CommandError):
+    """A file of a run cannot be read. The text says which one, why, and what to do."""
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite. The same would happen again, so the training is not retried."""
+
+    exit_code = EXIT_CODES["training"]
+
+
+class ReplicaDivergenceError(RuntimeError):
+    """The ranks do not hold the same weights or optimizer state."""
+
+    exit_code = EXIT_CODES["training"]
+
+
+class CheckpointError(RuntimeError):
+    """There are checkpoints, and none can be trusted."""
+
+    exit_code = EXIT_CODES["checkpoint"]
+
+
+class ClusterError(RuntimeError):
+    """There is no Ray cluster to train on, or it was lost."""
+
+    exit_code = EXIT_CODES["workers"]
+
+
+class WorkersLostError(RuntimeError):
+    """The workers were lost more often than the job allows."""
+
+    exit_code = EXIT_CODES["workers"]
+
+
+class SupersededError(RuntimeError):
+    """Another attempt trains this run now: this process must leave its files alone."""
+
+    exit_code = EXIT_CODES["workers"]
+
+
+class TrackingError(RuntimeError):
+    """MLflow could not be reached, or it refused."""
+
+    exit_code = 6
+
+
+class RunGoneError(TrackingError):
+    """MLflow answers and does not have the run, or has it among those that are deleted."""
+
+
+class DeadlineError(RuntimeError):
+    """A server took too long to answer."""
+
+
+class DeterministicError(RuntimeError):
+    """Ends a Ray Train run whose next worker group would meet the same error again."""
+
+
+class RunFailedError(RuntimeError):
+    """A run that was started and did not end well; ``kind`` is one of :data:`EXIT_CODES`."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.exit_code = EXIT_CODES[kind]
+        self.status = "failed" if kind in PERMANENT else "interrupted"
+
+
+def dotted(location: Location) -> str:
+    """``('model', 'hidden', 0)`` as ``model.hidden[0]``."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.removeprefix(".")
+
+
+def _line(place: str, problem: Problem) -> str:
+    return ": ".join(part for part in (place, dotted(problem.location), problem.message) if part)

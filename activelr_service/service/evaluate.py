@@ -1,0 +1,84 @@
+"""Measuring a trained model on data."""
+
+import json
+import logging
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from activelr_service.config import TrainJob
+from activelr_service.config.data import TextDataConfig
+from activelr_service.data import build_data
+from activelr_service.data.info import DataInfo
+from activelr_service.data.text import is_prepared
+from activelr_service.errors import CommandError, JobError
+from activelr_service.export.model import RECIPE, load_model
+from activelr_service.runs.run import Run
+from activelr_service.service.check import prepare_job
+from activelr_service.service.finish import has_model
+from activelr_service.service.prepare import check_data, relocate
+from activelr_service.tasks import TASKS
+from activelr_service.training.evaluate import evaluate
+
+LOG = logging.getLogger("activelr_service.service")
+CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"
+
+
+def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
+    """The metrics of the run's best model on the held-out rows of the job's data, whose classes are matched by name.
+
+    Raises :class:`JobError` for data that do not suit the model: other classes, or rows of another shape; and for the run's
+    own data if they have changed, since other rows would be held out, and training rows among them.
+    """
+    if not run.model.exists():
+        raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
+    if not has_model(run):
+        raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
+    if job.data == run.job().data and (doubt := check_data(run, CHANGED)):
+        LOG.warning("%s", doubt)
+    job = relocate(job, run.folder.parent.parent)
+    trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
+    job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
+    _check_suits(info, trained)
+    measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
+    for line in (measured, *info.warnings):
+        LOG.warning("%s", line)
+    assert job.task is not None
+    task = TASKS[job.task]
+    _, val = build_data(job.data)
+    batches = DataLoader(val, batch_size=job.micro_batch_size(), collate_fn=task.collate)
+    metrics = evaluate(task, load_model(run.model), batches, torch.device("cpu"), "float32")
+    return {"rows": len(val), **metrics}
+
+
+def _as_trained(data: Any, trained: DataInfo, run: Run) -> Any:
+    """The data with what the model was trained with: its classes, if the data do not have them yet, and its tokenizer."""
+    if isinstance(data, TextDataConfig) and not is_prepared(data):
+        return data.model_copy(update={"tokens": None, "tokenizer": str(run.model)})
+    if getattr(data, "classes", ()) is None and trained.classes:
+        return data.model_copy(update={"classes": list(trained.classes)})
+    return data
+
+
+def _check_suits(info: DataInfo, trained: DataInfo) -> None:
+    if info.classes and trained.classes and info.classes != trained.classes:
+        text = f"the data have the classes {', '.join(info.classes[:5])} and the model {', '.join(trained.classes[:5])}"
+        raise JobError.at("data", f"{text}; it can be measured on the same classes in the same order only")
+    for size, ours, theirs in (
+        ("classes", info.num_classes, trained.num_classes),
+        ("different token ids", info.vocab_size, trained.vocab_size),
+    ):
+        if ours is not None and theirs is not None and ours > theirs:
+            raise JobError.at("data", f"the data have {ours} {size}, and the model was trained on {theirs}")
+    if _comparable(info) != _comparable(trained):
+        text = f"the data have rows of shape {info.input_shape}, and the model was trained on {trained.input_shape}"
+        raise JobError.at("data", text)
+
+
+def _comparable(info: DataInfo) -> tuple[int, ...]:
+    """What of the shape of a row has to agree: images and texts of other sizes can be measured too."""
+    shape = info.input_shape
+    if "language_modeling" in info.tasks:
+        return ()
+    return shape if len(shape) < 2 else (len(shape), shape[0])

@@ -1,0 +1,96 @@
+"""What a run chose by itself, and how it moved, as text."""
+
+import math
+
+from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
+from activelr_service.runs.journal import read_journal
+from activelr_service.runs.record import Record, pace_groups, pace_series
+from activelr_service.runs.run import Run
+from activelr_service.service.batch_size import describe_choice
+from activelr_service.training.batch_size.choice import read_choice
+
+HIGH_SHARE = 0.5
+
+
+def explain_run(run: Run) -> list[str]:
+    """Lines for the user: the choices with their reasons, then what the rule of the optimizer did so far."""
+    history = read_journal(run.journal)
+    optimizer = run.job().optimizer
+    rule = f", {optimizer.rule} rule" if isinstance(optimizer, ActiveOptimizerConfig) else ""
+    lines = [f"run {run.label}: {optimizer.type}{rule}; {run.status()}, epochs trained: {len(history)}"]
+    lines += ["", "chosen", *(f"  {line}" for line in _explain_choices(run))]
+    if not history:
+        return [*lines, "", "no epoch has ended yet: there is nothing to say of the steps"]
+    if pace_groups(history):
+        return [*lines, "", *_explain_pace(history)]
+    return [*lines, "", *_explain_gains(optimizer, history)]
+
+
+def _explain_choices(run: Run) -> list[str]:
+    lines, choice = run.state().get("choices", []), read_choice(run.batch_size)
+    if choice is None:
+        return lines
+    others = [line for line in lines if not line.startswith("global_batch_size")]
+    return [*others, *describe_choice(choice, choice.complete(run.job()))]
+
+
+def _explain_pace(history: list[Record]) -> list[str]:
+    groups = pace_groups(history)
+    moments = sorted({0, (len(history) - 1) // 2, len(history) - 1})
+    epochs = [history[index].epoch for index in moments]
+    width = max(len("group"), *(len(group) for group in groups))
+    columns = [f"{name} {epoch}" for name in ("step", "lr") for epoch in epochs]
+    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "capped"])
+    lines = [
+        "steps at the end of epochs, as a share of each tensor's size, and effective learning rates (lr)",
+        f"  {header}",
+    ]
+    for group in groups:
+        steps, rates = (dict(pace_series(history, field, group)) for field in ("step", "rate"))
+        cells = [f"{steps[epoch]:>9.3%}" if epoch in steps else f"{'-':>9}" for epoch in epochs]
+        cells += [f"{rates[epoch]:>9.2e}" if epoch in rates else f"{'-':>9}" for epoch in epochs]
+        shares = [_percent(_mean(history, field, group), size) for field, size in (("agreeing", 11), ("capped", 6))]
+        lines.append("  " + "  ".join([f"{group:<{width}}", *cells, *shares]))
+    return [*lines, "", *_summarize_pace(history, groups)]
+
+
+def _summarize_pace(history: list[Record], groups: list[str]) -> list[str]:
+    capped = [group for group in groups if _mean(history[len(history) // 2 :], "capped", group) > HIGH_SHARE]
+    lines = [
+        "A step grows while gradient sums of successive windows agree, and shrinks where they turn back; over the run it",
+        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Capped: the share of steps",
+        "that the cap on their length cut.",
+    ]
+    if capped:
+        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(capped)}.")
+    return lines
+
+
+def _explain_gains(optimizer: OptimizerConfig, history: list[Record]) -> list[str]:
+    names = ("optim/gain_mean", "optim/gain_q05", "optim/gain_q95", "optim/share_grew")
+    if names[0] not in history[-1].metrics:
+        return [describe_lr(optimizer)]
+    lines = ["gains on the learning rate", "  epoch    mean     5 %    95 %  signs kept"]
+    for index in sorted({0, (len(history) - 1) // 2, len(history) - 1}):
+        mean, low, high, kept = (history[index].metrics.get(name, float("nan")) for name in names)
+        lines.append(f"  {history[index].epoch:>5}  {mean:>6.3f}  {low:>6.3f}  {high:>6.3f}  {kept:>10.0%}")
+    return lines
+
+
+def describe_lr(optimizer: OptimizerConfig) -> str:
+    """What an optimizer without gains does about its learning rate."""
+    if optimizer.type not in {"sgd", "adamw", "radam", "adabelief", "schedule_free_adamw"}:
+        return "this optimizer finds the lengths of its steps by itself and keeps no record of them"
+    if optimizer.schedule != "constant":
+        return f"this optimizer follows the schedule {optimizer.schedule} of the learning rate it was given"
+    return "this optimizer keeps the learning rate it was given"
+
+
+def _percent(share: float, width: int) -> str:
+    """A dash for what no window has said yet."""
+    return f"{'-':>{width}}" if math.isnan(share) else f"{share:>{width}.0%}"
+
+
+def _mean(history: list[Record], field: str, group: str) -> float:
+    values = [value for _, value in pace_series(history, field, group)]
+    return sum(values) / len(values) if values else float("nan")

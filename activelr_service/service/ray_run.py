@@ -1,0 +1,209 @@
+"""The TorchTrainer around the worker, and its end: well, by a signal, or with its cluster."""
+
+import atexit
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import psutil
+
+from activelr_service.config import TrainJob
+from activelr_service.data.info import DataInfo
+from activelr_service.errors import ClusterError, WorkersLostError
+from activelr_service.runs.run import Run
+from activelr_service.service.ray_cluster import (
+    HeadWatch,
+    check_room,
+    find_resources,
+    init_ray,
+    is_attached,
+    use_short_temp_dir,
+)
+from activelr_service.tracking.deadline import hurry
+
+__all__ = ["ClusterError", "WorkersLostError", "find_resources", "init_ray", "train_on_ray"]
+
+COLLECTIVE_TIMEOUT_S = 600
+MLFLOW_S = 10  # what is left to MLflow when the cluster is gone
+
+
+def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
+    """Train a resolved job with Ray Train; one worker without a cluster runs in this process.
+
+    ``measure_untrained`` has the workers write :attr:`Run.untrained` first. Returns when the training ended, with or
+    without a failure written to the run. Raises :class:`WorkersLostError` when it could not be brought to an end, and
+    :class:`ClusterError` or :class:`CommandError` when there is no cluster for it.
+    """
+    from ray.train import TrainingFailedError
+
+    from activelr_service.training.worker import root_cause
+
+    use_short_temp_dir()
+    workers = job.workers
+    is_local = workers.num_workers == 1 and not is_attached()
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    if not is_local:
+        init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
+        check_room(workers.num_workers or 1, _resources_per_worker(job))
+    trainer = _make_trainer(run, job, info, is_local, measure_untrained)
+    try:
+        if is_local or threading.current_thread() is not threading.main_thread():
+            trainer.fit()
+        else:
+            _fit(trainer)
+    except TrainingFailedError as error:
+        if run.failure.exists():
+            return
+        failures = getattr(error, "worker_failures", None)
+        raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
+
+
+def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:
+    from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from activelr_service.training.worker import NoteFailures, train_loop_per_worker
+
+    return TorchTrainer(
+        train_loop_per_worker,
+        train_loop_config={
+            "run": str(run.folder),
+            "attempt": run.state()["attempts"],
+            "job": job.model_dump(mode="json"),
+            "info": info._asdict(),
+            "in_driver": is_local,
+            "measure_untrained": measure_untrained,
+        },
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        scaling_config=ScalingConfig(
+            num_workers=0 if is_local else job.workers.num_workers,
+            use_gpu=bool(job.workers.use_gpu),
+            resources_per_worker=None if is_local else _resources_per_worker(job),
+        ),
+        run_config=RunConfig(
+            name=f"attempt-{run.state()['attempts']}",  # new every time: our checkpoints decide what is continued
+            storage_path=str(run.folder / "ray"),
+            failure_config=FailureConfig(max_failures=job.workers.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=None if is_local else [NoteFailures(str(run.folder))],
+        ),
+    )
+
+
+def _resources_per_worker(job: TrainJob) -> dict[str, float]:
+    gpus = {"GPU": 1.0} if job.workers.use_gpu else {}
+    return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
+
+
+def _fit(trainer: Any) -> None:
+    trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
+    run_in_ray(trainer.fit)
+
+
+def run_in_ray(function: Callable[[], Any]) -> None:
+    """Call what waits for Ray, from the main thread, until it returns or raises, a signal comes, or the cluster is lost.
+
+    What the handler of a signal raises is raised when Ray has been left and its processes have ended. Raises
+    :class:`ClusterError` if the head of the cluster is gone.
+    """
+    ending = Ending()
+    try:
+        with ending, HeadWatch(ending.lose_head):
+            function()
+    except BaseException:
+        if ending.is_head_lost:
+            _leave_dead_cluster()
+            raise ClusterError("the Ray cluster is lost: its head process (GCS) does not answer any more") from None
+        if ending.error is None:
+            raise
+        _end_workers()
+        raise ending.error from None
+
+
+class Ending:
+    """Within it, what a signal raises waits until Ray has been left: raised inside Ray it would abort the process."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.is_head_lost = False
+
+    def __enter__(self) -> None:
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._before: dict[int, Any] = {number: handler for number, handler in handlers.items() if callable(handler)}
+        for number in self._before:
+            signal.signal(number, self._receive)
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def lose_head(self) -> None:
+        """From another thread: have the main thread leave Ray."""
+        self.is_head_lost = True
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_head_lost:
+            try:
+                self._before[number](number, frame)
+            except BaseException as error:
+                self.error = error
+            if self.error is None:
+                return
+        raise KeyboardInterrupt  # the one exception that Ray lets through a wait
+
+
+def _end_workers() -> None:
+    """Leave the cluster, which then ends the workers. One of this process's own is killed: it would take its time, and
+    checkpoints are whole at any moment."""
+    import ray
+
+    family = _own_cluster()
+    for process in family:
+        with suppress(psutil.Error):
+            if process.name().startswith("ray::RayTrainWorker"):
+                process.kill()
+    ray.shutdown()
+    for process in family:
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _own_cluster() -> list[psutil.Process]:
+    """The processes of the cluster that this process has started, if it has."""
+    from ray._private import worker
+
+    node = worker._global_node
+    heads = [info.process.pid for infos in node.all_processes.values() for info in infos] if node else []
+    with suppress(psutil.Error):
+        found = [psutil.Process(pid) for pid in heads]
+        return found + [child for head in found for child in head.children(recursive=True)]
+    return []
+
+
+def _leave_dead_cluster() -> None:
+    """Nothing here asks the head, for which Ray would wait.
+
+    Ray aborts the process 60 seconds after the head is gone, so MLflow gets little time. Its threads crash a process that
+    ends in the usual way, so the end is hard.
+    """
+    import ray
+
+    hurry(MLFLOW_S)
+    atexit.unregister(ray.shutdown)
+    atexit.register(_exit_at_once)
+    for process in _own_cluster():
+        with suppress(psutil.Error):
+            process.kill()
+
+
+def _exit_at_once() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(ClusterError.exit_code)

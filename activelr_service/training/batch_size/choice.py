@@ -1,0 +1,181 @@
+"""The batch size of a job that gives none: how large it may be, what the workers found, and how they share it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from activelr_service.config import TrainJob
+from activelr_service.errors import CommandError
+from activelr_service.runs.files import write_text
+
+STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
+STEPS_PER_EPOCH = 8
+RISE_WANTED = 0.10  # of samples/s, for twice the rows
+SMALLEST_BATCH = 8
+LARGEST_BATCH = 2**20
+LARGEST_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
+
+
+class Limit(NamedTuple):
+    """The largest batch size that a run may have, a power of two, and what sets it."""
+
+    batch_size: int
+    reason: str
+
+
+def limit_batch_size(num_train: int, rows_in_run: int | None, task: str) -> Limit:
+    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all, or None if that is not what limits it:
+    too few steps learn nothing."""
+    limits = [
+        Limit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
+        Limit(LARGEST_BATCH, "the largest there is"),
+    ]
+    if rows_in_run is not None:
+        reason = f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"
+        limits.append(Limit(rows_in_run // STEPS_TO_LEARN_IN, reason))
+    if task == "detection":
+        limits.append(Limit(LARGEST_DETECTION_BATCH, "images of full size"))
+    limit = min(limits)
+    smallest = min(SMALLEST_BATCH, num_train)
+    if limit.batch_size < smallest:
+        limit = Limit(smallest, f"the smallest, though the run has few rows: {rows_in_run or num_train:,}")
+    return Limit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
+
+
+class Tried(NamedTuple):
+    """One size that a probe tried, on the slowest worker. ``samples_per_sec`` is 0 where there was not enough memory, of
+    which ``memory`` is the share taken. ``fits``: whether the size can be trained with."""
+
+    micro_batch_size: int
+    samples_per_sec: float
+    memory: float
+    fits: bool
+
+    def __str__(self) -> str:
+        rows = f"{self.micro_batch_size:>5} rows a worker: "
+        if not self.samples_per_sec:
+            return rows + "out of memory"
+        return rows + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
+
+
+class Found(NamedTuple):
+    """What a probe tried, why nothing larger, and the seconds of an optimizer step without its gradients."""
+
+    tried: tuple[Tried, ...]
+    reason: str
+    step_seconds: float
+
+
+def choose(found: Found, limit: Limit) -> tuple[int, str]:
+    """The largest batch size that is worth it, and why no larger: twice the rows must raise samples/s. Beyond what fits
+    into memory, rows are accumulated, which spares optimizer steps."""
+    rates = {one.micro_batch_size: one.samples_per_sec for one in found.tried if one.fits}
+    largest = max(rates)
+    seconds = largest / rates[largest] - found.step_seconds
+    smallest = min(SMALLEST_BATCH, limit.batch_size)
+
+    def rate(size: int) -> float:
+        return rates.get(size) or size / (size / largest * seconds + found.step_seconds)
+
+    size = min(rates)
+    while 2 * size <= limit.batch_size and (size < smallest or rate(2 * size) >= (1 + RISE_WANTED) * rate(size)):
+        size *= 2
+    if size == limit.batch_size:
+        return size, limit.reason
+    reason = f"samples/s rise by less than {RISE_WANTED:.0%} beyond it"
+    return size, reason if size < largest else f"{found.reason}; accumulated, {reason}"
+
+
+@dataclass(frozen=True)
+class BatchSizeChoice:
+    """A batch size that was chosen, and why. It is that of any number of workers, who share it by :meth:`complete`.
+
+    ``grad_accum_steps`` is the job's, None to derive it; ``largest_micro_batch_size`` is what fits into the memory of a
+    worker, ``smallest_micro_batch_size`` what the model can be trained with; ``num_train`` the rows there are; ``tried``
+    the sizes that were measured, in order.
+    """
+
+    global_batch_size: int
+    grad_accum_steps: int | None
+    largest_micro_batch_size: int
+    num_train: int
+    reason: str
+    tried: tuple[Tried, ...] = ()
+    smallest_micro_batch_size: int = 1
+
+    def complete(self, job: TrainJob) -> TrainJob:
+        """The job with its batch size and accumulation steps, for the workers it has."""
+        assert job.workers.num_workers is not None
+        steps = self.grad_accum_steps or self._derive_steps(job.workers.num_workers)
+        size = self._share(job.workers.num_workers * steps)
+        return job.model_copy(update={"global_batch_size": size, "grad_accum_steps": steps})
+
+    def _derive_steps(self, num_workers: int) -> int:
+        steps = 1
+        while self._rows_each(num_workers * steps) > self.largest_micro_batch_size:
+            steps *= 2
+        return steps
+
+    def _rows_each(self, parts: int) -> int:
+        """Of the multiple of ``parts`` that is nearest to the batch size: the rows of each."""
+        rows = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
+        return max(1, min(rows, self.num_train // parts))
+
+    def _share(self, parts: int) -> int:
+        return parts * min(self._rows_each(parts), self.largest_micro_batch_size)
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "tried": [tried._asdict() for tried in self.tried]}
+
+    def explain(self, job: TrainJob) -> str:
+        """Why the completed ``job`` has its batch size."""
+        if job.global_batch_size == self.global_batch_size:
+            return self.reason
+        parts = f"{job.workers.num_workers} workers x {job.grad_accum_steps} accumulation steps"
+        if self.grad_accum_steps is not None and job.micro_batch_size() == self.largest_micro_batch_size:
+            fit = f"as many rows as fit for {parts}, which the job gives"
+            return f"{fit}; without them {self.global_batch_size}: {self.reason}"
+        least = f" of at least {self.smallest_micro_batch_size} rows" if self.smallest_micro_batch_size > 1 else ""
+        return f"{self.reason}; {self.global_batch_size} shared by {parts}{least}"
+
+
+def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:
+    """A resolved job with the largest batch size it may have, if it has none: for where nothing is measured."""
+    if job.global_batch_size is not None:
+        return job
+    size, reason = limit_of(job, num_train)
+    return BatchSizeChoice(size, job.grad_accum_steps, size, num_train, reason).complete(job)
+
+
+def limit_of(job: TrainJob, num_train: int) -> Limit:
+    """The limit of a job whose task is known. A budget of steps sets none, and one of time none before rows were timed."""
+    assert job.task is not None
+    return limit_batch_size(num_train, num_train * job.epochs if job.epochs else None, job.task)
+
+
+def limit_in_time(limit: Limit, found: Found, job: TrainJob, num_train: int) -> Limit:
+    """The limit of a job with a budget of time, at the best rate that was found on each of its workers."""
+    assert job.task is not None
+    seconds = job.time_budget()
+    if seconds is None:
+        return limit
+    rows_per_sec = max(tried.samples_per_sec for tried in found.tried if tried.fits) * (job.workers.num_workers or 1)
+    return min(limit, limit_batch_size(num_train, int(seconds * rows_per_sec), job.task))
+
+
+def write_choice(path: Path, choice: BatchSizeChoice) -> None:
+    """As JSON, whole or not at all."""
+    write_text(path, json.dumps(choice.to_json(), indent=1))
+
+
+def read_choice(path: Path) -> BatchSizeChoice | None:
+    """None if there is none yet. Raises :class:`CommandError` if it cannot be read."""
+    if not path.exists():
+        return None
+    try:
+        data = json.loads(path.read_text())
+        return BatchSizeChoice(**{**data, "tried": tuple(Tried(**tried) for tried in data["tried"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        remedy = "restore it: manifest.json of a checkpoint has the same under batch_size"
+        raise CommandError(f"{path} is damaged: {str(error)[:100]}; {remedy}") from error

@@ -1,0 +1,80 @@
+"""A training step of ResNet-18 under the options of a job, against the step without them."""
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+
+from activelr_service.config import parse_job
+from activelr_service.data import inspect_data
+from activelr_service.service.resolve import Resources, resolve_job
+from activelr_service.training.build import build_training
+from activelr_service.training.evaluate import Totals
+from activelr_service.training.loop import train_step
+from activelr_service.training.optimizers import begin_step
+
+ROUNDS = 7
+JOB = {
+    "kind": "train",
+    "name": "options",
+    "model": {"type": "torchvision", "name": "resnet18"},
+    "data": {"type": "digits", "image_size": 64},
+    "epochs": 1,
+    "global_batch_size": 32,
+    "workers": {"num_workers": 1, "use_gpu": torch.cuda.is_available()},
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "precision: bfloat16": {"precision": "bfloat16"},
+    "channels_last: true": {"channels_last": True},
+    "both": {"precision": "bfloat16", "channels_last": True},
+    "compile: true": {"compile": True},
+}
+
+
+def main() -> None:
+    """Rounds of one step each, in turn, after two that warm up (and compile)."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    steps = {}
+    for name, options in OPTIONS.items():
+        try:
+            steps[name] = make_step({**JOB, **options}, device)
+        except Exception as error:
+            if not options:
+                raise
+            print(f"{name:22}not measured: {str(error).splitlines()[0]}")
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(ROUNDS):
+        for name, step in steps.items():
+            times[name].append(timed(step))
+    plain = median(times["as it is"])
+    print(f"training step of ResNet-18, 32 images of 64 x 64, on {device.type}, median of {ROUNDS}")
+    for name, taken in times.items():
+        print(f"{name:22}{1000 * median(taken):8.0f} ms{median(taken) / plain:8.2f} x")
+
+
+def make_step(job: dict[str, Any], device: torch.device):
+    checked = parse_job(job)
+    info = inspect_data(checked.data)
+    resources = Resources(2, torch.cuda.device_count())
+    training = build_training(resolve_job(checked, info, resources)[0], info, device)
+    totals = Totals((*training.task.sums, "grad_norm"), device)
+    batch = next(iter(training.train_loader))
+    training.replica.train()
+
+    def step() -> None:
+        begin_step(training.optimizer, "constant", 0.0, 0.5)
+        train_step(training, iter([batch]), totals, 0)
+
+    for _ in range(2):
+        step()
+    return step
+
+
+def timed(step) -> float:
+    start = time.perf_counter()
+    step()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
