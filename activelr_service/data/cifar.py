@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
-from activelr_service.data.held_out import describe_classes
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.errors import JobError
 
 Config = CIFAR10DataConfig | CIFAR100DataConfig

@@ -7,13 +7,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import HuggingFaceDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out, shorten
 from activelr_service.data.images import check_images, classification_transforms, decode, or_skip
-from activelr_service.data.info import DataInfo
-from activelr_service.data.labels import check_columns, class_names, is_unlabeled, read_labels
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.listing import LARGEST_COMPARED, Contents, equal_across, find_equal
-from activelr_service.data.saved_datasets import list_splits, load_split
-from activelr_service.data.splits import one_name_each
+from activelr_service.data.saved_datasets import (
+    check_columns,
+    class_names,
+    is_unlabeled,
+    list_splits,
+    load_split,
+    read_labels,
+)
+from activelr_service.data.splits import hold_out, one_name_each
 from activelr_service.errors import JobError
 
 

@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from activelr_service.data.held_out import shorten
 from activelr_service.data.images import formats
+from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files, list_folders, suffix_of
 from activelr_service.data.splits import one_name_each, split_of
 from activelr_service.errors import JobError

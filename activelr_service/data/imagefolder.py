@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import ImageFolderDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out
 from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
 from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.data.listing import (
     LARGEST_COMPARED,
     contents_of,
@@ -20,7 +19,7 @@ from activelr_service.data.listing import (
     list_folders,
     suffix_of,
 )
-from activelr_service.data.splits import check_known
+from activelr_service.data.splits import check_known, hold_out
 from activelr_service.errors import JobError
 
 SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")

@@ -1,6 +1,10 @@
 """What a job needs to know of its data before anything is loaded."""
 
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 
 class DataInfo(NamedTuple):
@@ -41,7 +45,39 @@ class DataInfo(NamedTuple):
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
 
 
-def split_sizes(num_rows: int, val_fraction: float) -> tuple[int, int]:
-    """(train, val) row counts of a random split, at least one row each where there are two."""
-    num_val = min(max(1, round(num_rows * val_fraction)), num_rows - 1)
-    return num_rows - num_val, num_val
+def describe_classes(
+    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "rows"
+) -> tuple[list[str], list[str]]:
+    """(notes, warnings) on how many ``unit`` each class has on each side: ``train`` and ``val`` are counts (classes,)."""
+    sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, train, val, strict=True)]
+    notes = [f"classes, with their training and held-out {unit}: {shorten(sides, 20)}"]
+    warnings = []
+    for is_so, text in (
+        ((train == 0) & (val > 0), f"only among the held-out {unit}, so that nothing teaches them"),
+        ((train > 1) & (val == 0), f"only among the training {unit}, so that nothing measures them"),
+        (train + val == 1, f"with one of the {unit} only"),
+        (train + val == 0, f"without any {unit}"),
+    ):
+        if names := [repr(name) for name, one in zip(classes, is_so, strict=True) if one]:
+            warnings.append(f"classes {text} ({len(names):,} of {len(classes):,}): {shorten(names, 10)}")
+    return notes, warnings + spelled_alike(classes)
+
+
+def spelled_alike(names: Iterable[str]) -> list[str]:
+    """Warnings of class names that differ in upper and lower case, spaces at their ends or the form of accents only."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(folded(name), []).append(repr(name))
+    return [f"classes spelled alike are taken as different: {', '.join(same)}" for same in groups.values() if same[1:]]
+
+
+def folded(name: str) -> str:
+    """A name without what people do not see: case, spaces at its ends, the form of accents."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def shorten(names: Iterable[object], most: int = 5) -> str:
+    """The names on one line, with commas between them: at most ``most``, then how many more there are."""
+    texts = [str(name) for name in names]
+    more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
+    return " ".join(", ".join(texts[:most]).split()) + more

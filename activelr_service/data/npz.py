@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from activelr_service.config.data import NpzDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.npz_values import (
     Labels,
     count_tokens,
@@ -18,6 +17,7 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
+from activelr_service.data.splits import hold_out
 from activelr_service.errors import JobError
 
 NAMES = ("x", "y", "x_val", "y_val")

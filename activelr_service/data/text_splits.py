@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.config.data import TextDataConfig
-from activelr_service.data.held_out import shorten
+from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files
 from activelr_service.data.saved_datasets import is_saved, list_splits
 from activelr_service.data.splits import WORDS, one_name_each, split_of

@@ -12,9 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from activelr_service.config.data import VOCDataConfig
-from activelr_service.data.held_out import describe_classes
 from activelr_service.data.images import check_images, load_image, or_skip
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.errors import JobError
 
 CLASSES = (

@@ -13,7 +13,7 @@ POSITIONS = ("n_positions", "max_position_embeddings")
 DTYPES = ("dtype", "torch_dtype")
 
 
-def check(config: CausalLMModelConfig, info: DataInfo) -> None:
+def check(config: CausalLMModelConfig, info: DataInfo, precision: str) -> None:
     """Raise :class:`JobError` for a folder that is no model, or a vocabulary or block that is too large; no torch."""
     for name in DTYPES:
         if config.config.get(name, "float32") != "float32":
@@ -36,7 +36,7 @@ def check_positions(positions: int | None, info: DataInfo) -> None:
         raise JobError.at("model", f"{text}; set data.block_size, or n_positions in model.config")
 
 
-def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
+def build(config: CausalLMModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     """The model with random weights, for the vocabulary of the data unless its config says otherwise. The weights are
     float32, whatever those of the folder are: small steps would be lost to the rounding of bfloat16."""
     import torch
@@ -61,8 +61,10 @@ def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
         raise JobError.at(place, f"transformers cannot build {shown!r}: {text}") from error
 
 
-def load_weights(model: Any, config: CausalLMModelConfig) -> None:
+def load_pretrained(model: Any, config: CausalLMModelConfig) -> None:
     """Give the model the weights in the folder of its config: safetensors only."""
+    if config.path is None:
+        return
     from transformers import AutoModelForCausalLM
 
     pretrained = AutoModelForCausalLM.from_pretrained(
@@ -71,7 +73,7 @@ def load_weights(model: Any, config: CausalLMModelConfig) -> None:
     model.load_state_dict(pretrained.state_dict())
 
 
-def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
+def exported_config(config: CausalLMModelConfig) -> CausalLMModelConfig:
     """A config that builds the same model where the folder is not."""
     if config.path is None:
         return config

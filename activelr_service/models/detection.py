@@ -8,8 +8,15 @@ from typing import Any
 from activelr_service.config.model import TorchvisionDetectionModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES
 
+# fmt: off
+# The others in torchvision.models.detection need masks or keypoints to train on.
+TORCHVISION_DETECTION_NAMES = (
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "fasterrcnn_mobilenet_v3_large_fpn", "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_resnet50_fpn_v2", "fcos_resnet50_fpn", "retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2",
+    "ssd300_vgg16", "ssdlite320_mobilenet_v3_large",
+)
+# fmt: on
 LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")  # of a ResNet, in the order they are set free to train
 TRAINED_LAYERS = 3  # of a pretrained backbone: torchvision's default
 TRAINED_NORMS = (
@@ -18,7 +25,7 @@ TRAINED_NORMS = (
 )  # whose pretrained backbones keep batch norm
 
 
-def check(config: TorchvisionDetectionModelConfig, precision: str) -> None:
+def check(config: TorchvisionDetectionModelConfig, info: DataInfo, precision: str) -> None:
     """Raise :class:`JobError` for what cannot be built or would not train as written; no torch needed."""
     if config.name not in TORCHVISION_DETECTION_NAMES:
         close = get_close_matches(config.name, TORCHVISION_DETECTION_NAMES, n=1)
@@ -40,7 +47,7 @@ def check(config: TorchvisionDetectionModelConfig, precision: str) -> None:
         raise JobError.at("model.backbone_weights", f"no such file: {config.backbone_weights}")
 
 
-def build(config: TorchvisionDetectionModelConfig, info: DataInfo) -> Any:
+def build(config: TorchvisionDetectionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     """The detector for the classes of the data and the background, with random weights; nothing is downloaded.
 
     Its images are lists of float32 (3, height, width) in [0, 1]. As in torchvision, the batch norms of a backbone
@@ -72,11 +79,14 @@ def _parameters(function: Any) -> set[str]:
     }
 
 
-def load_backbone(model: Any, path: str) -> None:
+def load_pretrained(model: Any, config: TorchvisionDetectionModelConfig) -> None:
     """Load a resnet50's weights, named as in torchvision, into the backbone; its classifier ``fc`` is left out.
 
     Raises :class:`JobError` naming the file if it cannot be read or holds other weights.
     """
+    path = config.backbone_weights
+    if path is None:
+        return
     weights = _read_weights(path)
     try:
         odd = model.backbone.body.load_state_dict(

@@ -13,7 +13,8 @@ from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.export.model import RECIPE, WEIGHTS, load_model, sha256_of
 from activelr_service.models import build_model, check_model
-from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
+from activelr_service.models.classifiers import TORCHVISION_NAMES
+from activelr_service.models.detection import TORCHVISION_DETECTION_NAMES
 from activelr_service.service.check import check_job
 from activelr_service.training.build import check_forward
 from tests.conftest import export_model
@@ -70,8 +71,8 @@ def test_a_causal_lm_is_built_from_its_config_alone():
             "classification",
             r"model\.type: .*\(12,\); use model: \{type: mlp\}",
         ),
-        (RESNET, IMAGES._replace(input_shape=(28, 28)), "classification", "height, width\\); repeat the grey channel"),
-        (RESNET, IMAGES._replace(input_shape=(1, 28, 28)), "classification", "repeat the grey channel"),
+        (RESNET, IMAGES._replace(input_shape=(28, 28)), "classification", "height, width\\); repeat the gray channel"),
+        (RESNET, IMAGES._replace(input_shape=(1, 28, 28)), "classification", "repeat the gray channel"),
         (RESNET, IMAGES._replace(input_shape=(32, 32, 3)), "classification", r"store x as \(rows, 3, height, width\)"),
         ({**GPT2, "config": {"vocab_size": 9}}, TOKENS, "language_modeling", r"token ids up to 49, got vocab_size 9"),
     ],

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.held_out import hold_out, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, shorten
+from activelr_service.data.splits import hold_out
 from activelr_service.data.table.cells import Kind, Part, read_cells
 from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale

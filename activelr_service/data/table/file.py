@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from activelr_service.config.data import TableDataConfig
-from activelr_service.data.held_out import shorten
+from activelr_service.data.info import shorten
 from activelr_service.data.table.delimited import check_names, looks_like_utf8, read_text_table, to_utf8
 from activelr_service.errors import JobError
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.held_out import describe_classes, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.table.cells import Cells, Part
 from activelr_service.data.table.fit import FARTHEST, find, is_index, is_whole, scale, value_of
 from activelr_service.data.table.looks import duplicates, look_at_column, look_at_target

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from activelr_service.data.held_out import describe_classes, hold_out
+from activelr_service.data.info import describe_classes
+from activelr_service.data.splits import hold_out
 
 
 @pytest.mark.parametrize(

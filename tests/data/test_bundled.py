@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from activelr_service.data import inspect_data
-from activelr_service.data.stdlib_chars import NUM_VAL, _read
+from activelr_service.data.bundled import CHARS_VAL, _read
 from activelr_service.errors import JobError
 from tests.data.test_data import assert_rows_match, data_config
 
@@ -14,7 +14,7 @@ def test_the_text_is_that_of_the_modules_in_order():
     config = data_config(type="stdlib_chars", block_size=32)
     _, train, val = assert_rows_match(config)
     text = b"".join(bytes(part.tensors[0].flatten().tolist()) for part in (train, val))
-    assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + NUM_VAL) * 32)).digest()
+    assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + CHARS_VAL) * 32)).digest()
     assert "held out: the last 256 rows of 32 characters" in inspect_data(config).notes
 
 
