@@ -94,7 +94,7 @@ def test_rows_of_corrupt_images_are_left_out_and_a_batch_of_nothing_else_is_none
     assert [int(image) for image in batch[0]] == [3]
     assert measure({3: ([HERE], [0.9])}, [None, None, row(3, [HERE])])["map_50"] == 1.0
     assert TASK.collate([None, None]) is None
-    with pytest.raises(ValueError, match="no held-out image that can be read has an object"):
+    with pytest.raises(ValueError, match="no validation image that can be read has an object"):
         measure({3: ([HERE], [0.9])}, [None, row(3, [])])
 
 
