@@ -20,8 +20,8 @@ def inspect_digits(config: DigitsDataConfig) -> DataInfo:
     names = tuple(str(digit) for digit in range(10))
     counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
     notes = (
-        f"held out: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
-        f"classes, with their training and held-out rows: {counts}",
+        f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
+        f"classes, with their training and validation samples: {counts}",
     )
     return DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
 
@@ -53,7 +53,7 @@ def inspect_stdlib_chars(config: StdlibCharsDataConfig) -> DataInfo:
         raise JobError.at("data.num_train", f"{text} {hint}")
     notes = (
         f"the first {size:,} characters of the modules of the standard library, in alphabetical order",
-        f"held out: the last {CHARS_VAL} rows of {config.block_size} characters",
+        f"validation: the last {CHARS_VAL} rows of {config.block_size} characters",
     )
     shape = (config.block_size,)
     return DataInfo(("language_modeling",), config.num_train, CHARS_VAL, shape, vocab_size=VOCAB_SIZE, notes=notes)

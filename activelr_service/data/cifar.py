@@ -77,7 +77,7 @@ def inspect(config: Config) -> DataInfo:
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names or range(num_classes))
     counts = [np.bincount(labels, minlength=num_classes) for labels in (train_labels, val_labels)]
     notes, warnings = describe_classes(classes, counts[0], counts[1], "images")
-    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"held out: {', '.join(layout.test)}"]
+    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"validation: {', '.join(layout.test)}"]
     return DataInfo(
         tasks=("classification",),
         num_train=len(train_labels),
@@ -91,7 +91,7 @@ def inspect(config: Config) -> DataInfo:
 
 
 def build(config: Config) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images and int64 labels. Training images are cropped at random out of
+    """(train, val) datasets of normalized float32 images and int64 labels. Training images are cropped at random out of
     4 pixels of padding and flipped (He et al. 2016), unless ``augment`` is off; the published test images validate."""
     import torch
     from torchvision.transforms import v2

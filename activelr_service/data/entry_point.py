@@ -12,17 +12,17 @@ from activelr_service.errors import JobError
 
 def inspect(config: PythonDataConfig) -> DataInfo:
     """Looks at the first row: ``(input, target)`` with an integer target is classification, with a float one regression;
-    a single tensor of token ids is language modelling. Classes are counted by ``classes`` or ``num_classes`` of the
+    a single tensor of token ids is language modeling. Classes are counted by ``classes`` or ``num_classes`` of the
     training dataset. Raises :class:`JobError` if a dataset is empty or its first row cannot be used."""
     train, val = build(config)
-    sizes = _size(config, train, "training"), _size(config, val, "held-out")
-    row, _ = _first(config, train, "training"), _first(config, val, "held-out")
+    sizes = _size(config, train, "training"), _size(config, val, "validation")
+    row, _ = _first(config, train, "training"), _first(config, val, "validation")
     try:
         info = DataInfo((), *sizes, tuple((row[0] if isinstance(row, tuple | list) else row).shape))
     except (AttributeError, IndexError, TypeError):
         text = f"the first training row of {config.name!r} is {_kinds(row)}; (input, target) or (tokens,) of tensors is"
         raise JobError.at("data.name", f"{text} wanted") from None
-    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} held-out rows",))
+    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} validation samples",))
     if not isinstance(row, tuple | list) or len(row) == 1:
         return info._replace(tasks=("language_modeling",), vocab_size=getattr(train, "vocab_size", None))
     if isinstance(row[1], float) or getattr(row[1], "is_floating_point", bool)():

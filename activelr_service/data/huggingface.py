@@ -18,7 +18,7 @@ from activelr_service.data.saved_datasets import (
     load_split,
     read_labels,
 )
-from activelr_service.data.splits import hold_out, one_name_each
+from activelr_service.data.splits import one_name_each, train_val_split
 from activelr_service.errors import JobError
 
 
@@ -68,7 +68,7 @@ def prepare(config: HuggingFaceDataConfig, cache: Path) -> HuggingFaceDataConfig
 
 
 def build(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images and int classes, augmented as those of an image folder."""
+    """(train, val) datasets of normalized float32 images and int classes, augmented as those of an image folder."""
     found = _read(config)
     for_training, for_validation = classification_transforms(config.image_size)
     return ImageRows(config, found.train, for_training), ImageRows(config, found.val, for_validation)
@@ -132,13 +132,13 @@ def _read(config: HuggingFaceDataConfig) -> Found:
     classes = config.classes or class_names(config, train)
     labels = read_labels(config, train, names["train"], classes)
     warnings: list[str] = []
-    split = _find_held_out(config, loaded, names, warnings)
+    split = _find_val_split(config, loaded, names, warnings)
     notes = _notes(config, list(folders), names, split)
     if split is not None:
         their_labels = read_labels(config, loaded[split], names[split], classes)
         ours, theirs = _all(names["train"], train, labels), _all(names[split], loaded[split], their_labels)
         return Found(ours, theirs, classes, notes, warnings)
-    ours, theirs = _hold_out(config, _all(names["train"], train, labels))
+    ours, theirs = _split(config, _all(names["train"], train, labels))
     return Found(ours, theirs, classes, notes, warnings)
 
 
@@ -147,11 +147,11 @@ def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str,
     used = {names["train"], names[split] if split else ""}
     share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
     left = [name for name in all_names if name not in used]
-    held_out = f"the split {names[split]}" if split else share
-    return [f"held out: {held_out}", *([f"left out: the splits {shorten(left)}"] if left else [])]
+    source = f"the split {names[split]}" if split else share
+    return [f"validation: {source}", *([f"left out: the splits {shorten(left)}"] if left else [])]
 
 
-def _find_held_out(
+def _find_val_split(
     config: HuggingFaceDataConfig, loaded: dict[str, Any], names: dict[str, str], warnings: list[str]
 ) -> str | None:
     """The first of the validation and the test split that can be measured on; a test split often has no labels."""
@@ -176,11 +176,11 @@ def _all(split: str, dataset: Any, labels: np.ndarray) -> Rows:
     return Rows(split, dataset, np.arange(len(labels)), labels)
 
 
-def _hold_out(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
+def _split(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
     if np.bincount(rows.labels).max() < 2:
-        text = f"{config.path} has {len(rows.labels)} rows and no class with two, so that one can be held out; add rows"
+        text = f"{config.path} has {len(rows.labels)} rows and no class with two, one of them for validation; add rows"
         raise JobError.at("data.path", text)
-    parts = hold_out(len(rows.labels), config.val_fraction, rows.labels)
+    parts = train_val_split(len(rows.labels), config.val_fraction, rows.labels)
     return [rows._replace(numbers=chosen, labels=rows.labels[chosen]) for chosen in parts]
 
 

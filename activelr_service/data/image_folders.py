@@ -58,7 +58,7 @@ def find_layout(root: Path) -> Layout:
         return Layout(root, None, warnings=(note,) if splits else ())
     if others and not _are_splits(root, with_classes, others):
         text = f"{root} has folders called as splits ({shorten(with_classes)}) among others ({shorten(others)}); if all are"
-        text += f" classes, rename {shorten(with_classes)}; if not, call the held-out folder val, or move others away"
+        text += f" classes, rename {shorten(with_classes)}; if not, call the validation folder val, or move others away"
         raise JobError.at(PLACE, text)
     left = [f"left out: {shorten(others)} under {root}, beside the splits {shorten(with_classes)}"] if others else []
     if direct := _direct_images(root):
@@ -96,14 +96,14 @@ def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     warnings = []
     if "test" in splits and splits["test"] not in with_classes:
         warnings.append(f"left out: {root / splits.pop('test')}, which has no class folders")
-    held_out = splits.get("validation") or splits.get("test")
-    if held_out is None:
+    val_part = splits.get("validation") or splits.get("test")
+    if val_part is None:
         return Layout(root / splits["train"], None, warnings=tuple(warnings))
     reason = "" if "validation" in splits else ", since there is no validation folder"
-    notes = [f"held out: the folder {root / held_out}{reason}"]
+    notes = [f"validation: the folder {root / val_part}{reason}"]
     if "validation" in splits and "test" in splits:
         notes.append(f"left out: the folder {root / splits['test']}")
-    return Layout(root / splits["train"], root / held_out, tuple(notes), tuple(warnings))
+    return Layout(root / splits["train"], root / val_part, tuple(notes), tuple(warnings))
 
 
 def list_classes(folder: Path) -> Classes:

@@ -19,7 +19,7 @@ from activelr_service.data.listing import (
     list_folders,
     suffix_of,
 )
-from activelr_service.data.splits import check_known, hold_out
+from activelr_service.data.splits import check_known, train_val_split
 from activelr_service.errors import JobError
 
 SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")
@@ -66,7 +66,7 @@ def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images: random crops and flips to train on, centre crops to validate.
+    """(train, val) datasets of normalized float32 images: random crops and flips to train on, center crops to validate.
 
     A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
     """
@@ -113,16 +113,16 @@ def _read(config: ImageFolderDataConfig) -> Found:
     files = _label(layout.train, train, classes)
     if layout.val is None:
         if np.bincount(files.labels).max() < 2:
-            text = f"no class under {layout.train} has two images, so that one can be held out; add images"
+            text = f"no class under {layout.train} has two images, so that one can be a validation sample; add images"
             raise JobError.at(PLACE, text)
-        parts = hold_out(len(files.labels), config.val_fraction, files.labels)
+        parts = train_val_split(len(files.labels), config.val_fraction, files.labels)
         ours, theirs = (Files([files.paths[row] for row in rows], files.labels[rows]) for rows in parts)
         return Found(layout, classes, ours, theirs, [train])
     val = list_classes(layout.val)
-    held_out = _label(layout.val, val, classes)
-    if not held_out.paths:
+    val_part = _label(layout.val, val, classes)
+    if not val_part.paths:
         raise JobError.at(PLACE, f"{layout.val} has class folders without any image; fill or remove it")
-    return Found(layout, classes, files, held_out, [train, val])
+    return Found(layout, classes, files, val_part, [train, val])
 
 
 def _label(folder: Path, found: Classes, classes: list[str]) -> Files:
@@ -140,7 +140,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
     notes += found.layout.notes
     if found.layout.val is None:
         share = f"{100 * config.val_fraction:g}% of the images of each class, at random with a fixed seed"
-        notes.append(f"held out: {share}")
+        notes.append(f"validation: {share}")
     if frames := sorted(suffixes.keys() & set(SEVERAL_FRAMES)):
         notes.append(f"of an image of several frames or pages only the first is read ({', '.join(frames)})")
     notes += _left_out([path for folder in found.folders for path in folder.others], warnings)

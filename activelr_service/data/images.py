@@ -103,15 +103,15 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
 
 
 def classification_transforms(size: int) -> tuple[Any, Any]:
-    """(train, val) transforms of PIL images to normalised float32 (3, size, size), as in torchvision's recipes for
-    ImageNet: random crops and flips to train on, centre crops to validate. None, a skipped image, stays None."""
+    """(train, val) transforms of PIL images to normalized float32 (3, size, size), as in torchvision's recipes for
+    ImageNet: random crops and flips to train on, center crops to validate. None, a skipped image, stays None."""
     import torch
     from torchvision.transforms import v2
 
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     crop = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *finish])
-    centre = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
-    return UnlessSkipped(crop), UnlessSkipped(centre)
+    center = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
+    return UnlessSkipped(crop), UnlessSkipped(center)
 
 
 class UnlessSkipped:
@@ -127,7 +127,7 @@ class UnlessSkipped:
 def to_rgb(image: Any) -> Any:
     """The first frame of an open PIL image as mode RGB, 8 bits each.
 
-    16-bit grey is divided by 257. Float values are taken as 0 to 1. Transparent pixels are composed onto white. Raises
+    16-bit gray is divided by 257. Float values are taken as 0 to 1. Transparent pixels are composed onto white. Raises
     ``ValueError`` for pixels whose scale is unknown: 32-bit integers, and floats outside 0 to 1.
     """
     depth = image.tile[0][3] if getattr(image, "tile", None) else None  # before the load, which forgets it
@@ -159,11 +159,11 @@ def _from_deep(image: Any) -> Any:
     shares = _shares(values, image)
     if _tag(image, PHOTOMETRIC) == 0:
         shares = 1 - shares
-    grey = np.rint(shares * 255).astype(np.uint8)
+    gray = np.rint(shares * 255).astype(np.uint8)
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
-        grey[values == transparent] = 255
-    return Image.fromarray(grey).convert("RGB")
+        gray[values == transparent] = 255
+    return Image.fromarray(gray).convert("RGB")
 
 
 def _shares(values: np.ndarray, image: Any) -> np.ndarray:

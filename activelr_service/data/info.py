@@ -40,20 +40,20 @@ class DataInfo(NamedTuple):
         """One line for a log."""
         if self.num_train is None:
             return f"rows of shape {self.input_shape}, counted when the training starts"
-        size = f"{self.num_train:,} training and {self.num_val:,} held-out rows"
+        size = f"{self.num_train:,} training and {self.num_val:,} validation samples"
         size += f" of shape {self.input_shape}" if self.input_shape else ""
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
 
 
 def describe_classes(
-    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "rows"
+    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "samples"
 ) -> tuple[list[str], list[str]]:
     """(notes, warnings) on how many ``unit`` each class has on each side: ``train`` and ``val`` are counts (classes,)."""
     sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, train, val, strict=True)]
-    notes = [f"classes, with their training and held-out {unit}: {shorten(sides, 20)}"]
+    notes = [f"classes, with their training and validation {unit}: {shorten(sides, 20)}"]
     warnings = []
     for is_so, text in (
-        ((train == 0) & (val > 0), f"only among the held-out {unit}, so that nothing teaches them"),
+        ((train == 0) & (val > 0), f"only among the validation {unit}, so that nothing teaches them"),
         ((train > 1) & (val == 0), f"only among the training {unit}, so that nothing measures them"),
         (train + val == 1, f"with one of the {unit} only"),
         (train + val == 0, f"without any {unit}"),

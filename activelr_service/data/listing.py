@@ -109,7 +109,7 @@ def contents_of(paths: Sequence[str]) -> Contents:
 
 def equal_across(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """A warning of images that are the same, held out and to train on; none if there are none."""
-    text = f"held-out images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
+    text = f"validation images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
     return [f"{text} {pairs[0][0]} and {pairs[0][1]}"] if pairs else []
 
 

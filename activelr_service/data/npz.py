@@ -17,11 +17,11 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
-from activelr_service.data.splits import hold_out
+from activelr_service.data.splits import train_val_split
 from activelr_service.errors import JobError
 
 NAMES = ("x", "y", "x_val", "y_val")
-NAMING = "; call the arrays x and y, and x_val and y_val where they are held out"
+NAMING = "; call the arrays x and y, and x_val and y_val for validation"
 Arrays = dict[str, np.ndarray]
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
 
@@ -40,10 +40,10 @@ def inspect(config: NpzDataConfig) -> DataInfo:
     train, val = _rows(config, arrays, labels)
     info = DataInfo((), len(train), len(val), arrays["x"].shape[1:])
     if "x_val" in arrays:
-        notes.append(f"held out: the {len(val):,} rows of x_val")
+        notes.append(f"validation: the {len(val):,} rows of x_val")
     else:
         share = ", from each class its share" if labels is not None and labels.is_classes else ""
-        notes.append(f"held out: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
+        notes.append(f"validation: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
     if labels is None:
         vocab_size = count_tokens(config.path, arrays)
         return info._replace(tasks=("language_modeling",), vocab_size=vocab_size, notes=tuple(notes))
@@ -93,7 +93,7 @@ def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple
     if "x_val" in arrays:
         return np.arange(len(arrays["x"])), np.arange(len(arrays["x_val"]))
     classes = labels.y if labels is not None and labels.is_classes else None
-    return hold_out(len(arrays["x"]), config.val_fraction, classes)
+    return train_val_split(len(arrays["x"]), config.val_fraction, classes)
 
 
 def _inputs(array: np.ndarray, scale: float) -> Any:

@@ -83,7 +83,7 @@ def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
     warnings, shape = [], x.shape[1:]
     if len(shape) == 2 and x.dtype == np.uint8:
         text = f"x has rows of shape {shape}; image models take (channels, height, width)"
-        warnings.append(f"{text}: np.repeat(x[:, None], 3, axis=1) makes 3 channels of grey images")
+        warnings.append(f"{text}: np.repeat(x[:, None], 3, axis=1) makes 3 channels of gray images")
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):
         text = f"x has rows of shape {shape}, and looks like images whose channels come last"
         warnings.append(f"{text}; image models take (channels, height, width): x.transpose(0, 3, 1, 2)")
@@ -97,15 +97,17 @@ def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
 
 
 def repeated_rows(x: np.ndarray, train: np.ndarray, x_val: np.ndarray | None, val: np.ndarray) -> list[str]:
-    """A warning if held-out rows are training rows, too."""
-    held_out = x if x_val is None else x_val
-    if held_out.dtype != x.dtype:
+    """A warning if validation rows are training rows, too."""
+    val_part = x if x_val is None else x_val
+    if val_part.dtype != x.dtype:
         return []
     known = {hash(x[row].tobytes()) for row in train}
-    repeated = [row for row in val if hash(held_out[row].tobytes()) in known]
+    repeated = [row for row in val if hash(val_part[row].tobytes()) in known]
     if not repeated:
         return []
-    text = f"{len(repeated):,} of {len(val):,} held-out rows of x are training rows, too (first: row {repeated[0] + 1})"
+    text = (
+        f"{len(repeated):,} of {len(val):,} validation rows of x are training rows, too (first: row {repeated[0] + 1})"
+    )
     return [f"{text}; they measure what was learned by heart"]
 
 

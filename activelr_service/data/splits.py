@@ -45,10 +45,12 @@ def check_known(names: Iterable[str], classes: Sequence[str], place: str, where:
     raise JobError.at(place, f"{where} has classes that are not among those trained on: {shorten(unknown)}{hint}")
 
 
-def hold_out(num_rows: int, val_fraction: float, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def train_val_split(
+    num_rows: int, val_fraction: float, labels: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Row numbers (train, val), each in ascending order, drawn with seed 0.
 
-    With ``labels``, integers from 0 of shape (num_rows,), every class gets its share of the held-out rows (a stratified
+    With ``labels``, integers from 0 of shape (num_rows,), every class gets its share of the validation rows (a stratified
     split). A class keeps at least one training row, and a class of two rows or more has a held-out row where there are
     enough of them. Every row has a random number of its own that does not depend on the other rows, so that a few rows
     more hardly change which are held out.

@@ -1,4 +1,4 @@
-"""Text for language modelling: a tokenizer, trained once, and each split as one stream of token ids, cut into blocks.
+"""Text for language modeling: a tokenizer, trained once, and each split as one stream of token ids, cut into blocks.
 
 The streams lie in the cache as plain arrays that workers map into memory, so that text larger than memory can be used.
 """
@@ -151,10 +151,10 @@ def _check_encoding(config: TextDataConfig) -> None:
 def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
     """A note of what is held out, and of the split that is neither trained nor measured on."""
     other = "test" if config.eval_split == "validation" else "validation"
-    notes = [f"held out: the {config.eval_split} split"] if config.eval_split in splits else []
+    notes = [f"validation: the {config.eval_split} split"] if config.eval_split in splits else []
     if config.eval_split not in splits:
         share = f"the last {100 * config.val_fraction:g}% of the text, in pieces of about {PIECE:,} characters"
-        notes = [f"held out: {share}, since there is no validation split"]
+        notes = [f"validation: {share}, since there is no validation split"]
     return [*notes, f"left out: the {other} split"] if other in splits else notes
 
 

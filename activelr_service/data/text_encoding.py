@@ -90,9 +90,9 @@ def _texts(config: TextDataConfig, splits: dict[str, list[Path]]) -> dict[str, C
     count = sum(piece is not None for piece in whole())
     num_train = count - max(1, round(count * config.val_fraction))
     if num_train < 1:
-        raise JobError.at("data.root", f"{config.root} holds too little text to hold out a share of it")
-    held_out = partial(_take, whole, num_train, None)
-    return {**texts, "train": partial(_take, whole, 0, num_train), "validation": held_out}
+        raise JobError.at("data.root", f"{config.root} holds too little text to split a share off for validation")
+    val_part = partial(_take, whole, num_train, None)
+    return {**texts, "train": partial(_take, whole, 0, num_train), "validation": val_part}
 
 
 def _take(whole: Callable[[], Pieces], start: int, stop: int | None) -> Pieces:

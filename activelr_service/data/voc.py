@@ -74,7 +74,7 @@ def inspect(config: VOCDataConfig) -> DataInfo:
     train, val = _read_parts(config)
     counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in (train, val)]
     notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects")
-    for name, part in (("train on", train), ("hold out", val)):
+    for name, part in (("train on", train), ("validate on", val)):
         empty = sum(not annotation.labels for annotation in part)
         difficult = sum(map(sum, (annotation.difficult for annotation in part)))
         notes.append(
@@ -107,7 +107,7 @@ def check_files(config: VOCDataConfig, limit: int | None) -> None:
 def _read_parts(config: VOCDataConfig) -> list[list[Annotation]]:
     """The annotations of the training and the held-out images."""
     if config.train_set == "trainval" and config.val_set == "val":
-        raise JobError.at("data.val_set", "trainval contains val; train on train, or hold out test")
+        raise JobError.at("data.val_set", "trainval contains val; train on train, or validate on test")
     listed = {part: _list_images(config, part) for part in ("train", "val")}
     parts = []
     for part, paths in listed.items():
@@ -217,7 +217,7 @@ def _read_names(path: Path) -> list[str]:
 
 
 def _transform(is_training: bool) -> Any:
-    """For a PIL image and its boxes; the model itself resizes and normalises (torchvision's GeneralizedRCNNTransform)."""
+    """For a PIL image and its boxes; the model itself resizes and normalizes (torchvision's GeneralizedRCNNTransform)."""
     import torch
     from torchvision.transforms import v2
 

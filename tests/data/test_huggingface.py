@@ -107,7 +107,7 @@ def test_split_names_are_told_in_any_case(tmp_path):
     data = saved(tmp_path / "d", Train=rows(6), DEV=rows(4), Test=rows(2))
     info, _, _ = assert_rows_match(data)
     assert (info.num_train, info.num_val) == (6, 4)
-    assert "held out: the split DEV" in info.notes
+    assert "validation: the split DEV" in info.notes
     assert "left out: the splits Test" in info.notes
     assert any("byte for byte" in warning for warning in info.warnings)
 

@@ -1,4 +1,4 @@
-"""Rows of a table, read by pyarrow: numbers are standardised, categories become zeros and ones.
+"""Rows of a table, read by pyarrow: numbers are standardized, categories become zeros and ones.
 
 What is learned from the training rows (means, deviations, categories, classes) is written into the resolved job, so that
 the same model can be shown other files. :mod:`file <activelr_service.data.table.file>` reads files,
@@ -14,7 +14,7 @@ import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.info import DataInfo, shorten
-from activelr_service.data.splits import hold_out
+from activelr_service.data.splits import train_val_split
 from activelr_service.data.table.cells import Kind, Part, read_cells
 from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
@@ -53,7 +53,7 @@ def prepare(config: TableDataConfig, cache: Path) -> TableDataConfig:
 
 
 def build(config: TableDataConfig) -> tuple[Any, Any]:
-    """(train, val) tensor datasets: float32 inputs (rows, width), and int64 classes or float32 standardised targets."""
+    """(train, val) tensor datasets: float32 inputs (rows, width), and int64 classes or float32 standardized targets."""
     import torch
     from torch.utils.data import TensorDataset
 
@@ -98,7 +98,7 @@ def _load(config: TableDataConfig) -> _Loaded:
     part, warnings = _read(config, file, names, kinds)
     if config.val_path is None:
         labels = None if part.target.names is None else part.target.values
-        train, val = (part._replace(rows=rows) for rows in hold_out(len(part.rows), config.val_fraction, labels))
+        train, val = (part._replace(rows=rows) for rows in train_val_split(len(part.rows), config.val_fraction, labels))
     else:
         train = part
         val_file = read_table_file(config, config.val_path, "data.val_path")

@@ -28,7 +28,7 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
         return
     largest = np.nanmax(np.abs(values))
     if largest > _LARGEST_EXACT and (values % 1 == 0).all() and largest < _LARGEST_INTEGER:
-        text = "has integers beyond 2**53, of which neighbours are read as one number, and looks like an identifier"
+        text = "has integers beyond 2**53, of which neighbors are read as one number, and looks like an identifier"
         yield f"the column {column.name!r} {text}; see data.ignore"
     elif is_constant(values[~np.isnan(values)]):
         yield f"the column {column.name!r} is {column.mean:g} in every training row, and tells nothing; it is not scaled"
@@ -85,12 +85,12 @@ def _is_linear(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def duplicates(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
-    """A warning if held-out rows are training rows, too: with the same inputs and the same target."""
+    """A warning if validation rows are training rows, too: with the same inputs and the same target."""
     is_known = np.isin(_row_hashes(config, val), _row_hashes(config, train))
     if count := int(is_known.sum()):
         row = val.rows[np.flatnonzero(is_known)[0]] + 1
         text = (
-            f"{count:,} of {len(val.rows):,} held-out rows are training rows, too, value for value (first: row {row})"
+            f"{count:,} of {len(val.rows):,} validation rows are training rows, too, value for value (first: row {row})"
         )
         yield f"{text}; they measure what was learned by heart"
 

@@ -21,9 +21,9 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
     notes = [*_files(config, train, val), *_columns(config, train), *_gaps(train, val)]
     unknown: list[str] = []
     looks = [*warnings, *_header(train)]
-    for column, cells, held_out in zip(config.columns, train.columns, val.columns, strict=True):
+    for column, cells, val_part in zip(config.columns, train.columns, val.columns, strict=True):
         looks += look_at_column(column, cells, train)
-        noted, warned = _held_out(column, held_out, val)
+        noted, warned = _describe_val(column, val_part, val)
         unknown, looks = unknown + noted, looks + warned
     notes += _some(unknown)
     looks += [*look_at_target(config, train), *duplicates(config, train, val)]
@@ -53,12 +53,12 @@ def _files(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
         yield f"{part.file.path}: {table.num_rows:,} rows, {table.num_columns:,} columns{facts}"
     if val.file is not train.file:
         extra = [name for name in val.file.table.column_names if name not in train.file.table.column_names]
-        yield f"held out: the {len(val.rows):,} rows of {val.file.path}"
+        yield f"validation: the {len(val.rows):,} rows of {val.file.path}"
         if extra:
             yield f"columns of {val.file.path} that are not used: {shorten(list(map(repr, extra)), _MOST_NAMES)}"
         return
     share = "" if config.classes is None else ", from each class its share"
-    yield f"held out: {len(val.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 0{share}"
+    yield f"validation: {len(val.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 0{share}"
 
 
 def _columns(config: TableDataConfig, train: Part) -> Iterator[str]:
@@ -114,10 +114,10 @@ def _header(train: Part) -> Iterator[str]:
         yield f"the first line of {train.file.path} looks like data, and names the columns: {shorten(names, 5)}"
 
 
-def _held_out(column: NumberColumn | CategoryColumn, cells: Cells, val: Part) -> tuple[list[str], list[str]]:
-    """(notes, warnings) on values of the held-out rows that the training rows do not have."""
+def _describe_val(column: NumberColumn | CategoryColumn, cells: Cells, val: Part) -> tuple[list[str], list[str]]:
+    """(notes, warnings) on values of the validation rows that the training rows do not have."""
     values = cells.values[val.rows]
-    place = f"the column {column.name!r} of the held-out rows"
+    place = f"the column {column.name!r} of the validation rows"
     if isinstance(column, NumberColumn):
         far = np.flatnonzero(np.abs(scale(values, column)) > FARTHEST)
         if len(far) == 0:
