@@ -9,13 +9,14 @@ from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 
 DIGITS_TRAIN, DIGITS_VAL = 1437, 360
-TRAIN_COUNTS = (150, 145, 147, 147, 142, 144, 147, 137, 136, 142)  # rows of each digit
+TRAIN_COUNTS = (150, 145, 147, 147, 142, 144, 147, 137, 136, 142)  # samples of each digit
 VAL_COUNTS = (28, 37, 30, 36, 39, 38, 34, 42, 38, 38)
 VOCAB_SIZE = 128  # ASCII; other characters are left out
 CHARS_VAL = 256
 
 
 def inspect_digits(config: DigitsDataConfig) -> DataInfo:
+    """Describe the digits (Alpaydin & Kaynak 1998, UCI), whose counts are known."""
     shape = (3, config.image_size, config.image_size)
     names = tuple(str(digit) for digit in range(10))
     counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
@@ -27,7 +28,10 @@ def inspect_digits(config: DigitsDataConfig) -> DataInfo:
 
 
 def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of float32 images in [0, 1], resized bilinearly, and int64 labels; a fixed split."""
+    """Make (train, val) datasets of float32 images (3, size, size) in [0, 1], resized bilinearly, and int64 labels.
+
+    The split is always the same.
+    """
     import torch
     from sklearn.datasets import load_digits
     from torch.utils.data import TensorDataset
@@ -43,24 +47,24 @@ def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
 
 
 def inspect_stdlib_chars(config: StdlibCharsDataConfig) -> DataInfo:
-    """Reads as much of the library as is asked for; raises :class:`JobError` if it does not hold that much."""
+    """Read as many characters as the job needs. Raises :class:`JobError` if the library has fewer."""
     size = (config.num_train + CHARS_VAL) * config.block_size
     found = len(_read(size))
     if found < size:
         largest = found // config.block_size - CHARS_VAL
-        text = f"the standard library here has {found:,} characters, and {config.num_train} + {CHARS_VAL} rows of"
+        text = f"the standard library here has {found:,} characters, and {config.num_train} + {CHARS_VAL} blocks of"
         hint = f"{config.block_size} need {size:,}; use at most {largest}, or a smaller block_size"
         raise JobError.at("data.num_train", f"{text} {hint}")
     notes = (
         f"the first {size:,} characters of the modules of the standard library, in alphabetical order",
-        f"validation: the last {CHARS_VAL} rows of {config.block_size} characters",
+        f"validation: the last {CHARS_VAL} blocks of {config.block_size} characters",
     )
     shape = (config.block_size,)
     return DataInfo(("language_modeling",), config.num_train, CHARS_VAL, shape, vocab_size=VOCAB_SIZE, notes=notes)
 
 
 def build_stdlib_chars(config: StdlibCharsDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of blocks of ``block_size`` int64 characters; the held-out text follows the training text."""
+    """Make (train, val) datasets of blocks: int64 (block_size,). The validation text follows the training text."""
     import torch
     from torch.utils.data import TensorDataset
 

@@ -1,4 +1,4 @@
-"""Images and their classes in a folder of ``datasets.save_to_disk``. For text there is :mod:`activelr_service.data.text`."""
+"""Images and their classes in a folder of ``datasets.save_to_disk``. Text is read by :mod:`activelr_service.data.text`."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ from activelr_service.errors import JobError
 
 
 class Rows(NamedTuple):
-    """Rows of a split: their numbers in the saved dataset, and their classes (rows,), as indices into the classes."""
+    """Some rows of a split: their numbers in the saved dataset and their int64 classes, both of shape (rows,)."""
 
     split: str
     dataset: Any
@@ -35,7 +35,7 @@ class Rows(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The splits, the classes, and what is to be said of them."""
+    """The training and validation rows, the names of the classes, and notes and warnings about them."""
 
     train: Rows
     val: Rows
@@ -45,7 +45,7 @@ class Found(NamedTuple):
 
 
 def inspect(config: HuggingFaceDataConfig) -> DataInfo:
-    """Loads the tables' descriptions and labels: images are read when they are trained on."""
+    """Describe the data from the labels. No image is decoded."""
     found = _read(config)
     counts = [np.bincount(part.labels, minlength=len(found.classes)) for part in (found.train, found.val)]
     notes, warnings = describe_classes(found.classes, counts[0], counts[1])
@@ -63,12 +63,12 @@ def inspect(config: HuggingFaceDataConfig) -> DataInfo:
 
 
 def prepare(config: HuggingFaceDataConfig, cache: Path) -> HuggingFaceDataConfig:
-    """The config with ``classes``, the names of the classes, so that other datasets are matched by name."""
+    """Return the config with the names of the classes in ``classes``: other datasets are matched by these names."""
     return config if config.classes is not None else config.model_copy(update={"classes": _read(config).classes})
 
 
 def build(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalized float32 images and int classes, augmented as those of an image folder."""
+    """Make (train, val) datasets of normalized float32 images and int classes, augmented as those of an image folder."""
     found = _read(config)
     for_training, for_validation = classification_transforms(config.image_size)
     return ImageRows(config, found.train, for_training), ImageRows(config, found.val, for_validation)
@@ -87,7 +87,7 @@ def check_files(config: HuggingFaceDataConfig, limit: int | None) -> None:
 
 
 class ImageRows:
-    """A map-style dataset: images are decoded here and not by ``datasets``, so that a corrupt one is named or skipped."""
+    """A map-style dataset of images and classes. It decodes images itself, so that a corrupt one is named or skipped."""
 
     def __init__(self, config: HuggingFaceDataConfig, rows: Rows, transform: Any) -> None:
         from datasets import Image
@@ -103,7 +103,7 @@ class ImageRows:
         return self.transform(picture), int(self.rows.labels[index])
 
     def load(self, index: int) -> Any:
-        """The PIL image of a row, as RGB; raises ``ValueError`` with the row if it cannot be decoded."""
+        """The image of a row, as RGB. Raises ``ValueError`` with the row if it cannot be decoded."""
         image = self.dataset[int(self.rows.numbers[index])][self.config.image_column]
         if image is None or (image["bytes"] is None and image["path"] is None):
             return decode(io.BytesIO(), self._name(index, None), turn=True)
@@ -143,7 +143,7 @@ def _read(config: HuggingFaceDataConfig) -> Found:
 
 
 def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str, str], split: str | None) -> list[str]:
-    """What is held out, and which splits are left out."""
+    """Notes on the validation split and on the splits that are not used."""
     used = {names["train"], names[split] if split else ""}
     share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
     left = [name for name in all_names if name not in used]
@@ -154,7 +154,7 @@ def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str,
 def _find_val_split(
     config: HuggingFaceDataConfig, loaded: dict[str, Any], names: dict[str, str], warnings: list[str]
 ) -> str | None:
-    """The first of the validation and the test split that can be measured on; a test split often has no labels."""
+    """The validation split, or else the test split, or None. A split without labels, as many test splits are, is not used."""
     for split in (split for split in ("validation", "test") if split in loaded):
         dataset = loaded[split]
         if split == "validation":
@@ -185,7 +185,7 @@ def _split(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
 
 
 def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
-    """A warning of images on both sides; of many it is not known."""
+    """A warning if an image is in both splits. Large datasets are not searched."""
     if len(found.train.labels) + len(found.val.labels) > LARGEST_COMPARED:
         return []
     pairs = find_equal(*(_contents(config, rows) for rows in (found.train, found.val)))
@@ -193,7 +193,7 @@ def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
 
 
 def _contents(config: HuggingFaceDataConfig, rows: Rows) -> Contents:
-    """The images' bytes as they are stored; of images that are only named, nothing."""
+    """The stored bytes of the images. An image that is stored only as a path counts as empty."""
     import pyarrow.compute as pc
     from datasets import Image
 

@@ -1,4 +1,4 @@
-"""Images in one folder per class, decoded as they are needed."""
+"""Images in one folder for each class. Each is decoded when it is read."""
 
 from collections import Counter
 from pathlib import Path
@@ -27,14 +27,14 @@ SEEN_AS_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".eps", ".cr2", ".nef", ".ar
 
 
 class Files(NamedTuple):
-    """Paths of images and their classes (rows,), as indices into the classes."""
+    """The paths of images and their int64 classes (images,)."""
 
     paths: list[str]
     labels: np.ndarray
 
 
 class Found(NamedTuple):
-    """All that is read of a folder, and what was not."""
+    """The training and validation images, and everything that was found in their folders."""
 
     layout: Layout
     classes: list[str]
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 def inspect(config: ImageFolderDataConfig) -> DataInfo:
-    """Lists the folders; no file is decoded."""
+    """Describe the data from the lists of files. No file is decoded."""
     found = _read(config)
     shape = (3, config.image_size, config.image_size)
     sizes, names = (len(found.train.paths), len(found.val.paths)), tuple(found.classes)
@@ -55,7 +55,7 @@ def inspect(config: ImageFolderDataConfig) -> DataInfo:
 
 
 def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig:
-    """The config with ``classes``, the names of the class folders, so that other folders are matched by name."""
+    """Return the config with the names of the class folders in ``classes``: other folders are matched by these names."""
     if config.classes is not None:
         return config
     train = find_layout(_root(config)).train
@@ -66,7 +66,7 @@ def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalized float32 images: random crops and flips to train on, center crops to validate.
+    """Make (train, val) datasets of normalized float32 images: random crops and flips train, center crops validate.
 
     A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
     """
@@ -84,7 +84,7 @@ def check_files(config: ImageFolderDataConfig, limit: int | None) -> None:
 
 
 class ImageFiles:
-    """A map-style dataset of rows (image, class), decoded, turned upright and transformed as they are read."""
+    """A map-style dataset of (image, class). It decodes, turns upright and transforms an image when it is read."""
 
     def __init__(self, files: Files, transform: Any, on_corrupt: str) -> None:
         self.files, self.transform, self.on_corrupt = files, transform, on_corrupt
@@ -157,7 +157,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
 
 
 def _left_out(others: list[str], warnings: list[str]) -> list[str]:
-    """A note of the files that are no images; a warning if they are images in a format that is not read."""
+    """A note on files that are no images. Images in a format that is not read get a warning."""
     if not others:
         return []
     if unread := [path for path in others if suffix_of(path) in SEEN_AS_IMAGES]:

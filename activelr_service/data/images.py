@@ -1,4 +1,4 @@
-"""Images for training: decoded to the end of the file, so that a truncated one shows here, and augmented."""
+"""Images for training: decoded to the end of the file, which finds truncated ones, converted to RGB, and augmented."""
 
 import logging
 import os
@@ -12,8 +12,15 @@ import numpy as np
 
 from activelr_service.errors import JobError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
-NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in torchvision's recipes
+NOT_DECODED = (
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+)  # Pillow only registers these formats, or it needs another program for them
 REMEDY = "; replace it, or leave such files out by data.on_corrupt: skip"
 LOG = logging.getLogger("activelr_service.data")
 
@@ -28,7 +35,7 @@ PNG_DEPTHS = {"L;2": 85, "L;4": 17}  # Pillow scales such pixels to 8 bits, but 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Names of the image formats that Pillow decodes, as installed here, without the help of other programs."""
+    """The names of the image formats that the installed Pillow decodes without another program."""
     from PIL import Image
 
     Image.init()
@@ -36,17 +43,17 @@ def formats() -> tuple[str, ...]:
 
 
 def load_image(path: str | Path, turn: bool) -> Any:
-    """The PIL image in ``path`` as 8-bit RGB: see :func:`~activelr_service.data.images.to_rgb`.
+    """Load the image in ``path`` as an 8-bit RGB image of PIL; see :func:`to_rgb`.
 
-    With ``turn`` it is turned as its EXIF orientation says; boxes are in pixels as they are stored. Raises ``ValueError``
-    naming the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
+    With ``turn`` the image is turned as its EXIF orientation says. Boxes need it unturned: they are in stored pixels.
+    Raises ``ValueError`` with the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
     """
     with open(path, "rb") as file:
         return decode(file, path, turn)
 
 
 def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
-    """:func:`load_image` of an open file, called ``name`` in errors."""
+    """Load an image from an open file as :func:`load_image` does. Errors call it ``name``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -61,7 +68,7 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
 
 
 def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
-    """What ``load`` returns; with ``on_corrupt`` "skip", None and a warning for an image that cannot be decoded."""
+    """Return ``load()``. With ``on_corrupt`` "skip", an image that cannot be decoded gives a warning and None."""
     try:
         return load()
     except ValueError as error:
@@ -72,10 +79,10 @@ def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
 
 
 def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_corrupt: str, place: str) -> None:
-    """Decode images, at most ``limit`` of ``count``, evenly spaced, in threads; ``load`` takes an index.
+    """Decode at most ``limit`` of ``count`` images, evenly spaced, in threads; ``load`` takes the index of an image.
 
-    Raises :class:`JobError` at ``place`` with the first that cannot be decoded and the number of such images. With
-    ``on_corrupt`` "skip" it warns of them, and raises if no image can be decoded.
+    Raises :class:`JobError` at ``place`` with the number of images that cannot be decoded, and the first of them. With
+    ``on_corrupt`` "skip" it logs a warning instead, and raises only if no image can be decoded.
     """
 
     def error_of(index: int) -> str | None:
@@ -89,7 +96,7 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         blocks = (
             chosen[start : start + 4096] for start in range(0, len(chosen), 4096)
-        )  # a million waits would fill memory
+        )  # a million pending tasks would fill memory
         errors = [error for block in blocks for error in threads.map(error_of, block) if error is not None]
     if not errors:
         return
@@ -103,8 +110,11 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
 
 
 def classification_transforms(size: int) -> tuple[Any, Any]:
-    """(train, val) transforms of PIL images to normalized float32 (3, size, size), as in torchvision's recipes for
-    ImageNet: random crops and flips to train on, center crops to validate. None, a skipped image, stays None."""
+    """Make (train, val) transforms from PIL images to normalized float32 tensors (3, size, size).
+
+    They are those of torchvision's recipes for ImageNet: random crops and flips train, center crops validate. None, which
+    is a skipped image, stays None.
+    """
     import torch
     from torchvision.transforms import v2
 
@@ -115,7 +125,7 @@ def classification_transforms(size: int) -> tuple[Any, Any]:
 
 
 class UnlessSkipped:
-    """A transform of images that leaves None, a skipped image, as it is."""
+    """A transform of images. It returns None for None, which is a skipped image."""
 
     def __init__(self, transform: Any) -> None:
         self.transform = transform
@@ -125,12 +135,12 @@ class UnlessSkipped:
 
 
 def to_rgb(image: Any) -> Any:
-    """The first frame of an open PIL image as mode RGB, 8 bits each.
+    """Convert the first frame of an open PIL image to 8-bit RGB.
 
-    16-bit gray is divided by 257. Float values are taken as 0 to 1. Transparent pixels are composed onto white. Raises
-    ``ValueError`` for pixels whose scale is unknown: 32-bit integers, and floats outside 0 to 1.
+    16-bit gray is divided by 257. Floats must be from 0 to 1. Transparent pixels are composed onto white. Raises
+    ``ValueError`` for pixels of unknown scale: 32-bit integers, and floats outside of 0 to 1.
     """
-    depth = image.tile[0][3] if getattr(image, "tile", None) else None  # before the load, which forgets it
+    depth = image.tile[0][3] if getattr(image, "tile", None) else None  # read before load(), which removes it
     image.load()
     if image.mode in (*SIXTEEN_BITS, "I", "F"):
         return _from_deep(image)
@@ -140,7 +150,7 @@ def to_rgb(image: Any) -> Any:
 
 
 def turned(image: Any, opened: Any, name: Any) -> Any:
-    """``image`` turned as the EXIF data of the loaded PIL image ``opened`` say. Unreadable EXIF data are only warned of."""
+    """Turn ``image`` as the EXIF data of ``opened``, the loaded PIL image, say. Unreadable EXIF data give a warning."""
     from PIL import Image
 
     try:
@@ -167,7 +177,7 @@ def _from_deep(image: Any) -> Any:
 
 
 def _shares(values: np.ndarray, image: Any) -> np.ndarray:
-    """The pixels as shares of full brightness, from 0 to 1."""
+    """The pixels as float64 from 0, black, to 1, full brightness."""
     if image.mode == "F":
         if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 1):
             raise ValueError("its pixels are floats outside 0 to 1; save it with 8 or 16 bits")
@@ -178,7 +188,7 @@ def _shares(values: np.ndarray, image: Any) -> np.ndarray:
 
 
 def _tag(image: Any, number: int) -> int | None:
-    """The first value of a TIFF tag; None for other formats."""
+    """The first value of a TIFF tag, or None for another format."""
     value = getattr(image, "tag_v2", {}).get(number)
     return value[0] if isinstance(value, tuple) else value
 

@@ -1,4 +1,4 @@
-"""What a job needs to know of its data before anything is loaded."""
+"""The description of a dataset, and the wording of notes and warnings about its classes."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -8,14 +8,16 @@ import numpy as np
 
 
 class DataInfo(NamedTuple):
-    """Shape and size of a dataset. Rows are None where only :func:`~activelr_service.data.prepare_data` can count them.
+    """The shape and size of a dataset, known before it is loaded.
 
-    ``tasks``: what it can be used for, the default first. ``input_shape``: of one row, ``()`` if rows differ in it.
-    ``num_classes`` is set for classification and, without the background, for detection; ``num_outputs`` for regression
-    (values per row), ``vocab_size`` for token ids (largest id + 1). ``notes`` say what was read: files and rows, classes and
-    columns, the split, and what was left out and why. ``warnings`` say what a person should look at twice. Both are plain
-    lines; the log, MLflow and ``activelr validate`` show them. ``input_scale``: what stored integers (pixels of 0 to 255)
-    are divided by before the model sees them.
+    ``tasks`` are the tasks that the data can be used for; the first is the default. ``num_train`` and ``num_val`` count
+    the samples; they are None until :func:`~activelr_service.data.prepare_data` has counted them. ``input_shape`` is the
+    shape of the input of one sample, or ``()`` if the shapes differ. ``num_classes`` is set for classification and for
+    detection, where it does not count the background. ``num_outputs`` is the number of target values of a sample, for
+    regression. ``vocab_size`` is the largest token id + 1. ``notes`` say what was read: the files, the classes, the
+    columns, the split, and what was left out and why. ``warnings`` name what a person should check. Both are plain lines,
+    which the log, MLflow and ``activelr validate`` show. Stored inputs are divided by ``input_scale`` before the model
+    gets them: 255 for pixels from 0 to 255.
     """
 
     tasks: tuple[str, ...]
@@ -32,14 +34,14 @@ class DataInfo(NamedTuple):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":
-        """From ``_asdict()``, also after a way through JSON, which makes lists of tuples."""
+        """Make a DataInfo from ``_asdict()``. The lists that JSON makes of tuples become tuples again."""
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
         return cls(**fields)
 
     def describe(self) -> str:
-        """One line for a log."""
+        """The number and shape of the samples, and the number of classes, in one line."""
         if self.num_train is None:
-            return f"rows of shape {self.input_shape}, counted when the training starts"
+            return f"samples of shape {self.input_shape}, counted when the training starts"
         size = f"{self.num_train:,} training and {self.num_val:,} validation samples"
         size += f" of shape {self.input_shape}" if self.input_shape else ""
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
@@ -48,7 +50,7 @@ class DataInfo(NamedTuple):
 def describe_classes(
     classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "samples"
 ) -> tuple[list[str], list[str]]:
-    """(notes, warnings) on how many ``unit`` each class has on each side: ``train`` and ``val`` are counts (classes,)."""
+    """Notes and warnings on the sizes of the classes. ``train`` and ``val`` are counts of ``unit``, of shape (classes,)."""
     sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, train, val, strict=True)]
     notes = [f"classes, with their training and validation {unit}: {shorten(sides, 20)}"]
     warnings = []
@@ -64,7 +66,7 @@ def describe_classes(
 
 
 def spelled_alike(names: Iterable[str]) -> list[str]:
-    """Warnings of class names that differ in upper and lower case, spaces at their ends or the form of accents only."""
+    """A warning for each group of class names that differ only in case, in spaces at the ends or in the form of accents."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(folded(name), []).append(repr(name))
@@ -72,12 +74,12 @@ def spelled_alike(names: Iterable[str]) -> list[str]:
 
 
 def folded(name: str) -> str:
-    """A name without what people do not see: case, spaces at its ends, the form of accents."""
+    """The name in one case, without spaces at its ends, and with accents in one form (Unicode NFKC)."""
     return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def shorten(names: Iterable[object], most: int = 5) -> str:
-    """The names on one line, with commas between them: at most ``most``, then how many more there are."""
+    """At most ``most`` of the names in one line, and how many more there are."""
     texts = [str(name) for name in names]
     more = f" and {len(texts) - most:,} more" if len(texts) > most else ""
     return " ".join(", ".join(texts[:most]).split()) + more

@@ -1,4 +1,4 @@
-"""Folders of ``datasets.save_to_disk``: one dataset, or one for each split."""
+"""Folders of ``datasets.save_to_disk``: their splits, and the labels in their rows."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,18 @@ from activelr_service.config.data import HuggingFaceDataConfig
 from activelr_service.data.splits import check_known
 from activelr_service.errors import JobError
 
-SEVERAL, ONE = "dataset_dict.json", "state.json"  # what datasets writes of several splits and of one
-UNLABELED = -1  # what the Hub's test splits have where labels are not published
+SEVERAL, ONE = "dataset_dict.json", "state.json"  # the files that ``datasets`` writes for several splits and for one
+UNLABELED = -1  # the label in test splits of the Hub whose labels are not published
 TEXTS = ("string", "large_string")
 
 
 def is_saved(folder: Path) -> bool:
+    """Whether ``folder`` was written by ``save_to_disk``."""
     return any((folder / name).is_file() for name in (SEVERAL, ONE))
 
 
 def list_splits(folder: Path, place: str) -> dict[str, Path]:
-    """The folder of each split by its name; a dataset without splits is ``train``.
+    """Map the name of each split to its folder. A dataset without splits is the split ``train``.
 
     Raises :class:`JobError` at ``place`` for a folder that holds no saved dataset.
     """
@@ -37,11 +38,13 @@ def list_splits(folder: Path, place: str) -> dict[str, Path]:
 
 
 def load_split(folder: Path, place: str) -> Any:
-    """The dataset saved in ``folder``, or None if it has no rows. Raises :class:`JobError` at ``place``."""
+    """Load the dataset in ``folder``; None if it has no rows. Raises :class:`JobError` at ``place`` if that fails."""
     from datasets import load_from_disk
 
     try:
-        if json.loads((folder / ONE).read_text())["_data_files"] == []:  # datasets itself cannot load it
+        if (
+            json.loads((folder / ONE).read_text())["_data_files"] == []
+        ):  # ``datasets`` cannot load a dataset without rows
             return None
         dataset: Any = load_from_disk(str(folder))
     except Exception as error:
@@ -65,7 +68,7 @@ def check_columns(config: HuggingFaceDataConfig, dataset: Any, split: str) -> No
 
 
 def class_names(config: HuggingFaceDataConfig, dataset: Any) -> list[str]:
-    """The names of a ClassLabel in their order, or the different texts in alphabetical order."""
+    """The names of the classes: those of a ClassLabel in its order, or the different texts in alphabetical order."""
     feature = dataset.features[config.label_column]
     names = sorted(set(_names(config, dataset))) if _kind(feature) in TEXTS else list(feature.names or [])
     if len(names) < 2:
@@ -80,7 +83,10 @@ def is_unlabeled(config: HuggingFaceDataConfig, dataset: Any) -> bool:
 
 
 def read_labels(config: HuggingFaceDataConfig, dataset: Any, split: str, classes: list[str]) -> np.ndarray:
-    """The class of each row (rows,), an index into ``classes``, matched by name. Raises :class:`JobError` with the row."""
+    """The class of each row, int64 (rows,), matched by name with ``classes``.
+
+    Raises :class:`JobError` with the first row without a class.
+    """
     values, names = _values(config, dataset), _names(config, dataset)
     number = {name: index for index, name in enumerate(classes)}
     where = f"the split {split} of {config.path}"
@@ -94,7 +100,7 @@ def read_labels(config: HuggingFaceDataConfig, dataset: Any, split: str, classes
 
 
 def _names(config: HuggingFaceDataConfig, dataset: Any) -> dict[Any, str]:
-    """What stands in the column, with the name of the class it means."""
+    """Map each value that is allowed in the column to the name of its class."""
     feature = dataset.features[config.label_column]
     if _kind(feature) in TEXTS:
         return {value: value for value in _values(config, dataset) if value is not None and value.strip()}
@@ -107,5 +113,5 @@ def _values(config: HuggingFaceDataConfig, dataset: Any) -> list[Any]:
 
 
 def _kind(feature: Any) -> str:
-    """``Image``, ``ClassLabel``, or for plain values their data type, such as ``int64``."""
+    """The type of a column: ``Image``, ``ClassLabel``, or for plain values their data type, such as ``int64``."""
     return str(getattr(feature, "dtype", None)) if type(feature).__name__ == "Value" else type(feature).__name__

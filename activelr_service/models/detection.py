@@ -17,8 +17,8 @@ TORCHVISION_DETECTION_NAMES = (
     "ssd300_vgg16", "ssdlite320_mobilenet_v3_large",
 )
 # fmt: on
-LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")  # of a ResNet, in the order they are set free to train
-TRAINED_LAYERS = 3  # of a pretrained backbone: torchvision's default
+LAYERS = ("layer4", "layer3", "layer2", "layer1", "conv1")  # of a ResNet, in the order in which they are unfrozen
+TRAINED_LAYERS = 3  # layers of a pretrained backbone that are trained; torchvision's default
 TRAINED_NORMS = (
     "fasterrcnn_resnet50_fpn_v2",
     "retinanet_resnet50_fpn_v2",
@@ -26,7 +26,7 @@ TRAINED_NORMS = (
 
 
 def check(config: TorchvisionDetectionModelConfig, info: DataInfo, precision: str) -> None:
-    """Raise :class:`JobError` for what cannot be built or would not train as written; no torch needed."""
+    """Raise :class:`JobError` if the detector cannot be built or would not train as the job says. No torch is needed."""
     if config.name not in TORCHVISION_DETECTION_NAMES:
         close = get_close_matches(config.name, TORCHVISION_DETECTION_NAMES, n=1)
         hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(TORCHVISION_DETECTION_NAMES)}"
@@ -48,11 +48,11 @@ def check(config: TorchvisionDetectionModelConfig, info: DataInfo, precision: st
 
 
 def build(config: TorchvisionDetectionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
-    """The detector for the classes of the data and the background, with random weights; nothing is downloaded.
+    """Make the detector for the classes of the data and the background, with random weights. Nothing is downloaded.
 
-    Its images are lists of float32 (3, height, width) in [0, 1]. As in torchvision, the batch norms of a backbone
-    trained from random weights are trained; with ``backbone_weights`` they are frozen (but in the ``_v2`` models), and so
-    are all layers of the backbone but the last ``trainable_backbone_layers``.
+    It takes a list of float32 images (3, height, width) in [0, 1]. As in torchvision, a backbone from random weights is
+    trained whole. With ``backbone_weights`` only the last ``trainable_backbone_layers`` layers are trained, and the batch
+    norms are frozen, except in the ``_v2`` models.
     """
     from torchvision.models import get_model, get_model_builder
 
@@ -73,14 +73,14 @@ def build(config: TorchvisionDetectionModelConfig, info: DataInfo, num_outputs: 
 
 
 def _parameters(function: Any) -> set[str]:
-    """Names of the parameters. torchvision's detectors take any others too, and do nothing with them."""
+    """The names of the parameters of a function. torchvision's detectors also take any other name, and ignore it."""
     return {
         name for name, parameter in signature(function).parameters.items() if parameter.kind != Parameter.VAR_KEYWORD
     }
 
 
 def load_pretrained(model: Any, config: TorchvisionDetectionModelConfig) -> None:
-    """Load a resnet50's weights, named as in torchvision, into the backbone; its classifier ``fc`` is left out.
+    """Load the weights of torchvision's resnet50 into the backbone, if the config names a file. Its classifier is left out.
 
     Raises :class:`JobError` naming the file if it cannot be read or holds other weights.
     """

@@ -1,4 +1,4 @@
-"""What was read of a table, and what a person should look at twice."""
+"""The notes and warnings about a table."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ _NO_CLASSES = {"?", "??", "-", "--", ".", "n/a", "n.a.", "#n/a", "<na>", "nan", 
 
 
 def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[str, ...]) -> DataInfo:
-    """The info of a prepared config. Raises :class:`JobError` for a held-out target that no loss can be measured on."""
+    """Describe the table of a prepared config. Raises :class:`JobError` for a validation target that cannot be scored."""
     assert config.columns is not None
     width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
     notes = [*_files(config, train, val), *_columns(config, train), *_gaps(train, val)]
@@ -103,7 +103,7 @@ def _more(lines: list[str]) -> str:
 
 
 def _some(lines: list[str]) -> list[str]:
-    """Not thousands, for a table of thousands of columns."""
+    """The first lines, and how many more there are: a table can have thousands of columns."""
     more = len(lines) - _MOST_LINES
     return [*lines[:_MOST_LINES], f"and {more:,} more of this kind"] if more > 0 else lines
 
@@ -139,7 +139,7 @@ def _describe_val(column: NumberColumn | CategoryColumn, cells: Cells, val: Part
 
 
 def _class_numbers(config: TableDataConfig, part: Part) -> np.ndarray:
-    """int64 (rows,); raises :class:`JobError` naming the classes that the model does not know."""
+    """The int64 class of each row (rows,). Raises :class:`JobError` with the classes that the model does not know."""
     names, classes = part.target.names or [], config.classes or []
     numbers = find(names, classes)[part.target.values[part.rows]]
     if (numbers < 0).any():
@@ -158,7 +158,7 @@ def _class_target(config: TableDataConfig, train: Part) -> str:
 
 
 def _no_classes(config: TableDataConfig) -> Iterator[str]:
-    """A warning of classes that mean no value rather than a class, unless the job says that they are classes."""
+    """A warning for classes that look like a missing value, unless the job says that they are classes."""
     names = [repr(name) for name in config.classes or [] if name.lower() in _NO_CLASSES]
     if names and config.target not in config.types:
         text = (
