@@ -154,7 +154,7 @@ def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str,
 def _find_val_split(
     config: HuggingFaceDataConfig, loaded: dict[str, Any], names: dict[str, str], warnings: list[str]
 ) -> str | None:
-    """The validation split, or else the test split, or None. A split without labels, as many test splits are, is not used."""
+    """The validation split, else the test split, or None. A split without labels is not used; many test splits have none."""
     for split in (split for split in ("validation", "test") if split in loaded):
         dataset = loaded[split]
         if split == "validation":

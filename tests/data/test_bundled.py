@@ -1,4 +1,4 @@
-"""The text of the standard library: held out is what follows the training text, and no more is promised than is there."""
+"""The text of the standard library: validation follows the training text, and no more is promised than is there."""
 
 import hashlib
 

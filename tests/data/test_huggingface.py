@@ -29,7 +29,7 @@ def config(path, **changes):
     return data_config(type="huggingface", path=str(path), image_size=16, **changes)
 
 
-def test_a_saved_dataset_with_and_without_a_held_out_split_is_read(tmp_path):
+def test_a_saved_dataset_with_and_without_a_validation_split_is_read(tmp_path):
     DatasetDict({"train": rows(6), "test": rows(4)}).save_to_disk(str(tmp_path / "two"))
     rows(10).save_to_disk(str(tmp_path / "one"))
     for folder, sizes in (("two", (6, 4)), ("one", (9, 1))):

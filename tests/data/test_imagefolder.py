@@ -22,7 +22,7 @@ def folder(root, **changes):
 
 
 def sides(config):
-    """The files to train on and the held-out ones, relative to the root."""
+    """The training and the validation files, relative to the root."""
     return [{os.path.relpath(path, config.root) for path in part.files.paths} for part in build_data(config)]
 
 

@@ -184,7 +184,7 @@ def test_half_precision_inputs_are_read_without_a_warning(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_held_out_inputs_of_the_same_type_on_another_scale_are_warned_of(tmp_path):
+def test_validation_inputs_of_the_same_type_on_another_scale_are_warned_of(tmp_path):
     unit = np.abs(X) / np.abs(X).max()
     info = inspect_data(save(tmp_path, x=unit, y=LABELS, x_val=unit * 255, y_val=LABELS))
     assert "x is from 0" in info.warnings[0]

@@ -1,4 +1,4 @@
-"""Which rows are held out: every class has its share, and the draw hardly depends on the number of rows."""
+"""Which rows validate: every class has its share, and the draw hardly depends on the number of rows."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_the_draw_is_the_same_every_time_and_keeps_to_the_share():
     assert [len(part) for part in first] == [750, 250]
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     halves = np.histogram(first[1], bins=4, range=(0, 1000))[0]
-    assert halves.min() > 40, "rows of all parts of the file are held out"
+    assert halves.min() > 40, "rows of all parts of the file validate"
 
 
 def test_rows_that_are_appended_leave_the_others_where_they_are():

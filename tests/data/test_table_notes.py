@@ -114,7 +114,7 @@ def test_identifiers_that_float64_cannot_tell_apart_are_warned_of(tmp_path):
     assert (inputs_of(prepare(tmp_path, path))[0][:, 1] == 0).all()
 
 
-def test_far_held_out_values_are_cut_off_or_refused_never_infinite(tmp_path):
+def test_far_validation_values_are_cut_off_or_refused_never_infinite(tmp_path):
     path = write_csv(tmp_path / "t.csv", target=[i * 0.7 for i in range(ROWS)])
     val = write_csv(tmp_path / "v.csv", a=with_one("1e300", 4), target=[i * 0.7 for i in range(ROWS)])
     info = inspect(path, val_path=val, target="target")

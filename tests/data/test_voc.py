@@ -52,7 +52,7 @@ def test_the_root_may_be_the_devkit_its_parent_or_one_year(tmp_path, place):
     assert type(image) is type(target["boxes"]) is torch.Tensor
 
 
-def test_years_are_joined_and_the_held_out_test_set_is_that_of_2007(tmp_path):
+def test_years_are_joined_and_the_validation_test_set_is_that_of_2007(tmp_path):
     write_voc(tmp_path, "2007", (("trainval", 3), ("test", 2)))
     write_voc(tmp_path, "2012", (("trainval", 4),))
     info = inspect_data(voc(tmp_path, years=[2007, "2012"], train_set="trainval", val_set="test"))
