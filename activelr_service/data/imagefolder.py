@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import ImageFolderDataConfig
-from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
+from activelr_service.data.imagefolder_layout import PLACE, Classes, Layout, check_classes, find_layout, list_classes
 from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
 from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.data.listing import (

@@ -15,7 +15,7 @@ from activelr_service.config.entry_points import MODELS, load_entry_point
 from activelr_service.config.model import MLPModelConfig, ModelConfig, PythonModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.models import causal_lm, classifiers, detection
+from activelr_service.models import causal_lm, torchvision_models
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,15 @@ def _build_entry_point(config: PythonModelConfig, info: DataInfo, num_outputs: i
 
 _ONE_OUTPUT_PER_TARGET = ("classification", "regression")
 MODEL_TYPES = {
-    "torchvision": ModelType(_ONE_OUTPUT_PER_TARGET, classifiers.build, classifiers.check),
-    "torchvision_detection": ModelType(("detection",), detection.build, detection.check, detection.load_pretrained),
+    "torchvision": ModelType(
+        _ONE_OUTPUT_PER_TARGET, torchvision_models.build_classifier, torchvision_models.check_classifier
+    ),
+    "torchvision_detection": ModelType(
+        ("detection",),
+        torchvision_models.build_detector,
+        torchvision_models.check_detector,
+        torchvision_models.load_backbone,
+    ),
     "causal_lm": ModelType(
         ("language_modeling",),
         causal_lm.build,

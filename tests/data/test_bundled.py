@@ -15,7 +15,7 @@ def test_the_text_is_that_of_the_modules_in_order():
     _, train, val = assert_rows_match(config)
     text = b"".join(bytes(part.tensors[0].flatten().tolist()) for part in (train, val))
     assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + CHARS_VAL) * 32)).digest()
-    assert "validation: the last 256 rows of 32 characters" in inspect_data(config).notes
+    assert "validation: the last 256 blocks of 32 characters" in inspect_data(config).notes
 
 
 def test_no_row_is_repeated_and_more_rows_than_there_are_is_refused_with_the_largest_number():
