@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from activelr_service.tasks import detection, losses
-
-Sums = dict[str, Tensor]
+from activelr_service.tasks.losses import Sums
 
 
 @dataclass(frozen=True)
