@@ -10,6 +10,8 @@ from activelr_service.service.explain import describe_lr, explain_run
 from activelr_service.service.launch import train
 from tests.conftest import ROOT, small_job
 
+pytestmark = pytest.mark.ray
+
 ONE = {"num_workers": 1}
 
 
