@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check format bench cluster-up cluster-down lock clean
+.PHONY: help setup demo test test-fast check format bench cluster-up cluster-down lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: setup      ## train configs/quickstart.yaml to its end and say where to lo
 
 test: setup      ## the whole test suite, in two processes: the cluster's tests beside all others
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: setup ## the tests that start no Ray and take no seconds each
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ray and not slow"
 
 check: setup     ## lint, format, types
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ from activelr_service.tasks import TASKS
 from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 
+pytestmark = pytest.mark.slow
+
 TRILLION = 1_000_000
 
 
