@@ -3,7 +3,8 @@
 An error with an ``exit_code`` explains itself: the command line prints its text, without a traceback.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 Location = tuple[str | int, ...]
@@ -11,6 +12,26 @@ Location = tuple[str | int, ...]
 # The exit codes of a run that was started and did not end well, by the kind of its failure.
 EXIT_CODES = {"job": 2, "training": 3, "checkpoint": 4, "workers": 5, "environment": 7}
 PERMANENT = ("job", "training")  # kinds that would only happen again; after all others the run can be continued
+
+# What the extras of pyproject.toml install, by the names that are imported.
+EXTRAS = {
+    "train": {
+        *(
+            "PIL",
+            "datasets",
+            "faster_coco_eval",
+            "jinja2",
+            "matplotlib",
+            "mlflow",
+            "pandas",
+            "pyarrow",
+            "pynvml",
+            "ray",
+        ),
+        *("scipy", "sklearn", "tokenizers", "torchmetrics", "torchvision", "transformers"),
+    },
+    "peers": {"dadaptation", "parameterfree", "prodigyopt", "schedulefree"},
+}
 
 
 class Problem(NamedTuple):
@@ -38,6 +59,12 @@ class JobError(ValueError):
 
 class CommandError(RuntimeError):
     """What was asked for cannot be done, for a reason outside the job's text."""
+
+    exit_code = 2
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A package of an extra is not installed. The text names the line that installs it; ``name`` is the package."""
 
     exit_code = 2
 
@@ -107,6 +134,28 @@ class RunFailedError(RuntimeError):
         super().__init__(message)
         self.exit_code = EXIT_CODES[kind]
         self.status = "failed" if kind in PERMANENT else "interrupted"
+
+
+@contextmanager
+def naming_missing_packages(user: str) -> Iterator[None]:
+    """Turn the failed import of a package of an extra into :class:`MissingPackageError`.
+
+    ``user`` is what needs the package, as the message names it. Where two of these are nested, the outer name counts.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        text = f"`{user}` needs {package}, which is not installed; run `{install_line(extra)}`"
+        raise MissingPackageError(text, name=package) from error
+
+
+def install_line(extra: str) -> str:
+    """The line that installs the packages of an extra."""
+    return f"pip install 'activelr-service[{extra}]'"
 
 
 def dotted(location: Location) -> str:

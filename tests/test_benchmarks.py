@@ -1,8 +1,11 @@
 """What `make bench` times is what a job does."""
 
+import pytest
 import torch
 
 from benchmarks.options import JOB, make_step, timed
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_step_that_is_timed_is_one_of_a_default_job():

@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from activelr_service.cli.app import app
+from activelr_service.errors import naming_missing_packages
 from activelr_service.redact import redact
 
 STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
@@ -14,7 +15,8 @@ STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
 def main() -> None:
     """Run the command line; errors that the user can mend are one line each, without a traceback and without secrets."""
     try:
-        app()
+        with naming_missing_packages(" ".join(["activelr", *sys.argv[1:2]])):
+            app()
     except SystemExit as error:
         if error.code in STOPPED:
             _end_now(error.code)

@@ -7,7 +7,7 @@ from typing import Any
 
 from activelr_service.config.model import MODEL_CONFIG
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import JobError
+from activelr_service.errors import JobError, naming_missing_packages
 from activelr_service.models import build_model, exported_config
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
@@ -21,6 +21,7 @@ def write_recipe(folder: Path, model: Any, info: DataInfo, task: str, sha256: st
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 
+@naming_missing_packages("activelr_service.load_model")
 def load_model(source: str | Path) -> Any:
     """The trained torch module, in eval mode on the CPU, with ``task``, ``classes`` and ``input_scale`` as attributes.
 

@@ -8,7 +8,7 @@ from activelr_service.config import TrainJob
 from activelr_service.data import inspect_data, prepare_data
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
-from activelr_service.errors import JobError
+from activelr_service.errors import JobError, install_line
 from activelr_service.models import check_model
 from activelr_service.runs.run import output_root
 
@@ -38,9 +38,7 @@ def check_installed(job: TrainJob) -> None:
     """Raise :class:`JobError` if the job's optimizer is in a package that is not there."""
     package = PEERS.get(job.optimizer.type)
     if package is not None and find_spec(package) is None:
-        raise JobError.at(
-            "optimizer.type", f"{job.optimizer.type} needs {package}: pip install 'activelr-service[peers]'"
-        )
+        raise JobError.at("optimizer.type", f"{job.optimizer.type} needs {package}: {install_line('peers')}")
 
 
 def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:

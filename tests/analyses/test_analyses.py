@@ -17,6 +17,8 @@ from activelr_service.service.analyze import analyse, analyse_run
 from activelr_service.tracking.tracker import connect
 from tests.conftest import activelr
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
 
 

@@ -18,7 +18,7 @@ from tests.cut import kill_everywhere
 from tests.training.test_loop import assert_identical, final_tensors, resolved
 from tests.training.test_loop import train as train_loop
 
-pytestmark = pytest.mark.xdist_group("cut")
+pytestmark = [pytest.mark.xdist_group("cut"), pytest.mark.ray]
 QUICK = {"workers": {"num_workers": 1}, "global_batch_size": 256, "epochs": 2}
 
 

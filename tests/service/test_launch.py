@@ -19,6 +19,8 @@ from activelr_service.service.launch import resume, train
 from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 
+pytestmark = pytest.mark.ray
+
 ONE = {"num_workers": 1}
 QUICK = {"workers": ONE, "global_batch_size": 64}
 

@@ -16,6 +16,8 @@ from activelr_service.tracking.names import tracked_name
 from activelr_service.tracking.store import embedded_store, new_tracker
 from activelr_service.tracking.tracker import Tracker, connect
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):

@@ -20,6 +20,8 @@ from activelr_service.service.launch import resume, train
 from activelr_service.tracking.tracker import Tracker
 from tests.conftest import PATIENCE_S, activelr, free_port, small_job
 
+pytestmark = pytest.mark.ray
+
 RECORD = Record(1, 22, 1_700_000_000_000, {"train/loss": 0.5}, [])
 
 

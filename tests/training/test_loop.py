@@ -20,6 +20,8 @@ from activelr_service.training.loop import fit
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
