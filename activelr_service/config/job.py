@@ -10,6 +10,7 @@ from activelr_service.config.budget import BudgetConfig
 from activelr_service.config.data import DataConfig
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
+from activelr_service.config.task import TaskName
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
@@ -61,9 +62,7 @@ class TrainJob(StrictConfig):
     data: DataConfig
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training data.")
     budget: BudgetConfig | None = Field(None, description="In place of epochs: {time: 2h} or {steps: 10000}.")
-    task: Literal["classification", "regression", "language_modeling", "detection"] | None = Field(
-        None, description="Derived from the data; given, it must suit them."
-    )
+    task: TaskName | None = Field(None, description="Derived from the data; given, it must suit them.")
     optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)
     global_batch_size: int | None = Field(
         None,
