@@ -9,6 +9,7 @@ from activelr_service.optim import paper_rule
 from activelr_service.optim.constants import RobustConstants
 from activelr_service.optim.paper_rule import PaperRule
 from activelr_service.optim.robust_rule import RobustRule
+from activelr_service.optim.rule import Rule
 
 RULES = ("paper", "robust")
 NO_LR = 1.0  # what stands in a parameter group as "lr" where the learning rate has no effect
@@ -111,7 +112,7 @@ def check_options(options: dict[str, Any]) -> None:
             raise ValueError(f"betas must lie in [0, 1), got {options['betas']}")
 
 
-def check_group(options: dict[str, Any], rule: PaperRule | RobustRule, optimizer: str) -> None:
+def check_group(options: dict[str, Any], rule: Rule, optimizer: str) -> None:
     """Raise ``ValueError`` for a parameter group that sets an option of the other rule, or one that is out of range."""
     if not rule.uses_lr:
         lr = options.get("lr", NO_LR)

@@ -33,11 +33,11 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
     direction_keys: ClassVar[tuple[str, ...]] = ()  # the state that torch's optimizer of this direction keeps
-    steps_before_warning: int | None = 2000  # a trainer that ends long epochs itself sets None
+    has_trainer = False  # a training loop that calls end_step() and end_epoch() itself sets True
 
     def __init__(self, params: Iterable[Any], defaults: Group, rule: str, **rule_options: Any) -> None:
-        self.rule: Rule
-        self.rule, options = make_rule(type(self).__name__, self.initial_update_ratio, rule, **rule_options)
+        chosen, options = make_rule(type(self).__name__, self.initial_update_ratio, rule, **rule_options)
+        self.rule: Rule = chosen
         self._said: set[str] = set()
         super().__init__(params, {**defaults, **options, **self.rule.begin_run()})
 
@@ -83,7 +83,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             for params in with_gradient(group["params"]):
                 self._step_group(params, group)
             self.rule.count_step(group)
-        if not has_ranks():
+        if not self.has_trainer and not has_ranks():
             self.end_step()
         return loss
 
@@ -164,7 +164,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             warnings.warn(message, ActiveLRWarning, stacklevel=STACK_LEVEL)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "rule": self.rule, "_said": self._said}
+        return {**super().__getstate__(), "rule": self.rule, "has_trainer": self.has_trainer, "_said": self._said}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's. Options that the state lacks, because it is older or torch's own, take their defaults."""

@@ -9,6 +9,8 @@ from activelr_service.optim.arguments import NO_LR
 if TYPE_CHECKING:
     from activelr_service.optim.base import ActiveOptimizer
 
+LONG_EPOCH = 2000  # steps
+
 
 class ActiveLRWarning(UserWarning):
     """An optimizer is used in a way that has no effect, or not the effect that its user may expect."""
@@ -27,12 +29,12 @@ def look_for_misuse(optimizer: "ActiveOptimizer") -> None:
             "a learning rate was set, by a scheduler or by hand: it has no effect under the robust rule, which has its own "
             'warm-up and decay; remove it, or choose rule="paper"'
         )
-    if rule.ends_with_epochs and rule.steps_in_sum(group) == optimizer.steps_before_warning:
+    if rule.ends_with_epochs and not optimizer.has_trainer and rule.steps_in_sum(group) == LONG_EPOCH:
         optimizer.say_once(
-            f"{optimizer.steps_before_warning} steps without the end of an epoch: no gain has moved since; call "
+            f"{LONG_EPOCH} steps without the end of an epoch: no gain has moved since; call "
             "end_epoch() after every epoch, or give steps_per_epoch"
         )
-    if rule.total_steps is not None and rule.progress is None and group["steps_done"] >= rule.total_steps:
+    if rule.total_steps is not None and rule.progress is None and group["steps_done"] == rule.total_steps:
         optimizer.say_once(
             f"step {group['steps_done'] + 1} of a run of total_steps={rule.total_steps}: the decay ends there, and from "
             "here on steps are close to zero; give the number of steps of the whole run"

@@ -37,7 +37,7 @@ class PaperRule:
 
     name = "paper"
     uses_lr = True
-    state_keys = ("gain", "grew", "non_finite")
+    state_keys: tuple[str, ...] = ("gain", "grew", "non_finite")
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress
 

@@ -77,7 +77,7 @@ class RobustRule:
     name = "robust"
     uses_lr = False
     ends_with_epochs = False
-    state_keys = ("gain", *PACKED, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")
+    state_keys: tuple[str, ...] = ("gain", *PACKED, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")
 
     def __init__(
         self,
@@ -179,8 +179,8 @@ class RobustRule:
             return check_progress(self.progress)
         if self.total_steps is None:
             raise RuntimeError(
-                "the robust rule needs to know how long the run is: give total_steps=, or set optimizer.progress before "
-                'every step, or choose rule="paper", which needs neither'
+                "the robust rule needs total_steps, the number of steps of the whole run, or optimizer.progress, set before "
+                'every step; rule="paper" needs neither'
             )
         return min(1.0, (group["steps_done"] + 1) / self.total_steps)
 

@@ -16,8 +16,8 @@ from activelr_service.training.evaluate import Totals, evaluate
 from activelr_service.training.grad_norms import GradNorms
 from activelr_service.training.loop import end_epoch, fit, train_step
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
-from activelr_service.training.pace_metrics import pace_metrics
 from activelr_service.training.progress import Progress
+from activelr_service.training.update_metrics import update_metrics
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
 from tests.ranks import run_ranks
@@ -100,7 +100,7 @@ def test_two_epochs_of_every_optimizer_mix_no_devices_and_no_step_waits_for_the_
         run_epochs(gpu, training)
         gain_metrics(training.optimizer)
         gain_histogram(training.optimizer)
-        pace_metrics(training.optimizer, training.model)
+        update_metrics(training.optimizer, training.model)
         devices = {tensor.device.type for tensor in named_state(training.model, training.optimizer).values()}
     assert devices >= {"cuda"}
 
