@@ -1,6 +1,5 @@
 """What the four ActiveLR optimizers share: the step in outline, and the gradient sums that a rule reads."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -9,14 +8,13 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.arguments import NO_LR, check_group, check_real, dense_grad, make_rule
-from activelr_service.optim.misuse import ActiveLRWarning, check_state_dict, has_ranks, look_for_misuse
+from activelr_service.optim.misuse import check_state_dict, has_ranks, look_for_misuse, warn
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
 from activelr_service.optim.sums import Group, Reduce, State, reduce_flat, start_sum, with_gradient
 
 Closure = Callable[[], Any]
-STACK_LEVEL = 5  # from a warning to the user's line: torch wraps step() twice
 
 
 class ActiveOptimizer(torch.optim.Optimizer, ABC):
@@ -161,7 +159,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """Warn of a misuse, once for each message."""
         if message not in self._said:
             self._said.add(message)
-            warnings.warn(message, ActiveLRWarning, stacklevel=STACK_LEVEL)
+            warn(message)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "rule": self.rule, "has_trainer": self.has_trainer, "_said": self._said}

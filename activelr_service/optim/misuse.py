@@ -1,5 +1,8 @@
 """Ways to use an optimizer that have no effect, or not the effect that a user may expect: each is said once, or refused."""
 
+import inspect
+import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -39,6 +42,15 @@ def look_for_misuse(optimizer: "ActiveOptimizer") -> None:
             f"step {group['steps_done'] + 1} of a run of total_steps={rule.total_steps}: the decay ends there, and from "
             "here on steps are close to zero; give the number of steps of the whole run"
         )
+
+
+def warn(message: str) -> None:
+    """Warn at the line of the user that has led here: the first that is neither torch's nor this package's."""
+    own = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(own):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, ActiveLRWarning, stacklevel=level)
 
 
 def check_state_dict(state_dict: dict[str, Any], optimizer: "ActiveOptimizer") -> None:

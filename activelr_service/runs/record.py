@@ -1,7 +1,7 @@
 """What is written down of an epoch: the same record goes to the checkpoint, the journal, the log and MLflow."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from activelr_service.config import TrainJob
@@ -36,7 +36,8 @@ class Record:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
         """A record as :meth:`to_json` made it, or a version of this package that had other names for metrics."""
-        return cls(**{**values, "metrics": {_present_name(name): value for name, value in values["metrics"].items()}})
+        record = cls(**values)
+        return replace(record, metrics={_present_name(name): value for name, value in record.metrics.items()})
 
 
 def _present_name(name: str) -> str:
