@@ -21,38 +21,43 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    options = config.model_dump(
-        exclude={"type", "schedule", "window_steps", "constants"} | NOT_TAKEN.get(config.type, set())
-    )
+    options = config.model_dump(exclude={"type", "schedule", *NOT_TAKEN.get(config.type, set())})
+    if isinstance(config, ActiveOptimizerConfig):
+        options = _options_of_rule(config, options)
     optimizer = OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = config.lr
-    if isinstance(config, ActiveOptimizerConfig) and isinstance(optimizer, optim.ActiveOptimizer):
-        optimizer.set_constants(optim.Constants(**config.constants.model_dump()))
+    if isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.has_trainer = True
     return optimizer
 
 
+def _options_of_rule(config: ActiveOptimizerConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the config's rule takes, under the names of the optimizers."""
+    paper = {"lr", "gain_increment", "gain_decay", "hold_on_zero"}
+    options = {name: value for name, value in options.items() if name not in {*paper, "window_steps", "constants"}}
+    if config.rule == "robust":
+        return {**options, "constants": optim.RobustConstants(**config.constants.model_dump())}
+    return {**options, **config.model_dump(include=paper), "steps_per_epoch": config.window_steps}
+
+
 def begin_step(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
-    """What an optimizer must know before a step: the shares of the run that are done before and after it."""
+    """What an optimizer must know before a step: the progress of the run before and after it, as fractions."""
     set_lr(optimizer, schedule, before, after)
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.progress = after
 
 
-def end_step(optimizer: torch.optim.Optimizer, window: int | None) -> None:
-    """End a window where one ends, on all ranks, on the mean of their sums: of the robust rule, or of ``window`` steps
-    of the paper's."""
-    if not isinstance(optimizer, optim.ActiveOptimizer):
-        return
-    if optimizer.is_window_over():
-        optimizer.end_window(reduce=distributed.mean_)
-    if window is not None and optimizer.param_groups[0]["steps_since_epoch_end"] >= window:
+def end_step(optimizer: torch.optim.Optimizer) -> None:
+    """End the gradient sums of an ActiveLR optimizer if they are due, on their mean over all ranks."""
+    if isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.end_step(reduce=distributed.mean_)
+
+
+def end_epoch(optimizer: torch.optim.Optimizer) -> None:
+    """End the gradient sums of an ActiveLR optimizer whose rule ends them with epochs, on their mean over all ranks."""
+    if isinstance(optimizer, optim.ActiveOptimizer) and optimizer.rule.ends_with_epochs:
         optimizer.end_epoch(reduce=distributed.mean_)
-
-
-def window_steps(config: OptimizerConfig) -> int | None:
-    """The window of the paper's rule where it is not an epoch, in steps."""
-    return config.window_steps if isinstance(config, ActiveOptimizerConfig) else None
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
@@ -82,6 +87,11 @@ def set_training(optimizer: torch.optim.Optimizer, mode: bool) -> None:
         switch()
 
 
+def uses_lr(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the learning rate has an effect."""
+    return not isinstance(optimizer, optim.ActiveOptimizer) or optimizer.rule.uses_lr
+
+
 def gain_metrics(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """What the gains of an ActiveLR optimizer do; nothing of another."""
     if not isinstance(optimizer, optim.ActiveOptimizer):
@@ -109,7 +119,7 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adamw": torch.optim.AdamW,
     "radam": partial(torch.optim.RAdam, decoupled_weight_decay=True),
-    "adabelief": partial(optim.ActiveBelief, gain_increment=0.0, gain_decay=1.0),  # its gains stay at one
+    "adabelief": partial(optim.ActiveBelief, rule="paper", gain_increment=0.0, gain_decay=1.0),  # its gains stay at one
     "rprop": torch.optim.Rprop,
     "schedule_free_adamw": partial(_build_peer, "schedulefree", "AdamWScheduleFree"),
     "prodigy": partial(_build_peer, "prodigyopt", "Prodigy"),
