@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from activelr_service import __version__
-from activelr_service.cli import analyse_commands, cluster_commands, document_commands, study_commands
-from activelr_service.cli.show import COLUMNS, run_lines, run_row
-from activelr_service.cli.signals import exit_on_signals
-from activelr_service.cli.stop import stop_run
+from activelr_service.cli import cluster_commands, job_commands, study_commands
+from activelr_service.cli.run_commands import COLUMNS, run_lines, run_row
+from activelr_service.cli.stop import exit_on_signals, stop_run
 from activelr_service.config import read_job, read_job_or_study
 from activelr_service.errors import CommandError
 from activelr_service.runs.run import Run, find_run, list_runs, output_root
@@ -23,7 +22,7 @@ app = typer.Typer(
     help="Train deep networks without choosing a learning rate or a batch size.",
 )
 
-app.add_typer(analyse_commands.app, name="analyse")
+app.add_typer(study_commands.app, name="analyse")
 app.command()(study_commands.study)
 app.command()(study_commands.report)
 
@@ -57,7 +56,7 @@ def options(
     """Train deep networks without choosing a learning rate or a batch size."""
 
 
-app.command()(document_commands.init)
+app.command()(job_commands.init)
 
 
 @app.command()
@@ -82,7 +81,7 @@ def validate(
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 
 
-app.command()(document_commands.schema)
+app.command()(job_commands.schema)
 
 
 @app.command()

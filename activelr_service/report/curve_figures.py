@@ -10,11 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame, Series
 
-from activelr_service.report.drawing import Picture, metric_axis
-from activelr_service.report.labels import Style, ordered, pairs, styles
+from activelr_service.report.drawing import Picture, Style, metric_axis, styles
+from activelr_service.report.labels import held_text, ordered, pairs, setting
 from activelr_service.report.metrics import axis_trials
 from activelr_service.report.trials import NOT_TRAINED
-from activelr_service.report.wording import held_text, setting
 
 COLUMNS = 3
 

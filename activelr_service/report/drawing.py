@@ -1,6 +1,7 @@
 """What all figures of a report share."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
+from activelr_service.report.labels import direction, family_of, is_active, ordered
 from activelr_service.report.metrics import Floats
-from activelr_service.report.wording import direction
 
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow: too pale
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*")
 WIDE_SPAN = 5
 
 
@@ -21,6 +24,15 @@ class Picture(NamedTuple):
     name: str
     caption: str
     figure: Figure
+
+
+class Style(NamedTuple):
+    """How a line of an optimizer is drawn: a family's colour and marker, solid and filled for the ActiveLR variant."""
+
+    color: str
+    marker: str
+    linestyle: str
+    markerfacecolor: str
 
 
 def file_name(text: str) -> str:
@@ -51,3 +63,15 @@ def legend_beside(figure: Figure, plot: Axes) -> None:
     # Lines with error bars come last in matplotlib's own order.
     handles, labels = zip(*sorted(entries, key=lambda entry: isinstance(entry[0], Line2D)), strict=True)
     figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8, handlelength=3.2)
+
+
+def styles(labels: Iterable[str]) -> dict[str, Style]:
+    """A style for each label; two families never share both colour and marker while they are fewer than 77."""
+    families = list(dict.fromkeys(family_of(label) for label in ordered(labels)))
+    places = {family: place for place, family in enumerate(families)}
+    return {label: _style(places[family_of(label)], is_active(label)) for label in ordered(labels)}
+
+
+def _style(place: int, active: bool) -> Style:
+    color, marker = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
+    return Style(color, marker, "-", color) if active else Style(color, marker, "--", "white")

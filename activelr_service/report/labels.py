@@ -1,21 +1,15 @@
 """What an optimizer's label says: whether it is an ActiveLR variant, of which base, and how it is drawn."""
 
+import math
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow: too pale
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*")
+import pandas as pd
+from pandas import DataFrame
+
 BASES = {"belief": "adabelief"}  # where the name of the base is not that of the variant without "active"
-
-
-class Style(NamedTuple):
-    """How a line of an optimizer is drawn: a family's colour and marker, solid and filled for the ActiveLR variant."""
-
-    color: str
-    marker: str
-    linestyle: str
-    markerfacecolor: str
+AXIS_NAMES = {"initial_lr": "initial learning rate", "batch_size": "batch size"}
+OTHER = {"initial_lr": "batch_size", "batch_size": "initial_lr"}
 
 
 def family_of(label: str) -> tuple[str, str]:
@@ -50,17 +44,72 @@ def ordered(labels: Iterable[str]) -> list[str]:
     return sorted(labels, key=lambda label: (label not in partners, family_of(label), is_active(label)))
 
 
-def styles(labels: Iterable[str]) -> dict[str, Style]:
-    """A style for each label; two families never share both colour and marker while they are fewer than 77."""
-    families = list(dict.fromkeys(family_of(label) for label in ordered(labels)))
-    places = {family: place for place, family in enumerate(families)}
-    return {label: _style(places[family_of(label)], is_active(label)) for label in ordered(labels)}
-
-
-def _style(place: int, active: bool) -> Style:
-    color, marker = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
-    return Style(color, marker, "-", color) if active else Style(color, marker, "--", "white")
-
-
 def _letters(label: str) -> str:
     return re.sub("[^a-z0-9]", "", label.lower())
+
+
+def short(number: float, width: int = 6) -> str:
+    """Four digits in at most ``width`` characters; a dash for NaN."""
+    if math.isnan(number):
+        return "-"
+    if math.isinf(number):
+        return "inf" if number > 0 else "-inf"
+    if number and abs(number) < 1e-3:
+        return scientific(number, width)
+    whole = len(f"{abs(number):.0f}") if abs(number) >= 1 else 0
+    decimals = max(4 - whole, 0)
+    while decimals and len(f"{number:.{decimals}f}") > width:
+        decimals -= 1
+    text = f"{number:.{decimals}f}"
+    return text if len(text) <= width else scientific(number, width)
+
+
+def scientific(number: float, width: int) -> str:
+    """3.2e-4: two digits, or one if two do not fit."""
+    texts = []
+    for decimals in (1, 0):
+        mantissa, exponent = f"{number:.{decimals}e}".split("e")
+        texts.append(f"{mantissa.removesuffix('.0')}e{int(exponent)}")
+    return next((text for text in texts if len(text) <= width), texts[-1])
+
+
+def setting(value: float) -> str:
+    """A learning rate or a batch size: 0.001, 1e-05, 4,096; a dash where none was given."""
+    if pd.isna(value):
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def direction(higher_is_better: bool) -> str:
+    return "higher is better" if higher_is_better else "lower is better"
+
+
+def held_text(rows: DataFrame, axis: str) -> str:
+    """What the other setting was, from the rows of a summary: "at batch size 128"; nothing where none was given."""
+    held = rows["held"].dropna().unique()
+    if len(held) == 0:
+        return ""
+    if len(held) == 1:
+        return f"at {AXIS_NAMES[OTHER[axis]]} {setting(held[0])}"
+    return "each at its own learning rate"
+
+
+def caveats(means: DataFrame, axis: str) -> list[str]:
+    """What keeps the numbers of one workload from being compared as they stand, from its rows of ``value_means``."""
+    found = []
+    several = means[means.duplicated("optimizer", keep=False)]
+    values = set(several["value"].dropna())
+    for label, group in several.groupby("optimizer", sort=False):
+        if missing := sorted(values - set(group["value"])):
+            found.append(f"{label} was not run at {_listed(missing)}: its numbers are of fewer values than others'")
+    unknown = means[means["score"].isna()]
+    for label, group in unknown.groupby("optimizer", sort=False):
+        at = _listed(sorted(group["value"]))
+        found.append(
+            f"{label} has a trial without a score at {AXIS_NAMES[axis]} {at}, and no untrained model to count as"
+        )
+    return found
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(map(setting, values))

@@ -21,12 +21,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from activelr_service.report.labels import ordered
+from activelr_service.report.labels import OTHER, ordered
 from activelr_service.report.trials import counted
 
 Floats = NDArray[np.float64]
 AXES = {"initial_lr": np.log10, "batch_size": np.log2}
-OTHER = {"initial_lr": "batch_size", "batch_size": "initial_lr"}
 BASINS = (0.01, 0.05)
 NEED_TWO_VALUES = ("deviation", "range", "sensitivity", "loss_sensitivity", "basin_1", "basin_5")
 
@@ -80,6 +79,19 @@ def summarise(trials: DataFrame, axis: str) -> DataFrame:
         lowest = costs_of(workload, "clipped_score").min(), workload["clipped_loss"].min()
         rows += [_describe(group, axis, *lowest) for _, group in workload.groupby("optimizer", sort=False)]
     return DataFrame(rows)
+
+
+def has_axis(means: DataFrame, axis: str) -> bool:
+    """Whether there is something to say about an axis, from ``value_means``: of batch sizes, only if one was varied."""
+    return not means.empty and (axis == "initial_lr" or bool(means.duplicated(["workload", "optimizer"]).any()))
+
+
+def grid(means: DataFrame) -> DataFrame:
+    """(optimizers, values): the mean scores of one workload, at the values at which an optimizer with several was run."""
+    several = means[means.duplicated("optimizer", keep=False)]
+    values = sorted(several["value"].dropna().unique())
+    table = means[means["value"].isin(values)].pivot(index="optimizer", columns="value", values="score")
+    return table.reindex(index=pd.unique(means["optimizer"]), columns=values)
 
 
 def costs_of(means: DataFrame, column: str = "score") -> pd.Series:

@@ -11,10 +11,9 @@ import pandas as pd
 from pandas import DataFrame
 
 from activelr_service.report.drawing import Picture
-from activelr_service.report.labels import ordered
+from activelr_service.report.labels import AXIS_NAMES, caveats, direction, held_text, ordered, setting, short
+from activelr_service.report.metrics import grid
 from activelr_service.report.normal_form import STATUSES
-from activelr_service.report.text import grid
-from activelr_service.report.wording import AXIS_NAMES, caveats, direction, held_text, setting, short
 
 
 class Results(NamedTuple):

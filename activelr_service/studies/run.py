@@ -12,12 +12,10 @@ from activelr_service.report import summary_lines, write_report
 from activelr_service.runs.files import write_text
 from activelr_service.runs.follower import Follower
 from activelr_service.runs.run import output_root
-from activelr_service.studies.cost import estimate_cost
 from activelr_service.studies.folder import StudyFolder, hold_study
-from activelr_service.studies.plan import Plan, describe_plan, make_plan
-from activelr_service.studies.progress import Progress
+from activelr_service.studies.plan import Plan, describe_plan, estimate_cost, make_plan
 from activelr_service.studies.table import make_table
-from activelr_service.studies.track import StudyTracker
+from activelr_service.studies.track import Progress, StudyTracker
 from activelr_service.studies.tune import check_resources, count_concurrent, memory_of_a_trial, run_trials
 from activelr_service.tracking.store import tracking_uri
 

@@ -1,24 +1,33 @@
 """One trial in this process: the plain loop without checkpoints, and how it ended."""
 
 import itertools
+import json
 import resource
+import shutil
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
-from activelr_service.config import TrainJob
+from activelr_service.config import TrainJob, dump_job
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import NonFiniteLossError
+from activelr_service.errors import NonFiniteLossError, WorkersLostError
+from activelr_service.runs.files import write_text
+from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
-from activelr_service.studies.folder import Outcome
+from activelr_service.runs.run import Run, start_attempt
+from activelr_service.service.ray_run import train_on_ray
+from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import Totals
 from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
-from activelr_service.training.memory import available_memory, is_out_of_memory
+from activelr_service.training.memory import available_memory, is_out_of_memory, says_out_of_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
@@ -124,3 +133,60 @@ def time_step(job: TrainJob, info: DataInfo) -> float:
             train_step(training, batches, totals, steps)
             steps += 1
     return (time.perf_counter() - start) / steps
+
+
+def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:
+    """What Ray Tune runs for such a trial; it takes no CPU itself."""
+    folder = StudyFolder(Path(config["study"]))
+    job, info = folder.read_plan(config["trial"])
+    run = open_run(folder.trial(config["trial"]), job)
+    outcome = train(run, job, info)
+    folder.write_outcome(config["trial"], outcome)
+    shutil.rmtree(run.checkpoints)
+    return {"status": outcome.status}
+
+
+def open_run(path: Path, job: TrainJob) -> Run:
+    """The trial's run on disk, which may have been begun before."""
+    run = Run(path)
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    write_text(path / "resolved.yaml", dump_job(job))
+    if not (path / "run.json").exists():
+        write_text(path / "run.json", json.dumps({"status": "running", "attempts": 0}))
+    start_attempt(run)
+    return run
+
+
+def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
+    try:
+        train_on_ray(run, job, info, measure_untrained=True)
+    except WorkersLostError as error:
+        if says_out_of_memory(str(error)):
+            return replace(_ended(run, "out_of_memory", str(error)), memory=0)
+        return _ended(run, "failed", str(error))
+    return ending(run)
+
+
+def ending(run: Run) -> Outcome:
+    """The outcome of a run whose workers have ended, from what they noted."""
+    if not run.failure.exists():
+        return Outcome("finished", "", len(read_journal(run.journal)), _rows(run))
+    failure = json.loads(run.failure.read_text())
+    return _ended(run, _status(failure), f"{failure['type']}: {failure['message'][:300]}")
+
+
+def _status(failure: dict[str, Any]) -> str:
+    if failure["type"] == "NonFiniteLossError":
+        return "diverged"
+    is_memory = failure["type"] in ("MemoryError", "OutOfMemoryError") or says_out_of_memory(failure["message"])
+    return "out_of_memory" if is_memory else "failed"
+
+
+def _ended(run: Run, status: str, reason: str) -> Outcome:
+    """In the epoch after the last one that was committed."""
+    return Outcome(status, reason, len(read_journal(run.journal)) + 1, _rows(run))
+
+
+def _rows(run: Run) -> list[dict[str, float]]:
+    untrained = [untrained_row(json.loads(run.untrained.read_text()))] if run.untrained.exists() else []
+    return untrained + [epoch_row(record) for record in read_journal(run.journal)]

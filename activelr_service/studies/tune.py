@@ -20,8 +20,7 @@ from activelr_service.service.ray_cluster import find_resources, init_ray, is_at
 from activelr_service.service.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
-from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
-from activelr_service.studies.worker_group import run_distributed_trial
+from activelr_service.studies.trial import describe, device_of, limit_memory, run_distributed_trial, run_trial
 from activelr_service.training.memory import available_memory, free_memory, says_out_of_memory
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from activelr_service.report.comparisons import expected_best, paired_tests, search_costs
-from activelr_service.report.intervals import intervals
-from activelr_service.report.labels import family_of, ordered, pairs, styles
+from activelr_service.report.drawing import styles
+from activelr_service.report.labels import family_of, ordered, pairs
 from activelr_service.report.metrics import axis_trials, basin_width, summarise
+from activelr_service.report.statistics import expected_best, intervals, paired_tests, search_costs
 from activelr_service.report.targets import (
     benchmark_score,
     costs_to_target,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from activelr_service.report import load_table, summary_lines
-from activelr_service.report.comparisons import paired_tests
 from activelr_service.report.metrics import summarise, value_means
+from activelr_service.report.statistics import paired_tests
 from activelr_service.report.trials import trials_of
 
 REFERENCE = Path(__file__).parent / "reference"
