@@ -1,4 +1,7 @@
-"""What an optimizer's label says: whether it is an ActiveLR variant, of which base, and how it is drawn."""
+"""Words of a report: labels of optimizers and how they form pairs, names of axes, numbers as text, and caveats.
+
+The terminal, the figures and the page use the same words.
+"""
 
 import math
 import re
@@ -7,38 +10,39 @@ from collections.abc import Iterable
 import pandas as pd
 from pandas import DataFrame
 
-BASES = {"belief": "adabelief"}  # where the name of the base is not that of the variant without "active"
+BASELINES = {"belief": "adabelief"}  # variants that are not called "active" and the name of their baseline
 AXIS_NAMES = {"initial_lr": "initial learning rate", "batch_size": "batch size"}
 OTHER = {"initial_lr": "batch_size", "batch_size": "initial_lr"}
 
 
 def family_of(label: str) -> tuple[str, str]:
-    """The normalised name of the base and the suffix in parentheses: ("adamw", "schedule=cosine"), or ""."""
+    """The normalized name of the baseline, and the suffix in parentheses or "": ("adamw", "schedule=cosine")."""
     name, suffix = re.fullmatch(r"([^(]*)(?:\((.*)\))?.*", label, re.DOTALL).groups()  # type: ignore[union-attr]
     name = _letters(name)
     if is_active(label):
         name = name.removeprefix("active")
-        name = BASES.get(name, name)
+        name = BASELINES.get(name, name)
     return name, (suffix or "").strip()
 
 
 def is_active(label: str) -> bool:
+    """Whether the label is that of an ActiveLR variant."""
     return bool(re.match("active.", _letters(label)))
 
 
 def pairs(labels: Iterable[str]) -> dict[str, str]:
-    """The base of each ActiveLR label, among these; one without its base here is left out.
+    """The baseline of each ActiveLR label, if these ``labels`` have it: {"active_adamw": "adamw"}.
 
-    The base of "active_adamw (schedule=cosine)" is "AdamW (schedule=cosine)": case and punctuation do not matter, the
-    suffix does.
+    Case and punctuation do not matter, the suffix does: the baseline of "active_adamw (schedule=cosine)" is
+    "AdamW (schedule=cosine)".
     """
-    bases = {family_of(label): label for label in sorted(labels, reverse=True) if not is_active(label)}
-    found = {label: bases.get(family_of(label)) for label in sorted(labels) if is_active(label)}
-    return {label: base for label, base in found.items() if base is not None}
+    baselines = {family_of(label): label for label in sorted(labels, reverse=True) if not is_active(label)}
+    found = {label: baselines.get(family_of(label)) for label in sorted(labels) if is_active(label)}
+    return {label: baseline for label, baseline in found.items() if baseline is not None}
 
 
 def ordered(labels: Iterable[str]) -> list[str]:
-    """Each base before its ActiveLR variant, families by name; optimizers without a partner last."""
+    """The labels in the order of a report: pairs by name, each baseline before its ActiveLR variant, then all others."""
     labels = sorted(set(labels))
     partners = {label for pair in pairs(labels).items() for label in pair}
     return sorted(labels, key=lambda label: (label not in partners, family_of(label), is_active(label)))
@@ -49,7 +53,7 @@ def _letters(label: str) -> str:
 
 
 def short(number: float, width: int = 6) -> str:
-    """Four digits in at most ``width`` characters; a dash for NaN."""
+    """A number with four digits in at most ``width`` characters. NaN is a dash."""
     if math.isnan(number):
         return "-"
     if math.isinf(number):
@@ -65,7 +69,7 @@ def short(number: float, width: int = 6) -> str:
 
 
 def scientific(number: float, width: int) -> str:
-    """3.2e-4: two digits, or one if two do not fit."""
+    """A number as 3.2e-4, with two digits, or with one if two do not fit into ``width`` characters."""
     texts = []
     for decimals in (1, 0):
         mantissa, exponent = f"{number:.{decimals}e}".split("e")
@@ -74,7 +78,7 @@ def scientific(number: float, width: int) -> str:
 
 
 def setting(value: float) -> str:
-    """A learning rate or a batch size: 0.001, 1e-05, 4,096; a dash where none was given."""
+    """A learning rate or a batch size as text: 0.001, 1e-05, 4,096. NaN, which means that none was given, is a dash."""
     if pd.isna(value):
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -85,7 +89,7 @@ def direction(higher_is_better: bool) -> str:
 
 
 def held_text(rows: DataFrame, axis: str) -> str:
-    """What the other setting was, from the rows of a summary: "at batch size 128"; nothing where none was given."""
+    """The value of the other setting, from the rows of a summary: "at batch size 128". Empty if none was given."""
     held = rows["held"].dropna().unique()
     if len(held) == 0:
         return ""
@@ -95,18 +99,18 @@ def held_text(rows: DataFrame, axis: str) -> str:
 
 
 def caveats(means: DataFrame, axis: str) -> list[str]:
-    """What keeps the numbers of one workload from being compared as they stand, from its rows of ``value_means``."""
+    """Reasons why the numbers of one workload cannot simply be compared, from its rows of ``value_means``."""
     found = []
     several = means[means.duplicated("optimizer", keep=False)]
     values = set(several["value"].dropna())
     for label, group in several.groupby("optimizer", sort=False):
         if missing := sorted(values - set(group["value"])):
-            found.append(f"{label} was not run at {_listed(missing)}: its numbers are of fewer values than others'")
+            found.append(f"{label} was not run at {_listed(missing)}, so its numbers are means over fewer values")
     unknown = means[means["score"].isna()]
     for label, group in unknown.groupby("optimizer", sort=False):
         at = _listed(sorted(group["value"]))
         found.append(
-            f"{label} has a trial without a score at {AXIS_NAMES[axis]} {at}, and no untrained model to count as"
+            f"{label} has a trial without a score at {AXIS_NAMES[axis]} {at}, and its untrained model was not measured"
         )
     return found
 

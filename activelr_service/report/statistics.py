@@ -1,4 +1,4 @@
-"""Optimizers against each other: each ActiveLR variant and its base trial by trial, and the cost of a random search."""
+"""Statistics over seeds and trials: paired tests, the expected best of a random search, and bootstrap intervals."""
 
 from typing import Any
 
@@ -16,11 +16,12 @@ SETTINGS = ["initial_lr", "batch_size", "seed"]
 
 
 def paired_tests(trials: DataFrame) -> DataFrame:
-    """Each ActiveLR optimizer against its base: a row for each workload, ``optimizer`` and ``base``.
+    """Each ActiveLR optimizer against its baseline: a row for each workload, ``optimizer`` and ``baseline``.
 
-    A pair is two trials of the same initial learning rate, batch size and seed. ``difference`` is the mean difference of
-    their scores, positive where the ActiveLR variant is better, ``wins`` counts such pairs among ``pairs``, and ``p`` is
-    of Wilcoxon's signed-rank test (1945), two-sided: NaN if no two scores differ.
+    A pair is two trials of the same initial learning rate, batch size and seed. ``pairs`` is the number of pairs,
+    ``difference`` the mean difference of their scores (positive where the ActiveLR variant is better), and ``wins`` the
+    number of pairs in which it is better. ``p`` is that of Wilcoxon's two-sided signed-rank test (1945), NaN if all
+    scores are equal.
     """
     rows = []
     for workload, group in counted(trials).groupby("workload"):
@@ -28,14 +29,14 @@ def paired_tests(trials: DataFrame) -> DataFrame:
         for active in (label for label in ordered(group["optimizer"]) if label in found):
             gains = _gains(group, active, found[active])
             if len(gains):
-                rows.append({"workload": workload, "optimizer": active, "base": found[active], **_test(gains)})
-    return DataFrame(rows, columns=["workload", "optimizer", "base", "pairs", "difference", "wins", "p"])
+                rows.append({"workload": workload, "optimizer": active, "baseline": found[active], **_test(gains)})
+    return DataFrame(rows, columns=["workload", "optimizer", "baseline", "pairs", "difference", "wins", "p"])
 
 
 def expected_best(values: Floats, searches: int, higher_is_better: bool) -> float:
-    """The expected best of ``searches`` draws from ``values`` (n,), with replacement (Dodge et al. 2019, section 3.1).
+    """The expected best of ``searches`` draws with replacement from ``values`` (n,) (Dodge et al. 2019, section 3.1).
 
-    The best of k draws is at most the i-th smallest of n values with probability (i / n)^k.
+    The largest of k draws is at most the i-th smallest of n values with probability (i / n)^k.
     """
     sign = 1.0 if higher_is_better else -1.0
     ascending = np.sort(sign * values)
@@ -44,8 +45,11 @@ def expected_best(values: Floats, searches: int, higher_is_better: bool) -> floa
 
 
 def search_costs(trials: DataFrame, searches: tuple[int, ...] = SEARCHES) -> DataFrame:
-    """What a random search over the learning rates can expect: a row for each workload and optimizer, ``best_of_K``
-    for each K of ``searches``, the expected best mean score of K learning rates drawn from those that were run."""
+    """The expected result of a random search over the learning rates: a row for each workload and optimizer.
+
+    ``best_of_K``, for each K of ``searches``, is the expected best mean score of K learning rates, drawn from the
+    ``learning_rates`` that were run.
+    """
     rows = []
     means = value_means(trials, "initial_lr")
     for (workload, optimizer), group in means.groupby(["workload", "optimizer"], sort=False):
@@ -55,10 +59,10 @@ def search_costs(trials: DataFrame, searches: tuple[int, ...] = SEARCHES) -> Dat
     return DataFrame(rows)
 
 
-def _gains(group: DataFrame, active: str, base: str) -> Floats:
-    """How much better the ActiveLR variant is, a value for each pair."""
+def _gains(group: DataFrame, active: str, baseline: str) -> Floats:
+    """(pairs,): how much better the ActiveLR variant is."""
     costs = group.assign(cost=costs_of(group)).groupby(["optimizer", *SETTINGS], dropna=False)["cost"].mean()
-    both = pd.merge(*(costs.loc[[label]].reset_index() for label in (base, active)), on=SETTINGS)
+    both = pd.merge(*(costs.loc[[label]].reset_index() for label in (baseline, active)), on=SETTINGS)
     gains = (both["cost_x"] - both["cost_y"]).to_numpy()
     return gains[~np.isnan(gains)]
 
@@ -68,17 +72,18 @@ def _test(gains: Floats) -> dict[str, Any]:
     return {"pairs": len(gains), "difference": float(gains.mean()), "wins": int((gains > 0).sum()), "p": p}
 
 
-RESAMPLES = 2000
+RESAMPLES = 2000  # of the bootstrap
 SEED = 0
 NAMES = ("mean", "range", "sensitivity")
 
 
 def intervals(trials: DataFrame, axis: str) -> DataFrame:
-    """One row for each workload and optimizer: ``mean_low``, ``mean_high``, and the same of ``range``, ``sensitivity``.
+    """95 % intervals of mean, range and sensitivity, from the percentile bootstrap over seeds (Efron 1979).
 
-    The seeds are drawn again, with replacement, within each value of the axis, which itself is not drawn: the intervals
-    say what other seeds would have changed. NaN where a value has fewer than two seeds, and, for range and sensitivity,
-    where there is one value only.
+    A row for each workload and optimizer: ``mean_low``, ``mean_high``, and the same for ``range`` and ``sensitivity``.
+    The seeds at each value of the axis are drawn again with replacement, the values are not: the intervals tell how much
+    other seeds would have changed the numbers. They are NaN if a value has fewer than two seeds. Those of range and
+    sensitivity are NaN, too, if there is only one value.
     """
     rows = axis_trials(trials, axis)
     rows = rows.assign(clipped_cost=costs_of(rows, "clipped_score"))
@@ -91,8 +96,8 @@ def intervals(trials: DataFrame, axis: str) -> DataFrame:
 
 
 def resampled_means(samples: list[Floats]) -> Floats:
-    """(resamples, values): the means over seeds, for ``samples`` with an array (seeds,) for each value."""
-    generator = np.random.default_rng(SEED)  # the same draws for every optimizer, and every time
+    """(resamples, values): means over resampled seeds. ``samples`` has an array (seeds,) for each value of the axis."""
+    generator = np.random.default_rng(SEED)  # every optimizer and every call has the same draws
     draws = [generator.integers(len(values), size=(RESAMPLES, len(values))) for values in samples]
     return np.stack([values[draw].mean(axis=1) for values, draw in zip(samples, draws, strict=True)], axis=1)
 
@@ -107,13 +112,13 @@ def _interval(group: DataFrame, axis: str) -> dict[str, Any]:
     found = np.stack([scores.mean(axis=1), np.ptp(scores, axis=1), costs.mean(axis=1) - costs.min(axis=1)])
     if len(by_value) == 1:
         found[1:] = np.nan
-    # A trial whose score is not known makes the ends unknown, even if some resamples miss it.
+    # A score that is not known makes the interval unknown, also if some resamples do not contain it.
     ends = np.percentile(found, [2.5, 97.5], axis=1).T
     return dict(zip(columns, ends.ravel().tolist(), strict=True))
 
 
 def with_intervals(summary: DataFrame, trials: DataFrame, axis: str) -> DataFrame:
-    """The rows of ``metrics.summarise`` with those of ``intervals``."""
+    """The rows of ``metrics.summarize``, with the columns of ``intervals`` added."""
     if summary.empty:
         return summary
     return pd.merge(summary, intervals(trials, axis), on=["workload", "optimizer"], how="left", validate="1:1")

@@ -1,4 +1,7 @@
-"""The table of a study: one row per trial and epoch, in the form that :mod:`activelr_service.report` reads."""
+"""Tables of results: a row for each trial and epoch, from a study, an MLflow experiment or a file.
+
+The columns are those that :mod:`activelr_service.report` reads.
+"""
 
 import math
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from activelr_service.errors import CommandError
-from activelr_service.report import load_table
+from activelr_service.report import load_table, summary_lines, write_report
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
@@ -15,7 +18,7 @@ from activelr_service.studies.space import Trial
 from activelr_service.tracking.reader import TrackedRun, read_experiment
 from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
-RENAMED = {"perf/epoch_seconds": "seconds", "perf/rows": "samples"}
+RENAMED = {"perf/epoch_seconds": "seconds", "perf/samples": "samples", "perf/rows": "samples"}  # perf/rows: until 0.1
 SCORES = {
     "classification": ("val_accuracy", True),
     "regression": ("val_loss", False),
@@ -25,8 +28,11 @@ SCORES = {
 
 
 def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
-    """All trials of the plan that have ended. Epoch 0 is the untrained model; a trial that diverged or failed has a last row
-    without a score for the epoch that it ended in."""
+    """The table of all trials of a plan that have ended, and of those that cannot run.
+
+    Epoch 0 is the untrained model. A trial that diverged or failed has a last row for the epoch in which it ended; that
+    row has no score.
+    """
     rows = []
     for trial in plan.trials:
         if trial.id in plan.refused:
@@ -37,6 +43,7 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 
 
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
+    """The rows of one trial."""
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
     metric, higher_is_better = SCORES[job.task or "classification"]
     constant: dict[str, Any] = {
@@ -60,7 +67,7 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
 
 
 def table_names(row: dict[str, float]) -> dict[str, float]:
-    """``val/accuracy`` as ``val_accuracy``: names that are columns in every tool."""
+    """The metrics of an epoch under the names of columns: ``val/accuracy`` becomes ``val_accuracy``."""
     return {RENAMED.get(name, name.replace("/", "_")): value for name, value in row.items() if name != "timestamp_ms"}
 
 
@@ -70,9 +77,9 @@ FILES = (".csv", ".parquet")
 def read_results(
     target: str, output_dir: str, metric: str | None, higher_is_better: bool | None
 ) -> tuple[pd.DataFrame, str]:
-    """The table of ``target`` in the form of a report, and a title.
+    """The table of ``target`` and a title for its report.
 
-    ``target``: a .csv or .parquet file, a study's name or folder, or an MLflow experiment's name. Raises
+    ``target``: a .csv or .parquet file, the name or folder of a study, or the name of an MLflow experiment. Raises
     :class:`CommandError` if it is none of them.
     """
     path = Path(target)
@@ -93,18 +100,34 @@ def read_results(
     return experiment_table(read_experiment(uri, target)), target
 
 
+def report_results(
+    target: str, output_dir: str, output: Path, metric: str | None = None, higher_is_better: bool | None = None
+) -> list[str]:
+    """Write the report of ``target``, as :func:`read_results` reads it, to the folder ``output``.
+
+    Returns the summary and the path of the page as lines. Raises :class:`CommandError` if the folder cannot be written.
+    """
+    table, title = read_results(target, output_dir, metric, higher_is_better)
+    try:
+        write_report(table, output, title)
+    except OSError as error:
+        raise CommandError(f"--output {output} cannot be written: {error.strerror}") from error
+    return [*summary_lines(table), f"{output / 'report.html'}"]
+
+
 def find_study(output_dir: str, target: str) -> StudyFolder | None:
-    """A study by its folder or name."""
+    """The study with this folder or name, None if there is none."""
     folders = (Path(target), output_root(output_dir) / FOLDER / target)
     return next((StudyFolder(path) for path in folders if (path / "study.yaml").is_file()), None)
 
 
 def experiment_table(runs: list[TrackedRun]) -> pd.DataFrame:
-    """One row per run and epoch of the trainings of an experiment."""
+    """The table of an MLflow experiment: a row for each run and epoch."""
     return pd.DataFrame([row for run in runs for row in run_rows(run)])
 
 
 def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
+    """The rows of one MLflow run, with the columns of :func:`trial_rows`."""
     params, tags = run.params, run.tags
     metric, higher_is_better = SCORES[params.get("task", "classification")]
     status = tags.get("activelr.status", "finished" if run.status == "FINISHED" else "failed")
