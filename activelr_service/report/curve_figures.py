@@ -136,11 +136,12 @@ def _grid(panels: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
 
 def _finish(plot: Axes, trials: DataFrame, title: str, has_legend: bool = True) -> None:
     metric_axis(plot, trials)
+    plot.set_xlabel("epoch")
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_title(title, fontsize=10)
     if has_legend:  # below the panel, where it cannot cover the data
         columns = 1 if max(map(len, plot.get_legend_handles_labels()[1])) > 24 else 2
-        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False, fontsize=8)
+        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, frameon=False, fontsize=8)
 
 
 def _share_scale(plots: list[Axes]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from activelr_service.report.labels import direction, family_of, is_active, ordered
+from activelr_service.report.labels import direction, family_of, is_active, metric_name, ordered
 from activelr_service.report.metrics import Floats
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow: too pale
@@ -43,7 +43,7 @@ def file_name(text: str) -> str:
 def metric_axis(plot: Axes, rows: DataFrame) -> None:
     """Label the vertical axis with the metric of the rows, make it logarithmic for a wide range, and draw a grid."""
     first = rows.iloc[0]
-    plot.set_ylabel(f"{first['metric']}\n({direction(first['higher_is_better'])})")
+    plot.set_ylabel(f"{metric_name(first['metric'])}\n({direction(first['higher_is_better'])})")
     values = [np.asarray(line.get_ydata(), dtype=float) for line in plot.lines]
     if values and is_wide(np.concatenate(values), first["higher_is_better"]):
         plot.set_yscale("log")

@@ -13,7 +13,7 @@ from pandas import DataFrame
 
 from activelr_service.report.curve_figures import batch_size_figure, curves_figure
 from activelr_service.report.drawing import Picture, file_name, is_wide, legend_beside, metric_axis, styles
-from activelr_service.report.labels import AXIS_NAMES, ordered, setting, short
+from activelr_service.report.labels import AXIS_NAMES, metric_name, ordered, setting, short
 from activelr_service.report.metrics import AXES, value_means
 from activelr_service.report.statistics import search_costs
 from activelr_service.report.targets import LARGEST_RATIO, costs_to_target, profile, ratios, with_curves
@@ -71,7 +71,7 @@ def _by_value(trials: DataFrame, axis: str) -> Iterator[Picture]:
             plot.errorbar(rows["value"], rows["score"], label=label, **bars, **style._asdict())
         elif len(rows) == 1:
             value, score = rows.iloc[0][["value", "score"]]
-            at = f" at {setting(value)}" if pd.notna(value) else ""
+            at = f" at {AXIS_NAMES[axis]} {setting(value)}" if pd.notna(value) else ""
             at += ", diverged" if rows["diverged"].iloc[0] else ""
             plot.axhline(score, linewidth=1, color=style.color, linestyle=":", label=f"{label}{at}")
     several = means[means.duplicated("optimizer", keep=False)]
@@ -127,7 +127,7 @@ def _heat_map(trials: DataFrame) -> Iterator[Picture]:
         panel.set_title(label, fontsize=9)
     for panel in panels[len(tables) :]:
         panel.set_axis_off()
-    figure.colorbar(image, ax=panels, label=trials["metric"].iloc[0], shrink=0.8)
+    figure.colorbar(image, ax=panels, label=metric_name(trials["metric"].iloc[0]), shrink=0.8)
     figure.supxlabel("initial learning rate", fontsize=10)
     figure.supylabel("batch size", fontsize=10)
     figure.suptitle(f"{trials['workload'].iloc[0]}: score by initial learning rate and batch size")

@@ -12,6 +12,7 @@ from pandas import DataFrame
 
 BASELINES = {"belief": "adabelief"}  # variants that are not called "active" and the name of their baseline
 AXIS_NAMES = {"initial_lr": "initial learning rate", "batch_size": "batch size"}
+METRIC_NAMES = {"map_50": "mAP@0.5"}
 OTHER = {"initial_lr": "batch_size", "batch_size": "initial_lr"}
 
 
@@ -82,6 +83,12 @@ def setting(value: float) -> str:
     if pd.isna(value):
         return "-"
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def metric_name(metric: str) -> str:
+    """A metric in words: "validation accuracy" for val_accuracy. Names of other forms stay as they are."""
+    name = metric.removeprefix("val_")
+    return metric if name == metric else f"validation {METRIC_NAMES.get(name, name.replace('_', ' '))}"
 
 
 def direction(higher_is_better: bool) -> str:

@@ -11,7 +11,16 @@ import pandas as pd
 from pandas import DataFrame
 
 from activelr_service.report.drawing import Picture
-from activelr_service.report.labels import AXIS_NAMES, caveats, direction, held_text, ordered, setting, short
+from activelr_service.report.labels import (
+    AXIS_NAMES,
+    caveats,
+    direction,
+    held_text,
+    metric_name,
+    ordered,
+    setting,
+    short,
+)
 from activelr_service.report.metrics import grid
 from activelr_service.report.normal_form import STATUSES
 
@@ -74,7 +83,9 @@ def _facts(trials: DataFrame) -> list[tuple[str, str]]:
     statuses = [f"{counts[status]:,} {status.replace('_', ' ')}" for status in STATUSES if status in counts]
     values = {axis: sorted(trials[axis].dropna().unique()) for axis in AXIS_NAMES}
     several = {
-        "Workloads": [f"{row.workload}: {row.metric}" for row in trials.drop_duplicates("workload").itertuples()],
+        "Workloads": [
+            f"{row.workload}: {metric_name(row.metric)}" for row in trials.drop_duplicates("workload").itertuples()
+        ],
         "Optimizers": ordered(trials["optimizer"]),
         **{f"{AXIS_NAMES[axis].capitalize()}s": [setting(value) for value in found] for axis, found in values.items()},
         "Seeds": [str(seed) for seed in sorted(trials["seed"].unique())],
@@ -96,7 +107,7 @@ def _summaries(results: Results) -> Iterator[tuple[str, list[Block]]]:
 
 def _of_axis(rows: DataFrame, means: DataFrame, axis: str) -> Iterator[Block]:
     first, name = rows.iloc[0], AXIS_NAMES[axis]
-    metric = f"{first['metric']}, {direction(first['higher_is_better'])}"
+    metric = f"{metric_name(first['metric'])}, {direction(first['higher_is_better'])}"
     width = "decades" if axis == "initial_lr" else "doublings"
     head = ["optimizer", "mean", "deviation", "worst", "range", "best at", "best", "sensitivity", "regret"]
     head += [f"basin 1 %, {width}", f"basin 5 %, {width}", "diverged"]

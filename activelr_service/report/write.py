@@ -7,7 +7,16 @@ import matplotlib
 from pandas import DataFrame
 
 from activelr_service.report.figures import draw
-from activelr_service.report.labels import AXIS_NAMES, caveats, direction, held_text, scientific, setting, short
+from activelr_service.report.labels import (
+    AXIS_NAMES,
+    caveats,
+    direction,
+    held_text,
+    metric_name,
+    scientific,
+    setting,
+    short,
+)
 from activelr_service.report.metrics import AXES, grid, has_axis, summarize, value_means
 from activelr_service.report.normal_form import normal_form
 from activelr_service.report.page import Results, render
@@ -94,7 +103,7 @@ def summary_lines(table: DataFrame) -> list[str]:
 
 def _block(rows: DataFrame, means: DataFrame, axis: str) -> Iterator[str]:
     first, held = rows.iloc[0], held_text(rows, axis)
-    metric = f"{first['metric']} ({direction(first['higher_is_better'])})"
+    metric = f"{metric_name(first['metric'])} ({direction(first['higher_is_better'])})"
     end = f": {metric}, mean over seeds by {AXIS_NAMES[axis]}{held and ', '}{held}"
     yield _cut(_cut(first["workload"], max(WIDTH - len(end), LABEL)) + end, WIDTH)
     at_values = [(_narrow(value), [*map(short, column)]) for value, column in grid(means).items()]
