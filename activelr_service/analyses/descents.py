@@ -5,8 +5,8 @@ its sign, so the gain grows. With the learning rate 0.95 each step jumps over th
 
 *Figure 3*, "toy functions": three functions on which, as the paper says, Adam does not reach a minimum. The paper prints
 only (b). (a) and (c) are here the simplest functions with the properties that it describes: (x - 3)^3, which is flat at 3
-and falls without end, and x^2 + y^4/4 - y^2/2, which has a saddle at (0, 0) between minima at (0, 1) and (0, -1). "Algorithm 1
-as printed" adds 0.1 to the learning rate itself: this is a gain increment of 0.1 / lr.
+and falls without end, and x^2 + y^4/4 - y^2/2, which has a saddle at (0, 0) between minima at (0, 1) and (0, -1). "Algorithm
+1 as printed" adds 0.1 to the learning rate itself: this is a gain increment of 0.1 / lr.
 """
 
 from collections.abc import Callable
