@@ -25,12 +25,12 @@ ALLOWED = {
     "tracking": {"redact", "runs"},
     "export": {"config", "data", "models", "tracking"},
     "pyfunc": {"export"},
-    "report": {"config"},
+    "reports": set(),
     "training": {"config", "data", "models", "optim", "redact", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "models", "redact", "runs", "tasks", "tracking", "training"},
-    "studies": {"config", "data", "redact", "report", "runs", "service", "tasks", "tracking", "training"},
-    "api": {"config", "report", "runs", "service", "studies"},
-    "cli": {"api", "config", "redact", "report", "runs", "service", "studies", "tracking"},
+    "studies": {"config", "data", "redact", "reports", "runs", "service", "tracking", "training"},
+    "api": {"config", "runs", "service", "studies"},
+    "cli": {"api", "config", "redact", "reports", "runs", "service", "studies", "tracking"},
 }
 LIBRARIES = {
     "ray": {

@@ -42,11 +42,11 @@ def test_a_job_that_python_cannot_train_is_refused_with_its_line(tmp_path):
 
 def test_the_python_functions_write_a_report(tmp_path):
     results = ROOT / "tests" / "report" / "reference" / "cifar10_resnet18.csv"
-    table = activelr_service.write_report(results, tmp_path / "report")
+    table = activelr_service.report(results, tmp_path / "report")
     assert (tmp_path / "report" / "report.html").exists()
     assert {"optimizer", "score"} <= set(table.columns)
     with pytest.raises(CommandError, match="cannot be written"):
-        activelr_service.write_report(results, results / "report")
+        activelr_service.report(results, results / "report")
 
 
 def test_a_run_explains_what_it_chose_and_how_its_steps_moved(run):

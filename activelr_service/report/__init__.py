@@ -1,7 +1,0 @@
-"""Reports of robustness studies: pure functions from a table of trials to numbers, figures and a page."""
-
-from activelr_service.report.load import load_table
-from activelr_service.report.text import summary_lines
-from activelr_service.report.write import write_report
-
-__all__ = ["load_table", "summary_lines", "write_report"]
