@@ -85,8 +85,9 @@ def scale_updates(
 ) -> dict[str, Tensor]:
     """How far each of n tensors goes along its direction in step number ``step``.
 
-    ``state`` holds float32 (n,) tensors by the names of :class:`~activelr_service.optim.robust_rule.RobustRule`; ``progress`` is the share of the run that is
-    behind after the step. Returns the new values of :data:`~activelr_service.optim.robust_rule.STEP_KEYS`. No host synchronization.
+    ``state`` holds float32 (n,) tensors under the names that the rule keeps (see
+    :class:`~activelr_service.optim.robust_rule.RobustRule`). ``progress`` is the share of the run that is behind after the
+    step. Returns what a step changes, under the same names. It waits for no GPU.
     """
     norms = torch._foreach_norm(updates, 2, norm_dtype(*(update.dtype for update in updates)))
     rms = torch.stack(norms).float() / state["elements_seen"].sqrt()

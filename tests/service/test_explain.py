@@ -41,7 +41,7 @@ def test_a_job_that_python_cannot_train_is_refused_with_its_line(tmp_path):
 
 
 def test_the_python_functions_write_a_report(tmp_path):
-    results = ROOT / "tests" / "report" / "reference" / "cifar10_resnet18.csv"
+    results = ROOT / "tests" / "reports" / "reference" / "cifar10_resnet18.csv"
     table = activelr_service.report(results, tmp_path / "report")
     assert (tmp_path / "report" / "report.html").exists()
     assert {"optimizer", "score"} <= set(table.columns)
