@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,12 @@ def test_every_job_and_study_of_a_document_is_valid(page):
 
 
 @pytest.mark.parametrize("page", PAGES, **ids)
-def test_every_python_block_of_a_document_compiles(page):
+def test_every_python_block_of_a_document_compiles_and_imports_what_exists(page):
     for text in blocks(page, "python"):
-        compile(text, str(page), "exec")
+        for node in ast.walk(compile(text, str(page), "exec", ast.PyCF_ONLY_AST)):
+            if isinstance(node, ast.ImportFrom) and node.module.startswith("activelr_service"):
+                module = import_module(node.module)
+                assert not [alias.name for alias in node.names if not hasattr(module, alias.name)]
 
 
 def test_every_message_that_has_a_remedy_is_one_that_the_code_can_give():
