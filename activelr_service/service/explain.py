@@ -40,7 +40,7 @@ def _explain_updates(history: list[Record]) -> list[str]:
     moments = sorted({0, (len(history) - 1) // 2, len(history) - 1})
     epochs = [history[index].epoch for index in moments]
     width = max(len("group"), *(len(group) for group in groups))
-    columns = [f"{name} {epoch}" for name in ("update_ratio", "lr") for epoch in epochs]
+    columns = [f"{name} {epoch}" for name in ("step", "lr") for epoch in epochs]
     header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "clip_fraction"])
     lines = [
         "steps at the end of epochs, as a share of each tensor's size, and effective learning rates (lr)",
