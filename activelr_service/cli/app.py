@@ -76,8 +76,8 @@ def validate(
     with source.locating():
         found = validate_job(checked, None if data else FILES_DECODED)
     if found is None:
-        return print(f"{job} is valid: {checked.name}, {checked.length()}; its data are checked once fetched")
-    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.length()}; {found.info.describe()}")
+        return print(f"{job} is valid: {checked.name}, {checked.duration}; its data are checked once fetched")
+    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.duration}; {found.info.describe()}")
     shown = describe_data(found.info) if data else [f"warning: {warning}" for warning in found.info.warnings]
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 

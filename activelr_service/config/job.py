@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from activelr_service.config.base import StrictConfig
-from activelr_service.config.budget import BudgetConfig
 from activelr_service.config.data import DataConfig
+from activelr_service.config.duration import BudgetConfig, Duration
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 
@@ -115,26 +115,19 @@ class TrainJob(StrictConfig):
         return budget
 
     @model_validator(mode="after")
-    def has_a_length(self) -> Self:
+    def has_a_duration(self) -> Self:
         if self.epochs is None and self.budget is None:
             raise ValueError("epochs: is required, or budget: {time: 2h} or {steps: 10000} in its place")
         return self
 
-    def length(self) -> str:
-        """How long the run is: ``20 epochs``, ``10,000 steps`` or ``2h``."""
-        return self.budget.describe() if self.budget else "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+    @property
+    def duration(self) -> Duration:
+        """How long the run is: what ``epochs`` or ``budget`` say."""
+        return Duration.of(self.epochs, self.budget)
 
-    def with_length_of(self, other: "TrainJob") -> "TrainJob":
-        """This job with the epochs or the budget of another."""
-        return self.model_copy(update={"epochs": other.epochs, "budget": other.budget})
-
-    def total_steps(self, steps_per_epoch: int) -> int | None:
-        """Optimizer steps of the whole run; None where a budget of time decides."""
-        return self.budget.steps if self.budget else (self.epochs or 0) * steps_per_epoch
-
-    def time_budget(self) -> int | None:
-        """Seconds of the whole run; None where epochs or steps decide."""
-        return self.budget.seconds() if self.budget else None
+    def lasting(self, duration: Duration) -> Self:
+        """This job with another duration."""
+        return self.model_copy(update=duration.keys())
 
     def micro_batch_size(self) -> int:
         """Rows per worker and forward pass of a resolved job."""

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from activelr_service.config.duration import drop_other_duration
 from activelr_service.config.job import TrainJob
 from activelr_service.config.no_secrets import refuse_secrets
-from activelr_service.config.presets import apply_preset, drop_other_length, merge
+from activelr_service.config.presets import apply_preset, merge
 from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from activelr_service.errors import JobError, Location, Problem, dotted
@@ -137,7 +138,7 @@ def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> N
         raise JobError([Problem((), f"{option}: write it as a.b=value")])
     value = parse_yaml(text, option).data
     if not any(key[0] in ("epochs", "budget") for key in source.overridden):  # two such options contradict each other
-        drop_other_length(data, {keys[0]: value})
+        drop_other_duration(data, {keys[0]: value})
     target: Any = data
     for depth, key in enumerate(keys[:-1]):
         target = target.setdefault(key, {})

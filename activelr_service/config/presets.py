@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from activelr_service.config.duration import drop_other_duration
 from activelr_service.config.yaml_file import parse_yaml
 from activelr_service.errors import JobError, Location, Problem
 
@@ -42,15 +43,6 @@ def apply_preset(document: dict[str, Any], lines: Lines, overrides: Sequence[str
     return left
 
 
-def drop_other_length(target: dict[str, Any], changes: dict[str, Any]) -> None:
-    """``epochs``, ``budget.time`` and ``budget.steps`` stand for each other: take out of ``target``, in place, those that
-    ``changes`` replace by another."""
-    if changes.get("epochs") is not None or changes.get("budget") is not None:
-        target.pop("budget", None)
-    if changes.get("budget") is not None:
-        target.pop("epochs", None)
-
-
 def merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
     """Change ``target`` in place: mappings are merged, unless they have a ``type``; everything else replaces what was."""
     _merge(target, changes, {}, (), ())
@@ -58,7 +50,7 @@ def merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def _merge(target: dict[str, Any], changes: dict[str, Any], lines: Lines, to: Location, origin: Location) -> None:
     if not to:
-        drop_other_length(target, changes)
+        drop_other_duration(target, changes)
     for key, value in changes.items():
         inner = target.get(key)
         if isinstance(value, dict) and isinstance(inner, dict) and "type" not in value:

@@ -241,16 +241,16 @@ def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
     if run is None or run.state()["status"] in ENDED:
         return None
     written = run.written_job()
-    if job not in (written, run.job()) and not any(is_longer_or_shorter(job, own) for own in (written, run.job())):
+    if job not in (written, run.job()) and not any(differ_in_duration(job, own) for own in (written, run.job())):
         changes = "; ".join(diff_jobs(written, job))
         remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
         raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")
     return run
 
 
-def is_longer_or_shorter(job: TrainJob, other: TrainJob) -> bool:
+def differ_in_duration(job: TrainJob, other: TrainJob) -> bool:
     """Whether two jobs differ in their epochs or budget and in nothing else."""
-    return job != other and job.with_length_of(other) == other
+    return job != other and job.lasting(other.duration) == other
 
 
 def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state: dict[str, Any]) -> Run:

@@ -4,12 +4,12 @@ from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError, RunFailedError, TrackingError
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
-from activelr_service.runs.record import Record, is_last, place_in_run
+from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run, create_run, discard_run, hold, output_root, unfinished_run
 from activelr_service.service.attempt import Attempt, Say, log_to, naming_the_system, run_attempt
 from activelr_service.service.batch_size import adopt
 from activelr_service.service.check import prepare_job
-from activelr_service.service.extend import change_length, check_length, move_tracking
+from activelr_service.service.extend import change_duration, check_duration, move_tracking
 from activelr_service.service.finish import deliver, has_model
 from activelr_service.service.open_tracker import open_tracker
 from activelr_service.service.prepare import check_data, describe_data, prepare, read_info, relocate, write_data
@@ -59,7 +59,7 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
         wanted = now if job is None else relocate(job, run.folder.parent.parent)
         rest = wanted.model_copy(update={"tracking": now.tracking})
         if job is not None and (rest != now or wanted == now):
-            check_length(run, rest, salvage_journal(run.journal))
+            check_duration(run, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
             say(move_tracking(run, wanted))
             now = run.job()
@@ -76,20 +76,22 @@ def _continue(run: Run, job: TrainJob) -> Run:
     say = log_to(run)
     now = _moved_here(run, say)
     history = _find_history(run, say)
-    resolved = now.with_length_of(job)
+    resolved = now.lasting(job.duration)
     is_changed = resolved != now
     if is_changed:
-        check_length(run, resolved, history)
-    is_trained = bool(history) and is_last(history[-1], resolved)
+        check_duration(run, resolved, history)
+    is_trained = bool(history) and resolved.duration.is_over(history[-1].position)
     info = read_info(run)
     if info is None or not is_trained:
         resolved, info = _look_at_data(run, resolved, say)
     tracker = open_tracker(run, resolved, info, say)
     if is_changed:
-        line = change_length(run, resolved, history)
+        line = change_duration(run, resolved, history)
         say(f"run {run.label}: {line}")
-        tracker.set_tags({"activelr.length": resolved.length(), "activelr.length_change": line})
-    say(f"run {run.label}: continued after {place_in_run(history[-1], resolved) if history else 'epoch 0'}")
+        tracker.set_tags({"activelr.length": resolved.duration.text, "activelr.length_change": line})
+    say(
+        f"run {run.label}: continued after {resolved.duration.describe(history[-1].position) if history else 'epoch 0'}"
+    )
     choice = read_choice(run.batch_size)
     if choice is not None and run.job().global_batch_size is None:  # the driver ended just after the workers chose
         resolved = adopt(run, choice, say)

@@ -128,7 +128,7 @@ def _resolve_batch_size(
         size = num_train // unit * unit
         choices.append(Choice("global_batch_size", size, "rprop takes the whole training set at once"))
     elif size is None:
-        limit = limit_batch_size(num_train, num_train * job.epochs if job.epochs else None, task)
+        limit = limit_batch_size(num_train, job.duration.total_samples(num_train), task)
         reason = f"probed when the workers start; {limit.reason}"
         choices.append(Choice("global_batch_size", f"at most {limit.batch_size}", reason))
     elif size % unit:

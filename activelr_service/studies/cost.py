@@ -39,7 +39,7 @@ def model_key(job: TrainJob, info: DataInfo) -> str:
 def count_steps(job: TrainJob, info: DataInfo) -> int:
     assert job.global_batch_size is not None
     assert info.num_train is not None
-    return job.total_steps(info.num_train // job.global_batch_size) or 0
+    return job.duration.total_steps(info.num_train // job.global_batch_size) or 0
 
 
 def time_steps(entries: dict[str, Entry]) -> dict[str, float]:

@@ -100,7 +100,7 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
         job = parse_job(data)
     except JobError as error:
         raise JobError([_where_written(problem, point) for problem in error.problems]) from None
-    if job.time_budget() is not None:
+    if job.duration.seconds is not None:
         text = "a trial must not depend on how busy the machine is; give epochs or budget.steps"
         raise JobError([_where_written(Problem(("budget", "time"), text), point)])
     job = _complete(job, study)

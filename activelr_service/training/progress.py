@@ -65,7 +65,7 @@ class Progress:
         self.device = device
         self.read_clock = read_clock
         self.done, self.done_in_epoch = 0, 0
-        self.line = Line(0, 0.0, job.total_steps(steps_per_epoch) or FIRST_GUESS)
+        self.line = Line(0, 0.0, job.duration.total_steps(steps_per_epoch) or FIRST_GUESS)
         self.ramp = Ramp()
         self.throughput = Throughput(steps_per_epoch, eval_batches)
         self.check_at = 1
@@ -135,12 +135,13 @@ class Progress:
     def _line_from(self, history: list[Record], done: float | None) -> Line:
         """The line of the restored run: through ``done`` where a budget of time has been followed so far, else through the
         share of steps."""
-        budget = self.job.time_budget()
-        if budget is None:
-            total = self.job.total_steps(self.steps_per_epoch) or 0
-            if self.job.epochs:
-                total = self.done + (self.job.epochs - history[-1].epoch) * self.steps_per_epoch
-            return Line(0, 0.0, max(total, self.done))
+        budget, total = (
+            self.job.duration.seconds,
+            self.job.duration.steps_after(history[-1].position, self.steps_per_epoch),
+        )
+        if total is not None:
+            return Line(0, 0.0, total)
+        assert budget
         if done is not None and done >= 1:
             return Line(0, 0.0, self.done)
         total = self.done + max(
@@ -150,7 +151,7 @@ class Progress:
 
     def _measure(self) -> float | None:
         """Rank 0's seconds, on every rank, where there is a budget of time."""
-        if self.job.time_budget() is None:
+        if self.job.duration.seconds is None:
             return None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # steps are launched ahead of the device
@@ -166,7 +167,7 @@ class Progress:
     def _aim(self, now: float) -> None:
         """Draw the line to the new estimate of the total, from where it has come to: never backwards."""
         left = self.throughput.steps_within(
-            (self.job.time_budget() or 0) - now, self.steps_per_epoch - self.done_in_epoch
+            (self.job.duration.seconds or 0) - now, self.steps_per_epoch - self.done_in_epoch
         )
         total = self.line.total if left is None else self.done + left
         self.line = Line(self.done, self.line.at(self.done), max(total, self.done + 1))

@@ -95,7 +95,7 @@ def test_a_budget_of_whole_epochs_is_the_same_training_as_those_epochs(tmp_path)
 
 
 def with_steps(job, steps):
-    return job.with_length_of(small_job("x", epochs=None, budget={"steps": steps}))
+    return job.lasting(small_job("x", epochs=None, budget={"steps": steps}).duration)
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, 1), (50, 3)])
@@ -181,7 +181,7 @@ def test_a_resumed_time_goes_on_with_what_its_committed_epochs_left_of_it(tmp_pa
     job = resolved(small_job(tmp_path, epochs=None, budget={"time": "1000s"}, optimizer=ROBUST))
     _, history = train_for(job, tmp_path, 2)
     before = history[-1].metrics
-    short = job.with_length_of(small_job("x", epochs=None, budget={"time": "2s"}))
+    short = job.lasting(small_job("x", epochs=None, budget={"time": "2s"}).duration)
     _, history = train(short, tmp_path)
     assert history[-1].epoch > 2
     assert history[-1].metrics["optim/progress"] == 1

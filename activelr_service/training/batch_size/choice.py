@@ -151,13 +151,13 @@ def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:
 def limit_of(job: TrainJob, num_train: int) -> Limit:
     """The limit of a job whose task is known. A budget of steps sets none, and one of time none before rows were timed."""
     assert job.task is not None
-    return limit_batch_size(num_train, num_train * job.epochs if job.epochs else None, job.task)
+    return limit_batch_size(num_train, job.duration.total_samples(num_train), job.task)
 
 
 def limit_in_time(limit: Limit, found: Found, job: TrainJob, num_train: int) -> Limit:
     """The limit of a job with a budget of time, at the best rate that was found on each of its workers."""
     assert job.task is not None
-    seconds = job.time_budget()
+    seconds = job.duration.seconds
     if seconds is None:
         return limit
     rows_per_sec = max(tried.samples_per_sec for tried in found.tried if tried.fits) * (job.workers.num_workers or 1)
