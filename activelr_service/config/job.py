@@ -1,19 +1,35 @@
-"""The training job: one YAML document. What is left out is derived when the job runs, and logged."""
+"""The training job, in three types: as a person writes it, as it is resolved, and complete with its batch size.
+
+``TrainJob`` is one YAML document; nearly every key may be left out. ``ResolvedJob`` has a value for each of them,
+derived from the data and the machine. ``CompleteJob`` has the batch size too, which the workers find when they start.
+"""
 
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from activelr_service.config import entry_points
 from activelr_service.config.base import StrictConfig
 from activelr_service.config.data import DataConfig
 from activelr_service.config.duration import BudgetConfig, Duration
+from activelr_service.config.entry_points import names_offered
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+TASKS = ("classification", "regression", "language_modeling", "detection")
 
 
+def check_task(name: str) -> str:
+    """A task of this package, or one that an installed package offers. Raises ``ValueError`` for any other name."""
+    if name not in TASKS and name not in names_offered(entry_points.TASKS):
+        known = ", ".join(map(repr, TASKS))
+        raise ValueError(f"must be {known} or an installed entry point of {entry_points.TASKS!r}, got {name!r}")
+    return name
+
+
+LARGEST_BATCH = 2**20
 TAKEN_NAMES = ("mlartifacts", "studies", "analyses")  # some file systems do not tell capitals apart
 
 
@@ -34,6 +50,15 @@ class WorkersConfig(StrictConfig):
     )
 
 
+class ResolvedWorkersConfig(WorkersConfig):
+    """The workers of a resolved job: nothing is left to derive."""
+
+    num_workers: int = Field(ge=1, le=4096, description="Number of workers.")
+    cpus_per_worker: int = Field(1, ge=1, description="CPUs and threads of each.")
+    use_gpu: bool = Field(False, description="Whether each worker has a GPU.")
+    num_loader_workers: int = Field(0, ge=0, le=64, description="Loader processes of each.")
+
+
 class TrackingConfig(StrictConfig):
     """Where the run is tracked in MLflow."""
 
@@ -50,6 +75,12 @@ class TrackingConfig(StrictConfig):
         return uri
 
 
+class ResolvedTrackingConfig(TrackingConfig):
+    """The tracking of a resolved job."""
+
+    uri: str = Field(description="The tracking server, or the embedded SQLite store.")
+
+
 class TrainJob(StrictConfig):
     """A training job. Required: kind, name, model, data, and epochs or budget."""
 
@@ -61,14 +92,16 @@ class TrainJob(StrictConfig):
     data: DataConfig
     epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training data.")
     budget: BudgetConfig | None = Field(None, description="In place of epochs: {time: 2h} or {steps: 10000}.")
-    task: Literal["classification", "regression", "language_modeling", "detection"] | None = Field(
-        None, description="Derived from the data; given, it must suit them."
+    task: Annotated[str, AfterValidator(check_task)] | None = Field(
+        None,
+        description="classification, regression, language_modeling, detection, or a task of your own. "
+        "Derived from the data; given, it must suit them.",
     )
     optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)
     global_batch_size: int | None = Field(
         None,
         ge=1,
-        le=2**20,
+        le=LARGEST_BATCH,
         description="Rows per optimizer step, over all workers. Leave it out: the workers find the largest worth it.",
     )
     grad_accum_steps: int | None = Field(
@@ -129,9 +162,29 @@ class TrainJob(StrictConfig):
         """This job with another duration."""
         return self.model_copy(update=duration.keys())
 
+
+class ResolvedJob(TrainJob):
+    """A job with every derived value filled in, except for a batch size that the workers are to find.
+
+    :func:`~activelr_service.service.resolve.resolve_job` makes it; the file ``resolved.yaml`` of a run holds it.
+    """
+
+    task: str = Field(description="What is learned.")
+    workers: ResolvedWorkersConfig = Field(description="Ray Train workers.")
+    tracking: ResolvedTrackingConfig = Field(description="Where the run is tracked.")
+
+    def complete(self, global_batch_size: int, grad_accum_steps: int) -> "CompleteJob":
+        """This job with its batch size."""
+        sizes = {"global_batch_size": global_batch_size, "grad_accum_steps": grad_accum_steps}
+        return CompleteJob(**{**dict(self), **sizes})
+
+
+class CompleteJob(ResolvedJob):
+    """A resolved job whose batch size is known: this is what is trained."""
+
+    global_batch_size: int = Field(ge=1, le=LARGEST_BATCH, description="Samples per optimizer step, over all workers.")
+    grad_accum_steps: int = Field(1, ge=1, le=4096, description="Micro-batches per optimizer step.")
+
     def micro_batch_size(self) -> int:
-        """Rows per worker and forward pass of a resolved job."""
-        assert self.global_batch_size is not None
-        assert self.grad_accum_steps is not None
-        assert self.workers.num_workers is not None
+        """Samples per worker and forward pass."""
         return self.global_batch_size // (self.workers.num_workers * self.grad_accum_steps)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from activelr_service.config.base import did_you_mean
 from activelr_service.config.duration import drop_other_duration
-from activelr_service.config.job import TrainJob
+from activelr_service.config.job import CompleteJob, ResolvedJob, TrainJob
 from activelr_service.config.no_secrets import refuse_secrets
 from activelr_service.config.presets import apply_preset, merge
 from activelr_service.config.study import StudyJob
@@ -62,6 +62,13 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob,
         return parse_job(data), source
 
 
+def read_resolved_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ResolvedJob, JobSource]:
+    """As :func:`read_job`, for the ``resolved.yaml`` of a run."""
+    data, source = read_document(path, overrides)
+    with source.locating():
+        return parse_resolved_job(data), source
+
+
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[StudyJob, JobSource]:
     """As :func:`read_job`, for a study. Workloads that name a job's file, relative to the study's, have its keys."""
     data, source = read_document(path, overrides)
@@ -97,9 +104,19 @@ def parse_job(data: dict[str, Any]) -> TrainJob:
     return _parse(TrainJob, data)
 
 
+def parse_resolved_job(data: dict[str, Any]) -> ResolvedJob:
+    """Validate plain data as a resolved job: a :class:`CompleteJob` if it has a batch size."""
+    return _parse(ResolvedJob if data.get("global_batch_size") is None else CompleteJob, data)
+
+
 def parse_study(data: dict[str, Any]) -> StudyJob:
     """Validate plain data as a study; its trials are validated when they are made."""
     return _parse(StudyJob, data)
+
+
+def is_same_job(job: TrainJob, other: TrainJob) -> bool:
+    """Whether two jobs have the same values, whether or not they are resolved."""
+    return not diff_jobs(job, other)
 
 
 def _parse(model: type[Job], data: dict[str, Any]) -> Job:
@@ -222,8 +239,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 def _suggest(word: str, allowed: list[str]) -> str:
     if word in ("lr", "learning_rate") and "optimizer" in allowed:
         return "leave it out: a job needs none; that of an optimizer is optimizer.lr"
-    close = get_close_matches(word, allowed, n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
+    return did_you_mean(word, allowed, f"known here: {', '.join(allowed)}", cutoff=0.5)
 
 
 def diff_jobs(old: TrainJob, new: TrainJob) -> list[str]:

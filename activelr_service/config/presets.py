@@ -6,9 +6,9 @@ presets:
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
+from activelr_service.config.base import did_you_mean
 from activelr_service.config.duration import drop_other_duration
 from activelr_service.config.yaml_file import parse_yaml
 from activelr_service.errors import JobError, Location, Problem
@@ -36,8 +36,7 @@ def apply_preset(document: dict[str, Any], lines: Lines, overrides: Sequence[str
     if name is None:
         return left
     if not isinstance(name, str) or name not in presets:
-        close = get_close_matches(str(name), presets, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"this file has {', '.join(presets) or 'none'}"
+        hint = did_you_mean(str(name), presets, f"this file has {', '.join(presets) or 'none'}")
         raise JobError([Problem(("preset",), f"no preset {name!r}; {hint}")])
     _merge(document, presets[name], lines, (), ("presets", name))
     return left

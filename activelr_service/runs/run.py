@@ -6,20 +6,31 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 from filelock import FileLock, Timeout
 
-from activelr_service.config import TrainJob, diff_jobs, dump_job, load_job
+from activelr_service.config import (
+    JobSource,
+    ResolvedJob,
+    TrainJob,
+    diff_jobs,
+    dump_job,
+    is_same_job,
+    read_job,
+    read_resolved_job,
+)
 from activelr_service.errors import CommandError, JobError, RunDamagedError
 from activelr_service.redact import redact
 from activelr_service.runs.fence import begin_attempt
 from activelr_service.runs.files import append_line, sync, write_text
+
+Job = TypeVar("Job", bound=TrainJob)
 
 ENDED = ("finished", "failed")
 LOCK_TIMEOUT_S = 1.0  # another process may look whether a run is active: that takes the lock for a moment
@@ -119,15 +130,15 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise self._damaged(self.data, error) from error
 
-    def job(self) -> TrainJob:
-        """The resolved job. It has no batch size until the workers have chosen one."""
-        return self._load("resolved.yaml")
+    def job(self) -> ResolvedJob:
+        """The resolved job, read from disk. It is a :class:`CompleteJob` once it has a batch size."""
+        return self._load("resolved.yaml", read_resolved_job)
 
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
-        return self._load("job.yaml")
+        return self._load("job.yaml", read_job)
 
-    def write_jobs(self, written: TrainJob, resolved: TrainJob) -> None:
+    def write_jobs(self, written: TrainJob, resolved: ResolvedJob) -> None:
         """The job as it was submitted, and as it is run: each file at once or not at all."""
         write_text(self.folder / "job.yaml", dump_job(written))
         write_text(self.folder / "resolved.yaml", dump_job(resolved))
@@ -152,9 +163,9 @@ class Run:
         status = self.state()["status"]
         return "interrupted" if status == "running" and not self.is_active() else status
 
-    def _load(self, name: str) -> TrainJob:
+    def _load(self, name: str, read: Callable[[Path], tuple[Job, JobSource]]) -> Job:
         try:
-            return load_job(self.folder / name)
+            return read(self.folder / name)[0]
         except JobError as error:
             raise self._damaged(self.folder / name, error) from error
 
@@ -240,20 +251,15 @@ def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
     run = newest_run(folder)
     if run is None or run.state()["status"] in ENDED:
         return None
-    written = run.written_job()
-    if job not in (written, run.job()) and not any(differ_in_duration(job, own) for own in (written, run.job())):
+    written, resolved = run.written_job(), run.job()
+    if not any(is_same_job(job.lasting(own.duration), own) for own in (written, resolved)):
         changes = "; ".join(diff_jobs(written, job))
         remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
         raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")
     return run
 
 
-def differ_in_duration(job: TrainJob, other: TrainJob) -> bool:
-    """Whether two jobs differ in their epochs or budget and in nothing else."""
-    return job != other and job.lasting(other.duration) == other
-
-
-def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state: dict[str, Any]) -> Run:
+def create_run(folder: Path, job: TrainJob, resolved: ResolvedJob, data: str, state: dict[str, Any]) -> Run:
     """A new run with the next number, what its ``data`` are and this ``state``; its folder appears with all of its files or
     not at all."""
     for leftover in folder.glob(".new-*"):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import (
     CheckpointError,
@@ -27,12 +27,11 @@ from activelr_service.runs.follower import Follower
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import progress_line, seconds_left
 from activelr_service.runs.run import Run, start_attempt
-from activelr_service.service.batch_size import Event, EventReader, adopt, log_batch_size
+from activelr_service.service.batch_size import Event, EventReader, JobCompleted, apply_batch_size, log_batch_size
 from activelr_service.service.finish import deliver, keep_results
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.tracking.store import is_embedded
 from activelr_service.tracking.tracker import Tracker
-from activelr_service.training.batch_size.choice import BatchSizeChoice
 
 Say = Callable[[str], None]
 
@@ -51,7 +50,7 @@ class Attempt:
     """What an attempt at ``run`` works with: its resolved ``job``, what its data are, its MLflow run and its log."""
 
     run: Run
-    job: TrainJob
+    job: ResolvedJob
     info: DataInfo
     tracker: Tracker
     say: Say
@@ -140,7 +139,7 @@ def _close(attempt: Attempt, number: int, followers: list[Follower], status: str
 
 def _follow(attempt: Attempt) -> list[Follower]:
     run = attempt.run
-    said = -1 if attempt.job.global_batch_size is None else len(read_journal(run.journal))
+    said = len(read_journal(run.journal)) if isinstance(attempt.job, CompleteJob) else -1
     followers: list[Follower] = [
         Follower(EventReader(run).read, _progress(attempt), last=said),
         Follower(EventReader(run).read, _track(attempt), last=-1),
@@ -160,8 +159,8 @@ def _progress(attempt: Attempt) -> Callable[[Event], None]:
     history = list(read_journal(attempt.run.journal))
 
     def show(event: Event) -> None:
-        if isinstance(event, BatchSizeChoice):
-            adopt(attempt.run, event, attempt.say)
+        if isinstance(event, JobCompleted):
+            apply_batch_size(attempt.run, event, attempt.say)
             return
         history.append(event)
         attempt.say(progress_line(event, attempt.job, seconds_left(history, attempt.job)))
@@ -171,7 +170,7 @@ def _progress(attempt: Attempt) -> Callable[[Event], None]:
 
 def _track(attempt: Attempt) -> Callable[[Event], None]:
     def log(event: Event) -> None:
-        if isinstance(event, BatchSizeChoice):
+        if isinstance(event, JobCompleted):
             log_batch_size(attempt.run, attempt.tracker)
         else:
             attempt.tracker.log_record(event)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import TOKENIZER
@@ -25,7 +25,7 @@ ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json"
 Say = Callable[[str], None]
 
 
-def keep_results(run: Run, job: TrainJob, info: DataInfo, say: Say) -> None:
+def keep_results(run: Run, job: ResolvedJob, info: DataInfo, say: Say) -> None:
     """Export the model of the best epoch and draw the figures; note the score in the run's state.
 
     Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
@@ -33,7 +33,6 @@ def keep_results(run: Run, job: TrainJob, info: DataInfo, say: Say) -> None:
     from activelr_service.runs.figures import draw_figures
     from activelr_service.tasks import TASKS
 
-    assert job.task is not None
     task = TASKS[job.task]
     history = read_journal(run.journal)
     best = _find_best(run, history, task.score, task.higher_is_better, say)
@@ -66,12 +65,11 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
     raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
 
 
-def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
+def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore, read_sha256
 
-    assert job.task is not None
     checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)
     temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"

@@ -1,6 +1,6 @@
 """The MLflow run of a run on disk: opened again, or begun, with what the run was begun with."""
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import RunGoneError
 from activelr_service.runs.run import Run
@@ -13,13 +13,12 @@ from activelr_service.tracking.tracker import Tracker
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
 
 
-def open_tracker(run: Run, job: TrainJob, info: DataInfo | None, say: Say) -> Tracker:
+def open_tracker(run: Run, job: ResolvedJob, info: DataInfo | None, say: Say) -> Tracker:
     """The MLflow run of ``run``, running. One that was deleted in MLflow, or is in another store, is begun anew, and said;
     it gets all epochs when the run ends.
 
     Raises :class:`~activelr_service.tracking.tracker.TrackingError` if MLflow does not answer.
     """
-    assert job.tracking.uri is not None
     tracker = _reopen(run, job.tracking.uri, say) or _begin(run, job)
     tracker.say = say
     if info is not None:
@@ -41,19 +40,18 @@ def _reopen(run: Run, uri: str, say: Say) -> Tracker | None:
         return None
 
 
-def _begin(run: Run, job: TrainJob) -> Tracker:
+def _begin(run: Run, job: ResolvedJob) -> Tracker:
     """A new MLflow run; one that this run began just before it was cut off is taken up."""
-    assert job.tracking.uri is not None
     root, identity = run.folder.parent.parent, run.state()["id"]
     tracker = new_tracker(job.tracking.uri, job.tracking.experiment, job.name, root, identity)
     run.update(mlflow_run_id=tracker.run_id, model_uri=None, tracked=False)
     return tracker
 
 
-def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo) -> None:
+def _log_start(tracker: Tracker, run: Run, job: ResolvedJob, info: DataInfo) -> None:
     """What the run began with. What MLflow has already stays as it is."""
-    assert info.num_train is not None
-    derived = {"num_train": info.num_train, "num_val": info.num_val, **derived_sizes(job, info.num_train)}
+    num_train, num_val = info.counted()
+    derived = {"num_train": num_train, "num_val": num_val, **derived_sizes(job, num_train)}
     params = job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"})
     tracker.log_params({**params, "derived": derived})
     why = {f"activelr.why.{path}": reason for path, reason in run.state().get("why", {}).items()}

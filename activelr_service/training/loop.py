@@ -119,7 +119,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
             f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
             f"data for extreme values, or set {' or '.join(what_calms(training))}"
         )
-    return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
+    return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
 
 
 def what_calms(training: Training) -> list[str]:
@@ -130,7 +130,7 @@ def what_calms(training: Training) -> list[str]:
 
 def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
-    accum_steps = training.job.grad_accum_steps or 1
+    accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
         rows = next(batches)
         batch = to_device(stand_in(training) if rows is None else rows, training.device)

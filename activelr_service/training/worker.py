@@ -14,7 +14,7 @@ import ray.train.v2._internal.execution.context
 import torch
 import torch.distributed as dist
 
-from activelr_service.config import parse_job
+from activelr_service.config import parse_resolved_job
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import CheckpointError, DeterministicError, JobError, SupersededError
 from activelr_service.redact import redact
@@ -22,7 +22,7 @@ from activelr_service.runs.fence import Fence, begin_group
 from activelr_service.runs.files import write_text
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
-from activelr_service.training.batch_size.probe import settle_batch_size
+from activelr_service.training.batch_size.probe import resolve_batch_size
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier, broadcast_int, rank
@@ -50,13 +50,13 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
     fence: Fence | None = None
     try:
         quiet_ray_train()
-        job = parse_job(config["job"])
-        torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
+        job = parse_resolved_job(config["job"])
+        torch.set_num_threads(job.workers.cpus_per_worker)  # sums depend on it: the same after a restart
         info = DataInfo.from_json(config["info"])
         device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
         fence = enter(run, config["attempt"], device)
-        job, choice = settle_batch_size(run.batch_size, job, info, device, fence)
-        training = build_training(job, info, device)
+        complete, choice = resolve_batch_size(run.batch_size, job, info, device, fence)
+        training = build_training(complete, info, device)
         if config["measure_untrained"] and not broadcast_int(run.untrained.exists(), device):
             write_untrained(run, training)
         fit(training, CheckpointStore(run.checkpoints, run.journal, run.note, choice, fence), on_epoch=report)

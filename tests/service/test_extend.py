@@ -2,7 +2,7 @@
 
 import pytest
 
-from activelr_service.config import load_job
+from activelr_service.config import read_resolved_job
 from activelr_service.errors import JobError
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import progress_line, seconds_left
@@ -22,7 +22,7 @@ def job_of(folder, **changes):
 
 
 def longer(run, *overrides):
-    return load_job(run.folder / "resolved.yaml", overrides)
+    return read_resolved_job(run.folder / "resolved.yaml", overrides)[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +82,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(finished, overrides, expe
 def test_less_time_than_was_used_is_refused(finished):
     history = read_journal(finished.journal)
     history[-1].metrics["perf/elapsed_seconds"] = 3700.0
-    check_duration(finished, longer(finished, "budget.time=2h"), history)
+    check_duration(finished, finished.job(), longer(finished, "budget.time=2h"), history)
     with pytest.raises(JobError, match=r"budget.time: run digits/001 has done .* 3,700 s; give more than that, got 1h"):
-        check_duration(finished, longer(finished, "budget.time=1h"), history)
+        check_duration(finished, finished.job(), longer(finished, "budget.time=1h"), history)
 
 
 def test_an_unfinished_run_takes_the_length_of_the_job_that_is_submitted_and_no_other_change(tmp_path, capsys):
