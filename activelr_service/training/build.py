@@ -20,7 +20,7 @@ from activelr_service.training import distributed
 from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
 from activelr_service.training.optimizers import build_optimizer
-from activelr_service.training.progress import Progress
+from activelr_service.training.progress import RunProgress
 from activelr_service.training.replicate import replicate, wrap
 
 
@@ -38,7 +38,7 @@ class Training:
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
-    progress: Progress
+    progress: RunProgress
     energy: EnergyMeter
     grad_norms: GradNorms | None = None
     without_gradient: list[str] = field(default_factory=list)
@@ -70,7 +70,7 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
         train_loader=train_loader,
         val_loader=val_loader,
         steps_per_epoch=steps_per_epoch,
-        progress=Progress(job, steps_per_epoch, eval_batches, device),
+        progress=RunProgress(job, steps_per_epoch, eval_batches, device),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
         without_gradient=without_gradient,

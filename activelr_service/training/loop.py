@@ -65,7 +65,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= pace_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
-        "optim/progress": training.progress.share(),
+        "optim/progress": training.progress.at(training.progress.step),
         "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
@@ -81,7 +81,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
         metrics |= training.grad_norms.take()
     return Record(
         epoch=epoch,
-        global_step=training.progress.done,
+        global_step=training.progress.step,
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
         gain_histogram=gain_histogram(training.optimizer),
@@ -105,7 +105,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     progress, steps = training.progress, 0
     progress.begin_epoch()
     while steps < training.steps_per_epoch and not progress.is_over():
-        shares = progress.share(), progress.share(progress.done + 1)
+        shares = progress.at(progress.step), progress.at(progress.step + 1)
         begin_step(training.optimizer, training.job.optimizer.schedule, *shares)
         norm = train_step(training, batches, totals, steps)
         totals.add({"grad_norm": norm / distributed.world_size()})
