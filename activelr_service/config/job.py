@@ -36,17 +36,22 @@ TAKEN_NAMES = ("mlartifacts", "studies", "analyses")  # some file systems do not
 class WorkersConfig(StrictConfig):
     """Ray Train workers. One worker on one machine runs in the calling process, without a cluster."""
 
-    num_workers: int | None = Field(None, ge=1, le=4096, description="Derived: one per GPU, else two on the CPU.")
-    cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPUs and threads of each. Derived: an equal share of this machine, or 1 on a cluster."
+    num_workers: int | None = Field(
+        None, ge=1, le=4096, description="Number of Ray Train workers. Derived: one for each GPU, else two on the CPU."
     )
-    use_gpu: bool | None = Field(None, description="Derived: whether the cluster has GPUs.")
+    cpus_per_worker: int | None = Field(
+        None,
+        ge=1,
+        description="CPUs and threads of each worker. Derived: an equal share of this machine, or 1 on a cluster.",
+    )
+    use_gpu: bool | None = Field(None, description="Whether each worker has a GPU. Derived: whether there are GPUs.")
     max_failures: int = Field(3, ge=0, description="How many times lost workers are replaced before the run fails.")
     num_loader_workers: int | None = Field(
         None,
         ge=0,
         le=64,
-        description="Loader processes per worker; by default its CPUs but one where images are decoded.",
+        description="Processes of each worker that load data. Derived: one fewer than its CPUs where images are decoded, "
+        "else none.",
     )
 
 
@@ -62,8 +67,12 @@ class ResolvedWorkersConfig(WorkersConfig):
 class TrackingConfig(StrictConfig):
     """Where the run is tracked in MLflow."""
 
-    uri: str | None = Field(None, description="Derived: $MLFLOW_TRACKING_URI, else SQLite under output_dir.")
-    experiment: str = Field("activelr", min_length=1, max_length=200, description="MLflow experiment.")
+    uri: str | None = Field(
+        None, description="The MLflow server or store. Derived: $MLFLOW_TRACKING_URI, else SQLite in output_dir."
+    )
+    experiment: str = Field(
+        "activelr", min_length=1, max_length=200, description="The MLflow experiment that the run belongs to."
+    )
 
     @field_validator("uri")
     @classmethod
@@ -86,44 +95,61 @@ class TrainJob(StrictConfig):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["epochs"]}, {"required": ["budget"]}]})
 
-    kind: Literal["train"]
-    name: Name = Field(description="Letters, digits, '.', '_' and '-'; it becomes a folder under output_dir.")
-    model: ModelConfig
-    data: DataConfig
-    epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training data.")
-    budget: BudgetConfig | None = Field(None, description="In place of epochs: {time: 2h} or {steps: 10000}.")
+    kind: Literal["train"] = Field(description="Says that this document is a training job.")
+    name: Name = Field(description="Letters, digits, '.', '_' and '-'. The name becomes a folder in output_dir.")
+    model: ModelConfig = Field(description="What is trained.")
+    data: DataConfig = Field(description="What it is trained and validated on.")
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Passes over the training data. Give these or budget."
+    )
+    budget: BudgetConfig | None = Field(
+        None, description="The length of the run in place of epochs: {time: 2h} or {steps: 10000}."
+    )
     task: Annotated[str, AfterValidator(check_task)] | None = Field(
         None,
         description="classification, regression, language_modeling, detection, or a task of your own. "
         "Derived from the data; given, it must suit them.",
     )
-    optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)
+    optimizer: OptimizerConfig = Field(
+        default_factory=ActiveAdamWConfig,
+        description="The optimizer. A name alone takes its defaults; without a type it is active_adamw.",
+    )
     global_batch_size: int | None = Field(
         None,
         ge=1,
         le=LARGEST_BATCH,
-        description="Rows per optimizer step, over all workers. Leave it out: the workers find the largest worth it.",
+        description="Samples per optimizer step, over all workers. Leave it out: the workers find the largest one that is "
+        "worth it.",
     )
     grad_accum_steps: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Micro-batches per optimizer step, within the global batch. Derived: one, or as few as fit in memory.",
+        description="Parts in which a worker takes its share of the global batch. Derived: one, or as few as fit "
+        "into memory.",
     )
-    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; None does not clip.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the model under autocast.")
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
-    channels_last: bool = Field(False, description="Keep images and convolutions in the channels-last memory format.")
+    clip_grad_norm: float | None = Field(
+        None, gt=0, description="The largest norm of the gradient. Left out: gradients are not clipped."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="The number format of the model. bfloat16 runs it under autocast."
+    )
+    compile: bool = Field(False, description="Whether the model is compiled with torch.compile.")
+    channels_last: bool = Field(
+        False, description="Whether images and convolutions have the channels-last memory format."
+    )
     log_grad_norms: bool = Field(
-        False, description="Log the L1 norm of the gradient of every layer (Figure 2 of the paper), and draw it."
+        False,
+        description="Whether the L1 norm of the gradient of every layer is logged and drawn (Figure 2 of the paper).",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="All randomness derives from it.")
-    workers: WorkersConfig = Field(default_factory=WorkersConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    seed: int = Field(0, ge=0, lt=2**31, description="The number that all randomness derives from.")
+    workers: WorkersConfig = Field(default_factory=WorkersConfig, description="What the training runs on.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where the run is tracked.")
     output_dir: str = Field(
         "outputs",
         min_length=1,
-        description="Relative to $ACTIVELR_HOME, else to the current folder. Runs go to DIR/NAME/NUMBER.",
+        description="The folder of the runs, which go to DIR/NAME/NUMBER. Relative to $ACTIVELR_HOME, else to the "
+        "current folder.",
     )
 
     @field_validator("optimizer", mode="before")

@@ -211,7 +211,7 @@ def _written_location(location: Location, data: Any) -> Location:
 def _allowed_keys(location: Location, root: type[BaseModel]) -> list[str]:
     models = [root]
     for part in location:
-        inner = [m for model in models if part in model.model_fields for m in _models_in(model.model_fields[str(part)])]
+        inner = [m for model in models if part in model.model_fields for m in models_in(model.model_fields[str(part)])]
         models = inner or [model for model in models if _tag(model) == part]
     return sorted({key for model in models for key in model.model_fields})
 
@@ -219,10 +219,10 @@ def _allowed_keys(location: Location, root: type[BaseModel]) -> list[str]:
 def _tags(location: Location) -> list[str]:
     """The types that the union at ``location`` knows."""
     field = TrainJob.model_fields[str(location[-1])]
-    return [tag for model in _models_in(field) if (tag := _tag(model))]
+    return [tag for model in models_in(field) if (tag := _tag(model))]
 
 
-def _models_in(field: Any) -> list[type[BaseModel]]:
+def models_in(field: Any) -> list[type[BaseModel]]:
     pending, models = [field.annotation], []
     while pending:
         annotation = pending.pop(0)
