@@ -59,7 +59,7 @@ def make_step(job: dict[str, Any], device: torch.device):
     info = inspect_data(checked.data)
     resources = Resources(2, torch.cuda.device_count())
     training = build_training(resolve_job(checked, info, resources)[0], info, device)
-    totals = Totals((*training.task.sums, "grad_norm"), device)
+    totals = Totals((*training.task.sum_names, "grad_norm"), device)
     batch = next(iter(training.train_loader))
     training.replica.train()
 

@@ -7,28 +7,16 @@ derived from the data and the machine. ``CompleteJob`` has the batch size too, w
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from activelr_service.config import entry_points
 from activelr_service.config.base import StrictConfig
 from activelr_service.config.data import DataConfig
 from activelr_service.config.duration import BudgetConfig, Duration
-from activelr_service.config.entry_points import names_offered
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
+from activelr_service.config.task import TaskName
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-TASKS = ("classification", "regression", "language_modeling", "detection")
-
-
-def check_task(name: str) -> str:
-    """A task of this package, or one that an installed package offers. Raises ``ValueError`` for any other name."""
-    if name not in TASKS and name not in names_offered(entry_points.TASKS):
-        known = ", ".join(map(repr, TASKS))
-        raise ValueError(f"must be {known} or an installed entry point of {entry_points.TASKS!r}, got {name!r}")
-    return name
-
-
 LARGEST_BATCH = 2**20
 TAKEN_NAMES = ("mlartifacts", "studies", "analyses")  # some file systems do not tell capitals apart
 
@@ -105,7 +93,7 @@ class TrainJob(StrictConfig):
     budget: BudgetConfig | None = Field(
         None, description="The length of the run in place of epochs: {time: 2h} or {steps: 10000}."
     )
-    task: Annotated[str, AfterValidator(check_task)] | None = Field(
+    task: TaskName | None = Field(
         None,
         description="classification, regression, language_modeling, detection, or a task of your own. "
         "Derived from the data; given, it must suit them.",

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from activelr_service.config import TrainJob
 from activelr_service.config.entry_points import OPTIMIZERS, find_entry_point
 from activelr_service.config.optimizer import PythonOptimizerConfig
+from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import inspect_data, prepare_data
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
@@ -57,8 +58,9 @@ def prepare_job(job: Job) -> tuple[Job, DataInfo]:
 
 
 def infer_task(job: TrainJob, info: DataInfo) -> str:
-    """The task of the job: the one given, if the data can be used for it, else the data's first."""
-    if job.task is not None and job.task not in info.tasks:
+    """The task of the job: the one given, if the data can be used for it, else the data's first. A user's own task takes
+    any data."""
+    if job.task in TASK_METRICS and job.task not in info.tasks:
         raise JobError.at("task", f"these data are for {' or '.join(info.tasks)}, got {job.task!r}")
     return job.task or info.tasks[0]
 

@@ -18,7 +18,7 @@ from activelr_service.runs.run import Run
 from activelr_service.service.check import prepare_job
 from activelr_service.service.finish import has_model
 from activelr_service.service.prepare import check_data, relocate
-from activelr_service.tasks import TASKS
+from activelr_service.tasks import find_task
 from activelr_service.training.evaluate import evaluate
 
 LOG = logging.getLogger("activelr_service.service")
@@ -46,7 +46,7 @@ def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
     measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
-    task = TASKS[measured_job.task]
+    task = find_task(measured_job.task)
     _, val = build_data(measured_job.data)
     batches = DataLoader(val, batch_size=measured_job.micro_batch_size(), collate_fn=task.collate)
     metrics = evaluate(task, load_model(run.model), batches, torch.device("cpu"), "float32")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
+from activelr_service.config.task import metrics_of_task
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
@@ -31,14 +32,13 @@ def keep_results(run: Run, job: ResolvedJob, info: DataInfo, say: Say) -> None:
     Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
     """
     from activelr_service.runs.figures import draw_figures
-    from activelr_service.tasks import TASKS
 
-    task = TASKS[job.task]
+    metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)
-    best = _find_best(run, history, task.score, task.higher_is_better, say)
+    best = _find_best(run, history, metrics.score, metrics.higher_is_better, say)
     _export(run, job, info, best.epoch)
     draw_figures(run.figures, history, run.label)
-    name = f"val/{task.score}"
+    name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
 
 

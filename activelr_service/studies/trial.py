@@ -114,7 +114,7 @@ def time_step(job: CompleteJob, info: DataInfo) -> float:
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sums, "grad_norm"), training.device)
+    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
     with _threads(job.workers.cpus_per_worker):

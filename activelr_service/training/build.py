@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from activelr_service.config import CompleteJob, ResolvedJob
+from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
-from activelr_service.tasks import TASKS, Task
+from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
 from activelr_service.training.energy import EnergyMeter
 from activelr_service.training.grad_norms import GradNorms
@@ -55,14 +56,14 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
     if job.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
-    train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
+    train_loader, val_loader = build_loaders(job, find_task(job.task), device)
     replica, without_gradient = _replica_of(model, job, train_loader.dataset, device, is_probe)
     accum_steps = job.grad_accum_steps
     steps_per_epoch = len(train_loader) // accum_steps
     eval_batches = most_batches(info.counted()[1], job) / accum_steps
     return Training(
         job=job,
-        task=TASKS[job.task],
+        task=find_task(job.task),
         device=device,
         model=model,
         replica=replica,
@@ -134,11 +135,12 @@ def check_forward(job: ResolvedJob, info: DataInfo) -> None:
     """
     if job.model.type == "python":
         return
-    dtype = torch.int64 if job.task == "language_modeling" else torch.float32
+    kind = job.task if job.task in TASK_METRICS else info.tasks[0]  # a task of one's own has the inputs of the data's
+    dtype = torch.int64 if kind == "language_modeling" else torch.float32
     try:
         with torch.device("meta"), torch.no_grad():
             model = build_model(job.model, info, job.task)
-            if job.task == "detection":
+            if kind == "detection":
                 return
             inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
             model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
@@ -154,7 +156,7 @@ def _replica_of(
 ) -> tuple[nn.Module, list[str]]:
     """What the training step runs, and the names of the parameters that a first batch did not reach."""
     if distributed.world_size() > 1 and not is_probe:
-        return replicate(model, job, TASKS[job.task], dataset, device)
+        return replicate(model, job, find_task(job.task), dataset, device)
     if job.compile:
         model.compile()  # in place: names in the state dict stay as they are
     if distributed.world_size() > 1:

@@ -35,16 +35,16 @@ class SumEvaluator:
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
-        self.totals = Totals(task.sums, device)
+        self.totals = Totals(task.sum_names, device)
 
     def update(self, model: nn.Module, batch: Any) -> None:
-        self.totals.add(self.task.step(model, batch)[1])
+        self.totals.add(self.task.compute_loss(model, batch)[1])
 
     def compute(self) -> dict[str, float]:
         sums = self.totals.over_ranks(0)
         if sums["count"] == 0:
             raise ValueError("no held-out row can be read: the files are named in the log; repair or remove them")
-        return {**self.task.finish(sums), "count": sums["count"]}
+        return {**self.task.compute_metrics(sums), "count": sums["count"]}
 
 
 class Totals:

@@ -58,7 +58,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     sums = train_epoch(training, epoch)
     train_seconds = time.monotonic() - start
     reduce_seconds = end_epoch(training, epoch)
-    metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
+    metrics = {f"train/{name}": value for name, value in training.task.compute_metrics(sums).items()}
     metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     metrics |= gain_metrics(training.optimizer)
@@ -100,7 +100,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     seed_loader(training.train_loader, training.job.seed, epoch)
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sums, "grad_norm"), training.device)
+    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
     batches = iter(training.train_loader)
     progress, steps = training.progress, 0
     progress.begin_epoch()
@@ -136,7 +136,7 @@ def train_step(training: Training, batches: Any, totals: Totals, step: int) -> T
         batch = to_device(stand_in(training) if rows is None else rows, training.device)
         is_last = micro_step == accum_steps - 1
         with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
-            loss, sums = training.task.step(training.replica, batch)
+            loss, sums = training.task.compute_loss(training.replica, batch)
         if rows is None:
             loss = loss * 0
         else:

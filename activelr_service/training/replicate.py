@@ -74,7 +74,7 @@ def throw_away_pass(module: nn.Module, batch: Any, task: Task, precision: str) -
     buffers = [buffer.clone() for buffer in module.buffers()]
     module.train()
     with autocast(next(module.parameters()).device, precision):
-        loss, _ = task.step(module, batch)
+        loss, _ = task.compute_loss(module, batch)
     loss.backward()
     with torch.no_grad():
         for buffer, before in zip(module.buffers(), buffers, strict=True):

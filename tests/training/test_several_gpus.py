@@ -66,7 +66,7 @@ def run_epochs(gpu, training, epochs=2):
     """What run_epoch does, with the steps watched."""
     for epoch in range(1, epochs + 1):
         set_training(training.optimizer, True)
-        totals = Totals((*training.task.sums, "grad_norm"), DEVICE)
+        totals = Totals((*training.task.sum_names, "grad_norm"), DEVICE)
         batches = iter(training.train_loader)
         for step in range(STEPS):
             gpu.number = float((epoch - 1) * STEPS + step + 1)

@@ -217,7 +217,7 @@ class Probe:
     def forward(self, batch: Any) -> torch.Tensor:
         """The loss of the bare model: the replica would send buffers and gradients to the other ranks."""
         with autocast(self.training.device, self.training.job.precision):
-            return self.training.task.step(self.training.model, batch)[0]
+            return self.training.task.compute_loss(self.training.model, batch)[0]
 
     def halve(self, size: int) -> int:
         if size <= self.smallest:
