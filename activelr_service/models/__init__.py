@@ -80,7 +80,8 @@ def exported_config(config: ModelConfig) -> ModelConfig:
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     from torch import nn
 
-    assert num_outputs is not None
+    if num_outputs is None:
+        raise JobError.at("model.type", "an mlp needs data with classes or with numbers to predict")
     widths = [prod(info.input_shape), *config.hidden]
     layers: list[Any] = [nn.Flatten()]
     for width_in, width_out in pairwise(widths):

@@ -26,7 +26,7 @@ class JobCompleted(NamedTuple):
     def lines(self) -> list[str]:
         """Lines for the user: the batch size, how the workers share it, and what was measured."""
         job = self.job
-        shares = f"{job.micro_batch_size()} rows at a time on each of {job.workers.num_workers} workers"
+        shares = f"{job.micro_batch_size()} samples at a time on each of {job.workers.num_workers} workers"
         return [
             f"global_batch_size = {job.global_batch_size}  ({self.reason})",
             f"grad_accum_steps = {job.grad_accum_steps}  ({shares})",

@@ -28,7 +28,7 @@ def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     check_model(job, info, task)
     num_workers = job.workers.num_workers
     if num_workers is not None and info.num_train is not None and info.num_train < num_workers:
-        text = f"{info.num_train} training rows cannot be shared by {num_workers} workers"
+        text = f"{info.num_train} training samples cannot be shared by {num_workers} workers"
         raise JobError.at("workers.num_workers", f"{text}; use at most {info.num_train}")
     return info, task
 
@@ -50,7 +50,7 @@ def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:
 
 
 def prepare_job(job: Job) -> tuple[Job, DataInfo]:
-    """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its rows are counted."""
+    """The job with its data prepared (:func:`~activelr_service.data.prepare_data`) and checked: its samples are counted."""
     job = with_absolute_paths(job)
     prepared = job.model_copy(update={"data": prepare_data(job.data, output_root(job.output_dir) / ".cache", job.task)})
     info, _ = check_job(prepared)

@@ -12,7 +12,7 @@ from activelr_service.service.check import infer_task, with_absolute_paths
 from activelr_service.tracking.store import embedded_store, tracking_uri
 from activelr_service.training.batch_size.choice import limit_batch_size
 
-DECODED = ("imagefolder", "huggingface", "voc")  # data whose rows are images to be decoded
+DECODED = ("imagefolder", "huggingface", "voc")  # data whose samples are images to be decoded
 LARGEST_DEFAULT_LOADERS = 8
 
 
@@ -154,7 +154,7 @@ def _resolve_batch_size(
     else:
         choices.append(Choice(path, size, "overridden by the job"))
     if max(smallest, unit) > num_train:
-        text = f"a batch of {max(smallest, unit)} does not fit into {num_train} training rows"
+        text = f"a batch of {max(smallest, unit)} does not fit into {num_train} training samples"
         raise JobError.at("data" if job.global_batch_size is None else path, text)
     return size
 

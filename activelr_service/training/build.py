@@ -27,8 +27,11 @@ from activelr_service.training.replicate import replicate, wrap
 
 @dataclass(frozen=True)
 class Training:
-    """Everything one rank needs to train. ``model`` is the bare module, ``replica`` what the training step runs,
-    ``without_gradient`` names the parameters that a first batch did not reach (several ranks look for them)."""
+    """Everything that one rank needs to train.
+
+    ``model`` is the bare module; ``replica`` is what the training step runs, wrapped for several ranks. ``without_gradient``
+    names the parameters that got no gradient from a first batch, which several ranks look for.
+    """
 
     job: CompleteJob
     task: Task
@@ -46,8 +49,10 @@ class Training:
 
 
 def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
-    """Build everything for this rank of a resolved job; the same random weights on every rank. ``is_probe``: it is only
-    measured, and no pass of the model, which may not fit into memory, is run here."""
+    """Build everything for this rank of a job. Every rank gets the same random weights.
+
+    ``is_probe``: the training is only measured. Then no pass of the model is run here, since it may not fit into memory.
+    """
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task)
@@ -81,9 +86,9 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
 def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:
     """(train, val) loaders of this rank.
 
-    Training rows are dealt so that step k sees the same rows whatever the number of workers; an incomplete last batch is
-    left out, and another shuffle brings its rows in the next epoch. Validation rows are shared without padding, so that
-    none counts twice.
+    Training samples are dealt out so that step k sees the same samples whatever the number of workers. An incomplete last
+    batch is left out; its samples come in the next epoch, which is shuffled anew. Validation samples are shared without
+    padding, so that none counts twice.
     """
     train, val = build_data(job.data)
     rank, world_size = distributed.rank(), distributed.world_size()
@@ -101,17 +106,20 @@ def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[D
 
 
 def seed_loader(loader: DataLoader, seed: int, epoch: int) -> None:
-    """Seed a training loader for an epoch: its rows come in the same order on every rank, and what its processes draw, such
-    as crops and flips, differs between ranks. Neither repeats that of another seed and epoch with the same sum."""
+    """Seed a training loader for an epoch.
+
+    Every rank has the same order of samples. What the loader processes draw, such as crops and flips, differs between ranks.
+    Seeds and epochs are mixed, so that seed 1 in epoch 2 differs from seed 2 in epoch 1.
+    """
     assert isinstance(loader.sampler, DistributedSampler)
     assert isinstance(loader.generator, torch.Generator)
     loader.sampler.seed = mixed_seed(seed, epoch)
     loader.generator.manual_seed(mixed_seed(seed, epoch, distributed.rank()))
 
 
-def most_batches(num_rows: int, job: CompleteJob) -> int:
-    """The batches of the rank that has most of ``num_rows`` shared rows: the same number on every rank."""
-    return math.ceil(math.ceil(num_rows / distributed.world_size()) / job.micro_batch_size())
+def most_batches(num_samples: int, job: CompleteJob) -> int:
+    """The batches of the rank with the largest share of ``num_samples``. Every rank returns the same number."""
+    return math.ceil(math.ceil(num_samples / distributed.world_size()) / job.micro_batch_size())
 
 
 def seed_everything(*keys: int) -> None:
@@ -148,13 +156,13 @@ def check_forward(job: ResolvedJob, info: DataInfo) -> None:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise JobError.at("model", f"does not take rows of shape {info.input_shape}: {reason}") from error
+        raise JobError.at("model", f"does not take samples of shape {info.input_shape}: {reason}") from error
 
 
 def _replica_of(
     model: nn.Module, job: CompleteJob, dataset: Dataset, device: torch.device, is_probe: bool
 ) -> tuple[nn.Module, list[str]]:
-    """What the training step runs, and the names of the parameters that a first batch did not reach."""
+    """What the training step runs, and the names of the parameters that got no gradient from a first batch."""
     if distributed.world_size() > 1 and not is_probe:
         return replicate(model, job, find_task(job.task), dataset, device)
     if job.compile:

@@ -62,7 +62,6 @@ class CheckpointStore:
         if distributed.rank() == 0:
             epoch = history[-1].epoch
             temporary = self._write(training, history[-1])
-            assert training.job.task is not None
             metrics = metrics_of_task(training.job.task)
             best = best_epoch(history, metrics.score, metrics.higher_is_better)
             with self._alone():

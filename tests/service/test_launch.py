@@ -104,11 +104,11 @@ def chosen(tmp_path_factory):
 @pytest.mark.xdist_group("chosen")
 def test_the_batch_size_that_was_chosen_and_why_is_in_the_log_in_mlflow_and_in_the_checkpoint(chosen):
     run, log, choice = chosen, chosen.log.read_text(), read_choice(chosen.batch_size)
-    reason = "the smallest, though the run has few rows: 192"
+    reason = "the smallest, though the run has few samples: 192"
     lines = [
         f"  global_batch_size = at most 8  (probed when the workers start; {reason})\n",
         f"  global_batch_size = 8  (probed: {reason})\n",
-        "  grad_accum_steps = 1  (8 rows at a time on each of 1 workers)\n",
+        "  grad_accum_steps = 1  (8 samples at a time on each of 1 workers)\n",
         f"    {choice.tried[0]}\n",
         "epoch 1/3  loss",
     ]

@@ -83,8 +83,8 @@ def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
             (2, 0),
             "33 is not a multiple of 2 workers x 1 accumulation steps; use 32 or 34",
         ),
-        ({"grad_accum_steps": 4000}, DIGITS, (1, 0), "data: a batch of 4000 does not fit into 1437 training rows"),
-        ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training rows"),
+        ({"grad_accum_steps": 4000}, DIGITS, (1, 0), "data: a batch of 4000 does not fit into 1437 training samples"),
+        ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training samples"),
         ({"task": "regression"}, DIGITS, (2, 0), "task: these data are for classification, got 'regression'"),
     ],
 )
@@ -99,7 +99,7 @@ def test_more_workers_than_rows_are_refused(tmp_path):
     np.savez(tmp_path / "tiny.npz", x=np.ones((4, 2)), y=np.arange(4) % 2)
     data = {"type": "npz", "path": str(tmp_path / "tiny.npz"), "val_fraction": 0.5}
     with pytest.raises(
-        JobError, match=r"workers\.num_workers: 2 training rows cannot be shared by 3 workers; use at most 2"
+        JobError, match=r"workers\.num_workers: 2 training samples cannot be shared by 3 workers; use at most 2"
     ):
         check_job(small_job(tmp_path, data=data, workers={"num_workers": 3}))
 

@@ -39,7 +39,7 @@ LIMIT = BatchSizeLimit(64, "steps")
         (50_000, 90, "classification", 4096, "fewer than 8 steps an epoch"),
         (1_281_167, 90, "classification", 131_072, "fewer than 8 steps an epoch"),
         (16_551, 26, "detection", 16, "images of full size"),
-        (1437, 1, "classification", 8, "the smallest, though the run has few rows: 1,437"),
+        (1437, 1, "classification", 8, "the smallest, though the run has few samples: 1,437"),
         (5, 100, "regression", 4, "the smallest"),
         (1, 1, "regression", 1, "the smallest"),
         (2**40, 1, "language_modeling", 2**20, "the largest there is"),
@@ -104,7 +104,7 @@ def test_a_model_that_needs_two_rows_at_a_time_has_them_on_any_number_of_workers
     choice = BatchSizeChoice(8, None, 8, num_train=1437, reason="measured", smallest_micro_batch_size=2)
     assert {n: shared(choice, n) for n in (2, 4, 8)} == {2: (8, 1, 4), 4: (8, 1, 2), 8: (16, 1, 2)}
     job = choice.complete(resolved(8))
-    assert choice.explain(job) == "measured; 8 shared by 8 workers x 1 accumulation steps of at least 2 rows"
+    assert choice.explain(job) == "measured; 8 shared by 8 workers x 1 accumulation steps of at least 2 samples"
 
 
 def test_workers_that_do_not_divide_it_take_the_nearest_batch_they_can_share_and_say_so():
@@ -123,7 +123,7 @@ def test_accumulation_steps_of_the_job_are_kept_and_no_more_rows_taken_than_fit(
     assert shared(tight, 2) == (32, 2, 8)
     explained = tight.explain(tight.complete(resolved(2)))
     assert explained == (
-        "as many rows as fit for 2 workers x 2 accumulation steps, which the job gives; without them 64: measured"
+        "as many samples as fit for 2 workers x 2 accumulation steps, which the job gives; without them 64: measured"
     )
 
 
@@ -143,6 +143,6 @@ def test_a_choice_is_read_back_as_it_was_written(tmp_path):
     write_choice(tmp_path / "batch_size.json", choice)
     assert read_choice(tmp_path / "batch_size.json") == choice
     assert [str(tried) for tried in choice.tried] == [
-        "    8 rows a worker: 80 samples/s, 10% of its memory",
-        "   16 rows a worker: out of memory",
+        "    8 samples a worker: 80 samples/s, 10% of its memory",
+        "   16 samples a worker: out of memory",
     ]

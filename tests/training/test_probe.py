@@ -171,7 +171,7 @@ def test_where_a_few_rows_fit_at_a_time_they_are_accumulated_and_where_none_does
     assert [(tried.micro_batch_size, tried.fits) for tried in choice.tried] == [(2, True), (4, False)]
     assert choice.global_batch_size in SIZES
     assert (job.micro_batch_size(), job.grad_accum_steps) == (2, job.global_batch_size // 4)
-    assert nothing == "not even one row fits into the memory of a worker; use a smaller model"
+    assert nothing == "not even one sample fits into the memory of a worker; use a smaller model"
 
 
 def test_a_choice_that_was_made_is_taken_by_other_workers_without_another_probe(tmp_path):

@@ -12,7 +12,7 @@ from activelr_service.runs.files import write_text
 
 STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
 STEPS_PER_EPOCH = 8
-RISE_WANTED = 0.10  # of samples/s, for twice the rows
+RISE_WANTED = 0.10  # of samples/s, for twice the samples
 SMALLEST_BATCH = 8
 LARGEST_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
 
@@ -24,28 +24,34 @@ class BatchSizeLimit(NamedTuple):
     reason: str
 
 
-def limit_batch_size(num_train: int, rows_in_run: int | None, task: str) -> BatchSizeLimit:
-    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all, or None if that is not what limits it:
-    too few steps learn nothing."""
+def limit_batch_size(num_train: int, samples_in_run: int | None, task: str) -> BatchSizeLimit:
+    """The limit for ``num_train`` training samples: a run of too few steps learns nothing.
+
+    ``samples_in_run``: how many samples all steps of the run take together, None if that sets no limit.
+    """
     limits = [
         BatchSizeLimit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
         BatchSizeLimit(LARGEST_BATCH, "the largest there is"),
     ]
-    if rows_in_run is not None:
+    if samples_in_run is not None:
         reason = f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"
-        limits.append(BatchSizeLimit(rows_in_run // STEPS_TO_LEARN_IN, reason))
+        limits.append(BatchSizeLimit(samples_in_run // STEPS_TO_LEARN_IN, reason))
     if task == "detection":
         limits.append(BatchSizeLimit(LARGEST_DETECTION_BATCH, "images of full size"))
     limit = min(limits)
     smallest = min(SMALLEST_BATCH, num_train)
     if limit.batch_size < smallest:
-        limit = BatchSizeLimit(smallest, f"the smallest, though the run has few rows: {rows_in_run or num_train:,}")
+        found = num_train if samples_in_run is None else samples_in_run
+        limit = BatchSizeLimit(smallest, f"the smallest, though the run has few samples: {found:,}")
     return BatchSizeLimit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
 
 
 class ProbeSample(NamedTuple):
-    """One size that a probe tried, on the slowest worker. ``samples_per_sec`` is 0 where there was not enough memory, of
-    which ``memory`` is the share taken. ``fits``: whether the size can be trained with."""
+    """One size that a probe tried, as measured on the slowest worker.
+
+    ``samples_per_sec`` is 0 if there was not enough memory. ``memory`` is the share of the memory that was taken, from 0 to
+    1. ``fits`` says whether the size can be trained with.
+    """
 
     micro_batch_size: int
     samples_per_sec: float
@@ -53,10 +59,10 @@ class ProbeSample(NamedTuple):
     fits: bool
 
     def __str__(self) -> str:
-        rows = f"{self.micro_batch_size:>5} rows a worker: "
+        size = f"{self.micro_batch_size:>5} samples a worker: "
         if not self.samples_per_sec:
-            return rows + "out of memory"
-        return rows + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
+            return size + "out of memory"
+        return size + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
 
 
 class ProbeResult(NamedTuple):
@@ -68,8 +74,11 @@ class ProbeResult(NamedTuple):
 
 
 def choose(found: ProbeResult, limit: BatchSizeLimit) -> tuple[int, str]:
-    """The largest batch size that is worth it, and why no larger: twice the rows must raise samples/s. Beyond what fits
-    into memory, rows are accumulated, which spares optimizer steps."""
+    """The largest batch size that is worth it, and why no larger one is.
+
+    A batch of twice the size must raise samples/s. Beyond what fits into memory, gradients are accumulated, which spares
+    optimizer steps.
+    """
     rates = {one.micro_batch_size: one.samples_per_sec for one in found.tried if one.fits}
     largest = max(rates)
     seconds = largest / rates[largest] - found.step_seconds
@@ -89,11 +98,11 @@ def choose(found: ProbeResult, limit: BatchSizeLimit) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class BatchSizeChoice:
-    """A batch size that was chosen, and why. It is that of any number of workers, who share it by :meth:`complete`.
+    """A batch size that was chosen, and why. Any number of workers can share it: see :meth:`complete`.
 
-    ``grad_accum_steps`` is the job's, None to derive it; ``largest_micro_batch_size`` is what fits into the memory of a
-    worker, ``smallest_micro_batch_size`` what the model can be trained with; ``num_train`` the rows there are; ``tried``
-    the sizes that were measured, in order.
+    ``grad_accum_steps`` is that of the job, None to derive it. ``largest_micro_batch_size`` is what fits into the memory of
+    a worker, ``smallest_micro_batch_size`` what the model can be trained with. ``num_train`` is the number of training
+    samples, and ``tried`` has the sizes that were measured, in order.
     """
 
     global_batch_size: int
@@ -113,17 +122,17 @@ class BatchSizeChoice:
 
     def _derive_steps(self, num_workers: int) -> int:
         steps = 1
-        while self._rows_each(num_workers * steps) > self.largest_micro_batch_size:
+        while self._samples_each(num_workers * steps) > self.largest_micro_batch_size:
             steps *= 2
         return steps
 
-    def _rows_each(self, parts: int) -> int:
-        """Of the multiple of ``parts`` that is nearest to the batch size: the rows of each."""
-        rows = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
-        return max(1, min(rows, self.num_train // parts))
+    def _samples_each(self, parts: int) -> int:
+        """The samples of each of ``parts`` equal parts that together are nearest to the batch size."""
+        samples = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
+        return max(1, min(samples, self.num_train // parts))
 
     def _share(self, parts: int) -> int:
-        return parts * min(self._rows_each(parts), self.largest_micro_batch_size)
+        return parts * min(self._samples_each(parts), self.largest_micro_batch_size)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tried": [tried._asdict() for tried in self.tried]}
@@ -134,9 +143,9 @@ class BatchSizeChoice:
             return self.reason
         parts = f"{job.workers.num_workers} workers x {job.grad_accum_steps} accumulation steps"
         if self.grad_accum_steps is not None and job.micro_batch_size() == self.largest_micro_batch_size:
-            fit = f"as many rows as fit for {parts}, which the job gives"
+            fit = f"as many samples as fit for {parts}, which the job gives"
             return f"{fit}; without them {self.global_batch_size}: {self.reason}"
-        least = f" of at least {self.smallest_micro_batch_size} rows" if self.smallest_micro_batch_size > 1 else ""
+        least = f" of at least {self.smallest_micro_batch_size} samples" if self.smallest_micro_batch_size > 1 else ""
         return f"{self.reason}; {self.global_batch_size} shared by {parts}{least}"
 
 

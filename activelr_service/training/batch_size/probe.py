@@ -1,8 +1,8 @@
-"""Choosing the batch size of a job that gives none, inside the workers that will train it.
+"""Finding the batch size of a job that gives none, inside the workers that will train it.
 
-A training is built as the job says, used to measure, and thrown away: the one that counts is built anew, from the same seed.
-What can run out of memory contains no collective; after each size all ranks agree on how it went, so that none is left
-waiting for one that failed.
+The model and the optimizer are built as the job says, used to measure, and thrown away. Those that are trained are built
+anew, from the same seed. Whatever can run out of memory contains no collective. After each size all ranks agree on its
+result, so that no rank waits for one that failed.
 """
 
 import itertools
@@ -45,7 +45,7 @@ from activelr_service.training.replicate import NO_ROW, readable_rows
 MEMORY_ALLOWED = 0.8  # of what a worker may have
 TIME_LIMIT_S = 20.0  # no size is begun after it
 PASSES, PASSES_S = 2, 0.1  # at least so many of each size, and for so long
-ROWS_READ = 256  # larger batches repeat them
+SAMPLES_READ = 256  # larger batches repeat them
 STEPS = 3
 
 
@@ -88,7 +88,10 @@ def probe(job: ResolvedJob, info: DataInfo, device: torch.device) -> BatchSizeCh
 
 
 class AttemptResult(NamedTuple):
-    """How an attempt went on the rank on which it went worst. ``elapsed``: seconds since the probe began."""
+    """The worst result of an attempt over all ranks: whether it failed on any, and the most seconds and memory.
+
+    ``elapsed``: seconds since the probe began.
+    """
 
     failed: bool
     seconds: float
@@ -97,7 +100,7 @@ class AttemptResult(NamedTuple):
 
 
 class Probe:
-    """Measures sizes with a training that is of no use afterwards."""
+    """Measures sizes with a training that is thrown away afterwards."""
 
     def __init__(self, training: Training, limit: BatchSizeLimit) -> None:
         self.training = training
@@ -106,7 +109,7 @@ class Probe:
         self.meter = MemoryMeter(training.device)
         self.agreed = torch.zeros(4, dtype=torch.float64, device=training.device)
         self.unread = readable_rows(training.task, training.train_loader.dataset, training.train_loader.sampler)
-        self.rows: list[Any] = []
+        self.samples: list[Any] = []
         self.has_worked = False  # a smaller size
         self.smallest = smallest_micro_batch_size(training.model)
         training.replica.train()
@@ -120,17 +123,17 @@ class Probe:
         idle = self.attempt(lambda: (0.0, self.meter.used())).memory
         tried: list[ProbeSample] = []
         while True:
-            went = self.attempt(partial(self.time_passes, size))
-            tried.append(describe(size, went, step_seconds))
+            result = self.attempt(partial(self.time_passes, size))
+            tried.append(describe(size, result, step_seconds))
             if not any(one.fits for one in tried):
                 size = self.halve(size)
-            elif reason := self.why_stop(tried, idle, went.elapsed):
+            elif reason := self.why_stop(tried, idle, result.elapsed):
                 return ProbeResult(tuple(tried), reason, step_seconds)
             else:
                 self.has_worked, size = True, 2 * size
 
     def why_stop(self, tried: list[ProbeSample], idle: float, elapsed: float) -> str | None:
-        """Why no larger size is tried than the last; ``idle`` is the memory that no rows take."""
+        """Why no larger size is tried than the last; ``idle`` is the share of memory that is taken without samples."""
         last = tried[-1]
         too_large = [one.micro_batch_size for one in tried if not one.fits]
         if not too_large and len(tried) > 1 and last.samples_per_sec < (1 + RISE_WANTED) * tried[-2].samples_per_sec:
@@ -140,19 +143,22 @@ class Probe:
         if not too_large and last.memory + (last.memory - idle) > MEMORY_ALLOWED:
             too_large = [2 * last.micro_batch_size]
         if too_large:
-            return f"{min(too_large)} rows a worker do not fit into {MEMORY_ALLOWED:.0%} of its memory"
+            return f"{min(too_large)} samples a worker do not fit into {MEMORY_ALLOWED:.0%} of its memory"
         return f"the probe ended after {elapsed:.0f} s" if elapsed > TIME_LIMIT_S else None
 
     def allocate(self) -> tuple[int, float]:
         """Have the optimizer allocate its state, as the first epoch does; returns a size to begin with, and the seconds of
         a step."""
         size = min(SMALLEST_BATCH, self.limit.batch_size)
-        while (went := self.attempt(partial(self.take_steps, size))).failed:
+        while (result := self.attempt(partial(self.take_steps, size))).failed:
             size = self.halve(size)
-        return size, went.seconds
+        return size, result.seconds
 
     def attempt(self, work: Callable[[], tuple[float, float]]) -> AttemptResult:
-        """Do ``work``, which has no collective and returns seconds and a share of memory; then agree with the others."""
+        """Do ``work`` and agree on its result with the other ranks.
+
+        ``work`` contains no collective. It returns its seconds and the share of memory that it takes.
+        """
         failed, seconds, memory = False, 0.0, 0.0
         try:
             seconds, memory = work()
@@ -165,11 +171,11 @@ class Probe:
         self.training.optimizer.zero_grad()
         self.meter.free()
         mine = [float(failed), seconds, memory, time.monotonic() - self.start]
-        went = distributed.max_(self.agreed.copy_(torch.tensor(mine, dtype=torch.float64))).tolist()
-        return AttemptResult(bool(went[0]), *went[1:])
+        result = distributed.max_(self.agreed.copy_(torch.tensor(mine, dtype=torch.float64))).tolist()
+        return AttemptResult(bool(result[0]), *result[1:])
 
     def take_steps(self, size: int) -> tuple[float, float]:
-        """The seconds of an optimizer step. The gradients are this rank's own: nothing is learnt from them."""
+        """The seconds of an optimizer step. The gradients are those of this rank alone: no weight is kept."""
         self.training.optimizer.state.clear()  # of an attempt that failed half way
         self.forward(self.batch(size)).backward()
         seconds = []
@@ -182,7 +188,7 @@ class Probe:
         return min(seconds), self.meter.used()
 
     def time_passes(self, size: int) -> tuple[float, float]:
-        """The seconds of a forward and a backward pass of ``size`` rows, the best of a few, and the memory they take."""
+        """The seconds of a forward and a backward pass of ``size`` samples, the best of a few, and their share of memory."""
         batch = self.batch(size)
         used = self.warm_up(batch)
         seconds: list[float] = []
@@ -206,12 +212,12 @@ class Probe:
         return is_late or (len(seconds) >= PASSES and sum(seconds) >= PASSES_S)
 
     def batch(self, size: int) -> Any:
-        """The first ``size`` rows of this rank, on the device; more than there are, or than are read, repeat."""
-        missing = max(0, min(size, ROWS_READ) - len(self.rows))
-        self.rows += itertools.islice(self.unread, missing)
-        if not self.rows:
+        """The first ``size`` samples of this rank, on the device. They repeat if there are fewer, or if fewer are read."""
+        missing = max(0, min(size, SAMPLES_READ) - len(self.samples))
+        self.samples += itertools.islice(self.unread, missing)
+        if not self.samples:
             raise ValueError(NO_ROW)
-        batch = self.training.task.collate([self.rows[index % len(self.rows)] for index in range(size)])
+        batch = self.training.task.collate([self.samples[index % len(self.samples)] for index in range(size)])
         return to_device(batch, self.training.device)
 
     def forward(self, batch: Any) -> torch.Tensor:
@@ -221,8 +227,8 @@ class Probe:
 
     def halve(self, size: int) -> int:
         if size <= self.smallest:
-            rows = "one row fits" if self.smallest == 1 else f"{self.smallest} rows fit"
-            raise torch.OutOfMemoryError(f"not even {rows} into the memory of a worker; use a smaller model")
+            samples = "one sample fits" if self.smallest == 1 else f"{self.smallest} samples fit"
+            raise torch.OutOfMemoryError(f"not even {samples} into the memory of a worker; use a smaller model")
         return size // 2
 
     def now(self) -> float:
@@ -239,13 +245,13 @@ def end_epoch_alone(optimizer: torch.optim.Optimizer) -> None:
             optimizer.end_window()
 
 
-def describe(size: int, went: AttemptResult, step_seconds: float) -> ProbeSample:
-    if went.failed:
+def describe(size: int, result: AttemptResult, step_seconds: float) -> ProbeSample:
+    if result.failed:
         return ProbeSample(size, 0.0, 1.0, fits=False)
-    fits = went.memory <= MEMORY_ALLOWED or size == 1
-    return ProbeSample(size, size / (went.seconds + step_seconds), went.memory, fits)
+    fits = result.memory <= MEMORY_ALLOWED or size == 1
+    return ProbeSample(size, size / (result.seconds + step_seconds), result.memory, fits)
 
 
 def smallest_micro_batch_size(model: nn.Module) -> int:
-    """Batch normalisation has nothing to normalise over in one row."""
+    """Batch normalization cannot normalize over a single sample."""
     return 2 if any(isinstance(module, _BatchNorm) for module in model.modules()) else 1
