@@ -3,7 +3,6 @@
 The status of the run is written last. So an attempt that is cut off anywhere leaves a run that is continued.
 """
 
-import json
 import os
 import sys
 import time
@@ -14,19 +13,20 @@ from dataclasses import dataclass
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import (
-    CheckpointError,
     ClusterError,
     RunFailedError,
     SupersededError,
     TrackingError,
     WorkersLostError,
+    kind_of,
 )
 from activelr_service.redact import redact
+from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.fence import check_attempt
 from activelr_service.runs.follower import Follower
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import progress_line, seconds_left
-from activelr_service.runs.run import Run, start_attempt
+from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import Event, EventReader, adopt, log_batch_size
 from activelr_service.service.finish import deliver, keep_results
 from activelr_service.service.ray_run import train_on_ray
@@ -95,25 +95,24 @@ def _train(attempt: Attempt) -> None:
     except ClusterError as error:
         remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
         raise RunFailedError(f"run {run.label}: {error}; {remedy}", "workers") from error
-    if run.failure.exists():
-        failure = json.loads(run.failure.read_text())
-        shown = failure["message"] if failure["kind"] != "training" else f"{failure['type']}: {failure['message']}"
-        text = f"run {run.label} failed on rank {failure['rank']}: {shown} (details: {run.failure})"
-        raise RunFailedError(f"{text}{_remedy(run, failure['kind'])}", failure["kind"])
+    if failure := run.read_failure():
+        shown = f"{failure.type}: {failure.message}" if failure.kind in ("training", "diverged") else failure.message
+        text = f"run {run.label} failed on rank {failure.rank}: {shown} (details: {run.failure})"
+        raise RunFailedError(f"{text}{_remedy(run, failure.kind)}", failure.kind)
 
 
 def _failure_of(run: Run, error: Exception) -> RunFailedError:
-    """The failure that ``error`` is. Raises ``error`` itself if nothing is known of it."""
+    """The failure of the run that ``error`` means. Raises ``error`` itself if it is a mistake of the program."""
     if isinstance(error, RunFailedError):
         return error
-    kind = "checkpoint" if isinstance(error, CheckpointError) else "environment" if isinstance(error, OSError) else None
-    if kind is None:
+    kind = kind_of(error)
+    if kind not in ("checkpoint", "environment", "memory"):
         raise error
     return RunFailedError(f"run {run.label}: {error}{_remedy(run, kind)}", kind)
 
 
 def _remedy(run: Run, kind: str) -> str:
-    if kind != "environment":
+    if kind not in ("environment", "memory"):
         return ""
     return f"; what was committed is kept: put it right, then `activelr resume {run.folder}`"
 

@@ -3,9 +3,10 @@
 from activelr_service.config import TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError, RunFailedError, TrackingError
+from activelr_service.runs.begin import create_run, discard_run, lock_run, unfinished_run
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
 from activelr_service.runs.record import Record, is_last, place_in_run
-from activelr_service.runs.run import Run, create_run, discard_run, hold, output_root, unfinished_run
+from activelr_service.runs.run import Run, output_root
 from activelr_service.service.attempt import Attempt, Say, log_to, naming_the_system, run_attempt
 from activelr_service.service.batch_size import adopt
 from activelr_service.service.check import prepare_job
@@ -24,7 +25,7 @@ def train(job: TrainJob) -> Run:
     """
     root = output_root(job.output_dir)
     prepared = None if unfinished_run(root / job.name, job) else prepare(job)
-    with hold(root, job.name) as folder, naming_the_system():
+    with lock_run(root, job.name) as folder, naming_the_system():
         run = unfinished_run(folder, job)
         if run is not None:
             return _continue(run, job)
@@ -50,7 +51,7 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
-    with hold(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
+    with lock_run(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
         say, before = log_to(run), run.job().output_dir
         now = _moved_here(run, say)
         if job is not None and job.output_dir not in (before, now.output_dir):

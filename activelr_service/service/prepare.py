@@ -11,7 +11,8 @@ from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data,
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
 from activelr_service.errors import JobError
-from activelr_service.runs.run import Run, output_root, unfinished_run
+from activelr_service.runs.begin import unfinished_run
+from activelr_service.runs.run import Run, output_root
 from activelr_service.service.check import check_installed, prepare_job
 from activelr_service.service.ray_run import find_resources
 from activelr_service.service.resolve import Choice, resolve_job

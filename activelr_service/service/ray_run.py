@@ -68,7 +68,7 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from activelr_service.training.worker import NoteFailures, train_loop_per_worker
+    from activelr_service.training.worker import FailureCallback, train_loop_per_worker
 
     return TorchTrainer(
         train_loop_per_worker,
@@ -91,7 +91,7 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
             storage_path=str(run.folder / "ray"),
             failure_config=FailureConfig(max_failures=job.workers.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=None if is_local else [NoteFailures(str(run.folder))],
+            callbacks=None if is_local else [FailureCallback(str(run.folder))],
         ),
     )
 

@@ -1,5 +1,4 @@
-"""The memory of one worker: how much there is, how much of its share it uses, giving it back, and errors that say there is
-no more."""
+"""The memory of one worker: how much there is, how much of its share it uses, and how to give it back."""
 
 import gc
 import os
@@ -9,16 +8,6 @@ import psutil
 import torch
 
 from activelr_service.training import distributed
-
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory", "status_alloc_failed")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or says_out_of_memory(str(error))
-
-
-def says_out_of_memory(text: str) -> bool:
-    return any(words in text.lower() for words in OUT_OF_MEMORY)
 
 
 class MemoryMeter:

@@ -6,8 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from activelr_service.export.model import load_model
+from activelr_service.runs.begin import create_run, start_attempt
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import create_run, runs_of, start_attempt
+from activelr_service.runs.run import runs_of
 from activelr_service.service import finish
 from activelr_service.service.launch import train
 from activelr_service.service.open_tracker import open_tracker
