@@ -35,8 +35,9 @@ class WorkersConfig(StrictConfig):
 
 
 class TrackingConfig(StrictConfig):
-    """Where the run is tracked in MLflow."""
+    """Where the run is tracked."""
 
+    backend: Literal["mlflow", "none"] = Field("mlflow", description="none tracks nothing: results are in files only.")
     uri: str | None = Field(None, description="Derived: $MLFLOW_TRACKING_URI, else SQLite under output_dir.")
     experiment: str = Field("activelr", min_length=1, max_length=200, description="MLflow experiment.")
 
@@ -48,6 +49,12 @@ class TrackingConfig(StrictConfig):
         if uri is not None and ":" in uri and "://" not in uri and not uri.startswith("file:"):
             raise ValueError("must begin with a scheme, such as http://HOST:5000 or sqlite:///FILE")
         return uri
+
+    @model_validator(mode="after")
+    def without_a_backend_there_is_no_uri(self) -> Self:
+        if self.backend == "none" and self.uri is not None:
+            raise ValueError(f"uri: needs the backend mlflow, got backend: none and uri: {self.uri}")
+        return self
 
 
 class TrainJob(StrictConfig):

@@ -92,7 +92,7 @@ def find_model(source: str | Path) -> Path:
     """The local folder of an exported model, downloaded first if ``source`` is an MLflow URI."""
     folder = Path(source)
     if ":/" in str(source):
-        from activelr_service.tracking.tracker import download_model
+        from activelr_service.tracking.client import download_model
 
         folder = download_model(str(source))
     found = sorted(folder.rglob(RECIPE))

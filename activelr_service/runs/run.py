@@ -101,6 +101,10 @@ class Run:
         """Change some keys of :meth:`state`, at once or not at all."""
         write_text(self.folder / "run.json", json.dumps({**self.state(), **changes}, indent=1))
 
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Write how the run ended: its status, and the reason without secrets."""
+        self.update(status=status, reason=redact(reason) if reason else None)
+
     def write_failure(self, failure: Failure) -> None:
         """Write :attr:`failure`, without secrets."""
         write_text(self.failure, json.dumps(redact_values(failure._asdict())))

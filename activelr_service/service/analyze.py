@@ -7,7 +7,7 @@ from activelr_service.errors import CommandError
 from activelr_service.export.model import RECIPE, build_from_recipe
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import Run
-from activelr_service.tracking.store import new_tracker, tracking_uri
+from activelr_service.tracking.store import open_tracker, tracking_uri
 
 EXPERIMENT = "activelr-analyses"
 
@@ -59,8 +59,8 @@ def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
 def _keep(name: str, root: Path, folder: Path, paths: list[Path], track: bool) -> list[str]:
     lines = [f"  {path}" for path in paths]
     if track:
-        tracker = new_tracker(tracking_uri(None, root), EXPERIMENT, name, root)
+        tracker = open_tracker(tracking_uri(None, root), EXPERIMENT, name, root)
         tracker.log_artifacts(folder, paths)
-        tracker.finish("finished")
+        tracker.end("finished")
         lines.append(f"  MLflow run {tracker.run_id} in {EXPERIMENT}")
     return lines

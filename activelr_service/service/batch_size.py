@@ -53,8 +53,8 @@ def log_batch_size(run: Run, tracker: Tracker) -> None:
         return
     job = choice.complete(run.job())
     sizes = {"global_batch_size": job.global_batch_size, "grad_accum_steps": job.grad_accum_steps}
-    tracker.log_params({**sizes, "derived": derived_sizes(job, choice.num_train)})
-    tracker.set_tags({"activelr.why.global_batch_size": why(choice, job)})
+    tags = {"activelr.why.global_batch_size": why(choice, job)}
+    tracker.log_params({**sizes, "derived": derived_sizes(job, choice.num_train)}, tags)
     tracker.log_artifacts(run.folder, [run.batch_size])
 
 

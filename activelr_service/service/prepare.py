@@ -16,8 +16,8 @@ from activelr_service.runs.run import Run, output_root
 from activelr_service.service.check import check_installed, prepare_job
 from activelr_service.service.ray_run import find_resources
 from activelr_service.service.resolve import Choice, resolve_job
+from activelr_service.tracking.client import connect
 from activelr_service.tracking.store import embedded_store, is_embedded
-from activelr_service.tracking.tracker import connect
 
 FILES_DECODED = 1000  # of the images, before a training starts; validate --data decodes all
 
@@ -54,7 +54,7 @@ def validate_job(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Pr
     """Check all that :func:`prepare` and the start of a training check, and start nothing.
 
     None for data in a bucket, which are looked at once they are fetched. Raises :class:`JobError`, or
-    :class:`~activelr_service.tracking.tracker.TrackingError` if a tracking server does not answer.
+    :class:`~activelr_service.errors.TrackingError` if a tracking server does not answer.
     """
     root = output_root(job.output_dir)
     _check_writable(root)

@@ -106,9 +106,9 @@ def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice])
     return job.workers.model_copy(update=derived)
 
 
-def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str:
+def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> str | None:
     root = output_root(job.output_dir)
-    uri = tracking_uri(job.tracking.uri, root)
+    uri = tracking_uri(job.tracking.uri, root, job.tracking.backend)
     if job.tracking.uri is None and uri == embedded_store(root):
         choices.append(Choice("tracking.uri", uri, "no server given: embedded"))
     return uri

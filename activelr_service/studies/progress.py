@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 
-from activelr_service.runs.record import duration
+from activelr_service.runs.console import duration
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.table import SCORES

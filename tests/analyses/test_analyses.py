@@ -14,7 +14,7 @@ from activelr_service.runs.journal import write_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 from activelr_service.service.analyze import analyse, analyse_run
-from activelr_service.tracking.tracker import connect
+from activelr_service.tracking.client import connect
 from tests.conftest import activelr
 
 DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
