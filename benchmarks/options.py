@@ -10,7 +10,7 @@ from activelr_service.config import parse_job
 from activelr_service.data import inspect_data
 from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.training.build import build_training
-from activelr_service.training.evaluate import Totals
+from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import train_step
 from activelr_service.training.optimizers import begin_step
 
@@ -59,7 +59,7 @@ def make_step(job: dict[str, Any], device: torch.device):
     info = inspect_data(checked.data)
     resources = Resources(2, torch.cuda.device_count())
     training = build_training(resolve_job(checked, info, resources)[0], info, device)
-    totals = Totals((*training.task.sums, "grad_norm"), device)
+    totals = MetricAccumulator((*training.task.sums, "grad_norm"), device)
     batch = next(iter(training.train_loader))
     training.replica.train()
 

@@ -16,9 +16,9 @@ from activelr_service.errors import NonFiniteLossError, kind_of
 from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
 from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
-from activelr_service.training.evaluate import Totals
+from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
-from activelr_service.training.memory import available_memory
+from activelr_service.training.monitors import available_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
@@ -111,7 +111,7 @@ def time_step(job: TrainJob, info: DataInfo) -> float:
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sums, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sums, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
     with _threads(job.workers.cpus_per_worker or 1):

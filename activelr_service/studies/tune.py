@@ -22,7 +22,7 @@ from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
 from activelr_service.studies.worker_group import run_distributed_trial
-from activelr_service.training.memory import available_memory, free_memory
+from activelr_service.training.monitors import available_memory, free_memory
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
 

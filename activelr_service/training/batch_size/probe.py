@@ -39,7 +39,7 @@ from activelr_service.training.batch_size.choice import (
 )
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
-from activelr_service.training.memory import MemoryMeter
+from activelr_service.training.monitors import MemoryMeter
 from activelr_service.training.optimizers import begin_step, set_training
 from activelr_service.training.replicate import NO_ROW, readable_rows
 
