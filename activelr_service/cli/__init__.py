@@ -12,7 +12,10 @@ STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the command line with ``args``, or with those of the process; errors that the user can mend are one line each, without a traceback and without secrets."""
+    """Run the command line with ``args``, or with those of the process.
+
+    Errors that the user can mend are one line each, without a traceback and without secrets.
+    """
     try:
         app(args, prog_name="activelr")
     except SystemExit as error:

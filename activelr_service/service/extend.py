@@ -6,6 +6,7 @@ from activelr_service.config import TrainJob, diff_jobs
 from activelr_service.errors import JobError
 from activelr_service.runs.record import Record, is_last, share_of_length
 from activelr_service.runs.run import Run
+from activelr_service.tracking.store import tracking_uri
 
 
 def check_length(run: Run, job: TrainJob, history: list[Record]) -> None:
@@ -39,10 +40,12 @@ def change_length(run: Run, job: TrainJob, history: list[Record]) -> str:
 def move_tracking(run: Run, job: TrainJob) -> str:
     """Have MLflow track ``run`` where ``job`` says from now on; returns the line that says so. All of it is delivered there
     when the run ends, or at once if it has ended."""
-    resolved = run.job().model_copy(update={"tracking": job.tracking})
+    tracking = job.tracking
+    uri = tracking_uri(tracking.uri, run.folder.parent.parent, tracking.backend)
+    resolved = run.job().model_copy(update={"tracking": tracking.model_copy(update={"uri": uri})})
     run.update(tracked=False, model_uri=None)
     run.write_jobs(run.written_job(), resolved)
-    return f"run {run.label}: tracked at {resolved.tracking.uri} from now on"
+    return f"run {run.label}: tracked at {uri or 'no place'} from now on"
 
 
 def describe_change(old: TrainJob, new: TrainJob, history: list[Record]) -> str:

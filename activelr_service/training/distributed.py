@@ -55,8 +55,10 @@ def sum_if_all_have(value: float | None, device: torch.device) -> float | None:
 
 
 def broadcast_buffers(model: nn.Module, device: torch.device) -> None:
-    """Give every rank rank 0's buffers, such as the running statistics of batch normalization. They are sent from ``device``,
-    wherever they are: NCCL takes no tensor of a CPU."""
+    """Give every rank the buffers of rank 0, such as the running statistics of batch normalization.
+
+    They are sent from ``device``, wherever they are: NCCL takes no tensor of a CPU.
+    """
     if world_size() > 1:
         for buffer in model.buffers():
             sent = buffer.to(device).contiguous()
@@ -108,7 +110,7 @@ def fingerprints(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
-    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. A change of any one bit changes it."""
+    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. One changed bit changes it."""
     words = _WORDS[tensor.element_size()]
     return tensor.detach().contiguous().reshape(-1).view(words).sum(dtype=torch.int64)
 

@@ -67,7 +67,7 @@ class MetricAccumulator:
         self.add(sums)
 
     def over_ranks(self, num_steps: int) -> dict[str, float]:
-        """The sums over all ranks, in two collectives. ``first_bad_step`` is among them if a loss was not finite on any rank."""
+        """The sums over all ranks, in two collectives. ``first_bad_step`` is among them if a rank met one."""
         values = distributed.sum_(torch.stack(list(self.sums.values())))
         steps_after_bad = torch.where(self.bad_step >= 0, num_steps - self.bad_step, 0.0)
         worst = distributed.max_(steps_after_bad).item()
