@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 from activelr_service.errors import ClusterError, CommandError, DeadlineError
-from activelr_service.redact import redact
 from activelr_service.service.resolve import Resources
 from activelr_service.tracking.deadline import timed_call, within
 
@@ -71,7 +70,7 @@ def init_ray(num_cpus: int | None = None) -> None:
     except Exception as error:
         what = "Ray does not start" if options["address"] == "local" else f"the Ray cluster at {options['address']}"
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ClusterError(redact(f"{what}: {reason[:500]}")) from error
+        raise ClusterError(f"{what}: {reason[:500]}") from error
 
 
 def check_address(address: str) -> str:
@@ -82,7 +81,7 @@ def check_address(address: str) -> str:
     scheme, has_scheme, _ = address.partition("://")
     if has_scheme:
         hint = "a dashboard is for `activelr submit --address`; " if scheme.startswith("http") else ""
-        raise CommandError(f"RAY_ADDRESS={redact(address)}: {hint}on a machine of the cluster use HOST:PORT or auto")
+        raise CommandError(f"RAY_ADDRESS={address}: {hint}on a machine of the cluster use HOST:PORT or auto")
     if address == "auto":
         address = _running_here()
     host, _, port = address.rpartition(":")

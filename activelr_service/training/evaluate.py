@@ -4,8 +4,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from activelr_service.tasks import Task
+from activelr_service.tasks import TASKS, Task
 from activelr_service.training import distributed
 
 
@@ -28,6 +29,13 @@ def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, p
             with autocast(device, precision):
                 evaluator.update(model, to_device(batch, device))
     return evaluator.compute()
+
+
+def evaluate_dataset(task_name: str, model: nn.Module, dataset: Any, batch_size: int) -> dict[str, float]:
+    """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32."""
+    task = TASKS[task_name]
+    batches: DataLoader[Any] = DataLoader(dataset, batch_size, collate_fn=task.collate)
+    return evaluate(task, model, batches, torch.device("cpu"), "float32")
 
 
 class SumEvaluator:
