@@ -13,7 +13,7 @@ EXPERIMENT = "activelr-analyses"
 
 
 def analyze(name: str, root: Path, track: bool) -> list[str]:
-    """Run an analysis and write it to ``root/analyses/NAME``; returns the lines for the user, with the paths of the files."""
+    """Run an analysis and write it to ``root/analyses/NAME``; returns lines for the user, with the paths of its files."""
     folder = root / "analyses" / name
     lines, paths = write_analysis(name, folder)
     return [*lines, *_keep(name, root, folder, paths, track)]
