@@ -240,7 +240,8 @@ def ui(
 
     root = output_root(output_dir)
     if not (root / DATABASE).exists():
-        raise CommandError(f"no embedded MLflow store in {root}; runs tracked by a server are seen at that server")
+        text = f"no embedded MLflow store in {root}: nothing was tracked there; a server shows the runs that it tracks"
+        raise CommandError(f"{text}, and `activelr resume RUN --set tracking.backend=mlflow` tracks a run afterwards")
     print(f"MLflow UI of {root}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     store = ["--backend-store-uri", embedded_store(root), "--default-artifact-root", (root / ARTIFACTS).as_uri()]
     where = ["--no-serve-artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]

@@ -53,8 +53,9 @@ class ResolvedWorkersConfig(WorkersConfig):
 
 
 class TrackingConfig(StrictConfig):
-    """Where the run is tracked in MLflow."""
+    """Where the run is tracked."""
 
+    backend: Literal["mlflow", "none"] = Field("mlflow", description="none tracks nothing: results are in files only.")
     uri: str | None = Field(
         None, description="The MLflow server or store. Derived: $MLFLOW_TRACKING_URI, else SQLite in output_dir."
     )
@@ -71,11 +72,11 @@ class TrackingConfig(StrictConfig):
             raise ValueError("must begin with a scheme, such as http://HOST:5000 or sqlite:///FILE")
         return uri
 
-
-class ResolvedTrackingConfig(TrackingConfig):
-    """The tracking of a resolved job."""
-
-    uri: str = Field(description="The tracking server, or the embedded SQLite store.")
+    @model_validator(mode="after")
+    def without_a_backend_there_is_no_uri(self) -> Self:
+        if self.backend == "none" and self.uri is not None:
+            raise ValueError(f"uri: needs the backend mlflow, got backend: none and uri: {self.uri}")
+        return self
 
 
 class TrainJob(StrictConfig):
@@ -132,7 +133,9 @@ class TrainJob(StrictConfig):
     )
     seed: int = Field(0, ge=0, lt=2**31, description="The number that all randomness derives from.")
     workers: WorkersConfig = Field(default_factory=WorkersConfig, description="What the training runs on.")
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where the run is tracked.")
+    tracking: TrackingConfig = Field(
+        default_factory=TrackingConfig, description="Whether and where the run is tracked."
+    )
     output_dir: str = Field(
         "outputs",
         min_length=1,
@@ -185,7 +188,7 @@ class ResolvedJob(TrainJob):
 
     task: str = Field(description="What is learned.")
     workers: ResolvedWorkersConfig = Field(description="Ray Train workers.")
-    tracking: ResolvedTrackingConfig = Field(description="Where the run is tracked.")
+    tracking: TrackingConfig = Field(description="Where the run is tracked. It has a URI unless nothing is tracked.")
 
     def complete(self, global_batch_size: int, grad_accum_steps: int) -> "CompleteJob":
         """This job with its batch size."""

@@ -27,6 +27,11 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def to_row(self) -> dict[str, float]:
+        """The metrics with the epoch, the time and the number of optimizer steps, as a tracker takes them."""
+        row = {"epoch": self.epoch, "timestamp_ms": self.timestamp_ms, **self.metrics}
+        return {**row, "global_step": float(self.global_step)}
+
     @property
     def position(self) -> Position:
         """How far the run is at the end of this epoch."""
@@ -67,29 +72,6 @@ def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int
     return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
 
 
-def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
-    """One line that reads well in a terminal and in a job log."""
-    metrics = record.metrics
-    shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in (
-        ("loss", "val loss"),
-        ("accuracy", "val acc"),
-        ("perplexity", "val ppl"),
-        ("map_50", "val mAP50"),
-    ):
-        if f"val/{name}" in metrics:
-            shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    if "optim/step" in metrics:
-        shown.append(f"step {metrics['optim/step']:.2%}")
-    elif "optim/gain_mean" in metrics:
-        shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
-    shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
-    if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
-        shown.append(f"{skipped} corrupt skipped")
-    shown.append("done" if job.duration.is_over(record.position) else f"ETA {duration(seconds_left)}")
-    return "  ".join(shown)
-
-
 def seconds_left(history: list[Record], job: TrainJob) -> float:
     """What is left of a budget of time; else what the remaining epochs or steps will take, from the mean of the last five
     epochs."""
@@ -101,10 +83,3 @@ def seconds_left(history: list[Record], job: TrainJob) -> float:
     pace = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
     share = job.duration.share_used(last.position)
     return pace * last.global_step * (1 - share) / share
-
-
-def duration(seconds: float) -> str:
-    """``1h02m`` or ``3m07s``."""
-    minutes, secs = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{secs:02d}s"

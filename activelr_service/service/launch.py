@@ -4,15 +4,16 @@ from activelr_service.config import CompleteJob, ResolvedJob, TrainJob
 from activelr_service.config.duration import Duration
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError, RunFailedError, TrackingError
+from activelr_service.runs.begin import create_run, discard_run, lock_run, unfinished_run
+from activelr_service.runs.console import log_to
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
 from activelr_service.runs.record import Record
-from activelr_service.runs.run import Run, create_run, discard_run, hold, output_root, unfinished_run
-from activelr_service.service.attempt import Attempt, Say, log_to, naming_the_system, run_attempt
+from activelr_service.runs.run import Run, output_root
+from activelr_service.service.attempt import Attempt, Log, reporting_system_errors, run_attempt
 from activelr_service.service.batch_size import apply_batch_size, find_completed
 from activelr_service.service.check import prepare_job
 from activelr_service.service.extend import change_duration, check_duration, move_tracking
-from activelr_service.service.finish import deliver, has_model
-from activelr_service.service.open_tracker import open_tracker
+from activelr_service.service.finish import has_model
 from activelr_service.service.prepare import (
     Prepared,
     check_data,
@@ -22,6 +23,7 @@ from activelr_service.service.prepare import (
     relocate,
     write_data,
 )
+from activelr_service.service.track import open_run_tracker, sync_to_tracking
 
 
 def train(job: TrainJob) -> Run:
@@ -32,10 +34,10 @@ def train(job: TrainJob) -> Run:
     """
     root = output_root(job.output_dir)
     prepared = None if unfinished_run(root / job.name, job) else prepare(job)
-    with hold(root, job.name) as folder, naming_the_system():
+    with lock_run(root, job.name) as folder, reporting_system_errors():
         run = unfinished_run(folder, job)
         if run is not None:
-            return _continue(run, _find_moved(run, run.job(), log_to(run)), job.duration)
+            return _continue(run, _find_moved(run, run.job(), log_to(run.log)), job.duration)
         prepared = prepared or prepare(job)
         run = create_run(folder, job, prepared.job, write_data(prepared.job, prepared.info), prepared.state())
         return _begin(run, prepared)
@@ -43,9 +45,9 @@ def train(job: TrainJob) -> Run:
 
 def _begin(run: Run, prepared: Prepared) -> Run:
     """Train a run that was just created."""
-    log = log_to(run)
+    log = log_to(run.log)
     try:
-        tracker = open_tracker(run, prepared.job, prepared.info, log)
+        tracker = open_run_tracker(run, prepared.job, prepared.info, log)
     except TrackingError:
         discard_run(run)  # nothing has started: nothing stays
         raise
@@ -63,21 +65,22 @@ def resume(run: Run, job: ResolvedJob | None = None) -> Run:
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
-    with hold(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
-        log, before = log_to(run), run.job()
+    with lock_run(run.folder.parent.parent, run.folder.parent.name), reporting_system_errors():
+        log, before = log_to(run.log), run.job()
         now = _find_moved(run, before, log)
         wanted = now if job is None else _relocate_wanted(run, job, {before.output_dir, now.output_dir})
         rest = wanted.model_copy(update={"tracking": now.tracking})
         if job is not None and (rest != now or wanted == now):
             check_duration(run, now, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
-            now = now.model_copy(update={"tracking": wanted.tracking})
-            log(move_tracking(run, now))
+            now = move_tracking(run, now.model_copy(update={"tracking": wanted.tracking}))
+            log(f"run {run.label}: tracked at {now.tracking.uri or 'no place'} from now on")
         is_whole = has_model(run) and is_journal_whole(run.journal)
         if run.state()["status"] != "finished" or wanted != now or not is_whole:
             return _continue(run, now, wanted.duration)
-        deliver(run, open_tracker(run, now, read_info(run), log), "finished")
-        log(f"run {run.label} is finished, and MLflow has all of it")
+        sync_to_tracking(run, open_run_tracker(run, now, read_info(run), log), "finished")
+        is_tracked = now.tracking.backend != "none"
+        log(f"run {run.label} is finished, and {'MLflow has all of it' if is_tracked else 'nothing of it is tracked'}")
         return run
 
 
@@ -92,7 +95,7 @@ def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJo
 
 def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
     """Bring an unfinished run, whose job is ``now``, to an end after ``duration``."""
-    log, is_changed = log_to(run), duration != now.duration
+    log, is_changed = log_to(run.log), duration != now.duration
     history = _find_history(run, log)
     if is_changed:
         check_duration(run, now, now.lasting(duration), history)
@@ -101,11 +104,11 @@ def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
     if info is None or not is_trained:
         now, info = _look_at_data(run, now, log)
     job = now.lasting(duration)
-    tracker = open_tracker(run, job, info, log)
+    tracker = open_run_tracker(run, job, info, log)
     if is_changed:
         line = change_duration(run, now, duration, history)
         log(f"run {run.label}: {line}")
-        tracker.set_tags({"activelr.length": duration.text, "activelr.length_change": line})
+        tracker.log_params({}, {"activelr.length": duration.text, "activelr.length_change": line})
     log(f"run {run.label}: continued after {duration.describe(history[-1].position) if history else 'epoch 0'}")
     completed = find_completed(run)
     if completed is not None and not isinstance(job, CompleteJob):  # the driver ended just after the workers chose
@@ -114,7 +117,7 @@ def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
     return run_attempt(Attempt(run, job, info, tracker, log), is_trained)
 
 
-def _look_at_data(run: Run, now: ResolvedJob, log: Say) -> tuple[ResolvedJob, DataInfo]:
+def _look_at_data(run: Run, now: ResolvedJob, log: Log) -> tuple[ResolvedJob, DataInfo]:
     """The job with its data prepared, and what they are; :class:`JobError` if they are not what they were."""
     doubt = check_data(run, "restore them, or train a new run under another name")
     if doubt:
@@ -125,7 +128,7 @@ def _look_at_data(run: Run, now: ResolvedJob, log: Say) -> tuple[ResolvedJob, Da
     return prepared, info
 
 
-def _find_history(run: Run, log: Say) -> list[Record]:
+def _find_history(run: Run, log: Log) -> list[Record]:
     """The records of the committed epochs; the last one has the latest valid checkpoint."""
     from activelr_service.training.checkpoint import CheckpointStore
 
@@ -139,7 +142,7 @@ def _find_history(run: Run, log: Say) -> list[Record]:
     return history
 
 
-def _find_moved(run: Run, job: ResolvedJob, log: Say) -> ResolvedJob:
+def _find_moved(run: Run, job: ResolvedJob, log: Log) -> ResolvedJob:
     """The resolved ``job`` of a run, with the place where its output directory is now. If it was moved, that is logged."""
     here = relocate(job, run.folder.parent.parent)
     if here != job:

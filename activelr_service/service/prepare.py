@@ -11,12 +11,13 @@ from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data,
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
 from activelr_service.errors import JobError
-from activelr_service.runs.run import Run, output_root, unfinished_run
+from activelr_service.runs.begin import unfinished_run
+from activelr_service.runs.run import Run, output_root
 from activelr_service.service.check import check_installed, prepare_job
 from activelr_service.service.ray_run import find_resources
 from activelr_service.service.resolve import Choice, resolve_job
+from activelr_service.tracking.client import connect
 from activelr_service.tracking.store import embedded_store, is_embedded
-from activelr_service.tracking.tracker import connect
 
 Job = TypeVar("Job", bound=ResolvedJob)
 
@@ -55,7 +56,7 @@ def validate_job(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Pr
     """Check all that :func:`prepare` and the start of a training check, and start nothing.
 
     None for data in a bucket, which are looked at once they are fetched. Raises :class:`JobError`, or
-    :class:`~activelr_service.tracking.tracker.TrackingError` if a tracking server does not answer.
+    :class:`~activelr_service.errors.TrackingError` if a tracking server does not answer.
     """
     root = output_root(job.output_dir)
     _check_writable(root)
@@ -64,8 +65,9 @@ def validate_job(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Pr
         check_installed(job)
         return None
     prepared = prepare(job, files_decoded)
-    if not is_embedded(prepared.job.tracking.uri):
-        connect(prepared.job.tracking.uri)
+    uri = prepared.job.tracking.uri
+    if uri is not None and not is_embedded(uri):
+        connect(uri)
     return prepared
 
 

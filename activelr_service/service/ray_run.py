@@ -1,4 +1,4 @@
-"""The TorchTrainer around the worker, and its end: well, by a signal, or with its cluster."""
+"""Training with Ray Train, and how it ends: by itself, after a signal, or because its cluster is lost."""
 
 import atexit
 import logging
@@ -30,15 +30,15 @@ from activelr_service.tracking.deadline import hurry
 __all__ = ["ClusterError", "WorkersLostError", "find_resources", "init_ray", "train_on_ray"]
 
 COLLECTIVE_TIMEOUT_S = 600
-MLFLOW_S = 10  # what is left to MLflow when the cluster is gone
+MLFLOW_S = 10  # how long MLflow may take after the cluster is lost
 
 
 def train_on_ray(run: Run, job: ResolvedJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
-    """Train a resolved job with Ray Train; one worker without a cluster runs in this process.
+    """Train a resolved job with Ray Train. One worker without a cluster runs in this process.
 
-    ``measure_untrained`` has the workers write :attr:`Run.untrained` first. Returns when the training ended, with or
-    without a failure written to the run. Raises :class:`WorkersLostError` when it could not be brought to an end, and
-    :class:`ClusterError` or :class:`CommandError` when there is no cluster for it.
+    With ``measure_untrained`` the workers write :attr:`Run.untrained` first. It returns when the training has ended, also
+    when a worker has written a failure to the run. Raises :class:`WorkersLostError` if workers were lost too often, and
+    :class:`ClusterError` or :class:`CommandError` if there is no cluster for it.
     """
     from ray.train import TrainingFailedError
 
@@ -68,7 +68,7 @@ def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, me
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from activelr_service.training.worker import NoteFailures, train_loop_per_worker
+    from activelr_service.training.worker import FailureCallback, train_loop_per_worker
 
     return TorchTrainer(
         train_loop_per_worker,
@@ -91,7 +91,7 @@ def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, me
             storage_path=str(run.folder / "ray"),
             failure_config=FailureConfig(max_failures=job.workers.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=None if is_local else [NoteFailures(str(run.folder))],
+            callbacks=None if is_local else [FailureCallback(str(run.folder))],
         ),
     )
 
@@ -102,14 +102,15 @@ def _resources_per_worker(job: ResolvedJob) -> dict[str, float]:
 
 
 def _fit(trainer: Any) -> None:
-    trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
+    # Ray has no public way to leave Ctrl-C to the caller, and its own handler takes 15 seconds.
+    trainer._register_sigint_handler = lambda controller: None
     run_in_ray(trainer.fit)
 
 
 def run_in_ray(function: Callable[[], Any]) -> None:
-    """Call what waits for Ray, from the main thread, until it returns or raises, a signal comes, or the cluster is lost.
+    """Call a function that waits for Ray, from the main thread. A signal, or the loss of the cluster, ends the wait.
 
-    What the handler of a signal raises is raised when Ray has been left and its processes have ended. Raises
+    After a signal, the processes of Ray are ended first; then the exception of the signal's handler is raised. Raises
     :class:`ClusterError` if the head of the cluster is gone.
     """
     ending = Ending()
@@ -127,7 +128,8 @@ def run_in_ray(function: Callable[[], Any]) -> None:
 
 
 class Ending:
-    """Within it, what a signal raises waits until Ray has been left: raised inside Ray it would abort the process."""
+    """Inside this context, the exception of a signal's handler is kept in ``error``. Raised inside Ray it would abort the
+    process."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -144,7 +146,7 @@ class Ending:
             signal.signal(number, handler)
 
     def lose_head(self) -> None:
-        """From another thread: have the main thread leave Ray."""
+        """Make the main thread leave Ray. Called from another thread."""
         self.is_head_lost = True
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -160,8 +162,8 @@ class Ending:
 
 
 def _end_workers() -> None:
-    """Leave the cluster, which then ends the workers. One of this process's own is killed: it would take its time, and
-    checkpoints are whole at any moment."""
+    """Leave the cluster, which then ends the workers. If this process started it, its processes are killed, which is
+    faster. Checkpoints are complete at any moment."""
     import ray
 
     family = _own_cluster()
@@ -176,7 +178,10 @@ def _end_workers() -> None:
 
 
 def _own_cluster() -> list[psutil.Process]:
-    """The processes of the cluster that this process has started, if it has."""
+    """The processes of the cluster that this process has started; empty if it has joined another one.
+
+    Ray has no public way to ask for them, and those that outlive :func:`ray.shutdown` have to be found before it.
+    """
     from ray._private import worker
 
     node = worker._global_node
@@ -188,10 +193,10 @@ def _own_cluster() -> list[psutil.Process]:
 
 
 def _leave_dead_cluster() -> None:
-    """Nothing here asks the head, for which Ray would wait.
+    """Kill the processes of a cluster whose head is gone, without a call that would wait for the head.
 
-    Ray aborts the process 60 seconds after the head is gone, so MLflow gets little time. Its threads crash a process that
-    ends in the usual way, so the end is hard.
+    Ray aborts this process 60 seconds after the head is gone, so MLflow gets little time. At an ordinary exit the threads of
+    Ray crash the process, so it ends with ``os._exit``.
     """
     import ray
 

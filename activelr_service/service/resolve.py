@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from activelr_service.config import CompleteJob, ResolvedJob, TrainJob
-from activelr_service.config.job import LARGEST_BATCH, ResolvedTrackingConfig, ResolvedWorkersConfig, WorkersConfig
+from activelr_service.config.job import LARGEST_BATCH, ResolvedWorkersConfig, TrackingConfig, WorkersConfig
 from activelr_service.config.optimizer import ActiveOptimizerConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
@@ -123,12 +123,12 @@ def _resolve_num_workers(workers: WorkersConfig, use_gpu: bool, resources: Resou
     return found
 
 
-def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> ResolvedTrackingConfig:
+def _resolve_tracking(job: TrainJob, choices: list[Choice]) -> TrackingConfig:
     root = output_root(job.output_dir)
-    uri = tracking_uri(job.tracking.uri, root)
+    uri = tracking_uri(job.tracking.uri, root, job.tracking.backend)
     if job.tracking.uri is None and uri == embedded_store(root):
         choices.append(Choice("tracking.uri", uri, "no server given: embedded"))
-    return ResolvedTrackingConfig(**{**dict(job.tracking), "uri": uri})
+    return job.tracking.model_copy(update={"uri": uri})
 
 
 def _resolve_batch_size(

@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
-from activelr_service.runs.record import duration
+from activelr_service.runs.console import duration
 from activelr_service.studies.plan import Plan
 
 TIME_LIMIT_S = 30.0

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from activelr_service.config.task import metrics_of_task
-from activelr_service.runs.record import duration
+from activelr_service.runs.console import duration
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.table import column_name

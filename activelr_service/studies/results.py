@@ -12,7 +12,7 @@ from activelr_service.report import load_table
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, StudyFolder
 from activelr_service.studies.table import column_name, table_names
-from activelr_service.tracking.reader import TrackedRun, read_experiment
+from activelr_service.tracking.client import TrackedRun, read_experiment
 from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
 FILES = (".csv", ".parquet")
@@ -41,7 +41,7 @@ def read_results(
         raise CommandError(
             f"no results {target!r}: no such file, and neither a study nor an MLflow store in {output_dir}"
         )
-    return make_table(read_experiment(uri, target)), target
+    return make_table(read_experiment(str(uri), target)), target
 
 
 def find_study(output_dir: str, target: str) -> StudyFolder | None:

@@ -9,8 +9,8 @@ from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data,
 from activelr_service.errors import JobError, TrackingError
 from activelr_service.redact import redact
 from activelr_service.report import summary_lines, write_report
+from activelr_service.runs.console import Follower
 from activelr_service.runs.files import write_text
-from activelr_service.runs.follower import Follower
 from activelr_service.runs.run import output_root
 from activelr_service.studies.cost import estimate_cost
 from activelr_service.studies.folder import StudyFolder, hold_study
@@ -44,7 +44,7 @@ def run_study(study: StudyJob) -> StudyFolder:
         check_study_data(plan, folder)
         memory = memory_of_a_trial(study)
         pending = find_pending(plan, folder, memory)
-        uri = tracking_uri(study.tracking.uri, output_root(study.output_dir))
+        uri = tracking_uri(study.tracking.uri, output_root(study.output_dir), study.tracking.backend)
         tracker = StudyTracker.open(study, uri, plan, folder)
         tracker.forget(pending)
         write_text(folder.path / "study.yaml", dump_job(study))

@@ -12,16 +12,17 @@ import torch
 
 from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import NonFiniteLossError
+from activelr_service.errors import NonFiniteLossError, kind_of
 from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
 from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
-from activelr_service.training.evaluate import Totals
+from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
-from activelr_service.training.memory import available_memory, is_out_of_memory
+from activelr_service.training.monitors import available_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
+STATUSES = {"diverged": "diverged", "memory": "out_of_memory"}  # of a trial, by the kind of its failure; else failed
 OF_A_SHARED_GPU = 0.95  # the rest is for what CUDA itself takes in every process
 
 
@@ -70,11 +71,7 @@ def epoch_row(record: Record) -> dict[str, float]:
 
 def classify(error: BaseException) -> str:
     """The status of a trial that ended with ``error``."""
-    if isinstance(error, NonFiniteLossError):
-        return "diverged"
-    if is_out_of_memory(error):
-        return "out_of_memory"
-    return "failed"
+    return STATUSES.get(kind_of(error) or "", "failed")
 
 
 def describe(error: BaseException) -> str:
@@ -114,7 +111,7 @@ def time_step(job: CompleteJob, info: DataInfo) -> float:
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
     with _threads(job.workers.cpus_per_worker):

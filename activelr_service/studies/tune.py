@@ -15,14 +15,14 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import StudyJob
-from activelr_service.errors import ClusterError, JobError
+from activelr_service.errors import ClusterError, JobError, is_out_of_memory
 from activelr_service.service.ray_cluster import find_resources, init_ray, is_attached
 from activelr_service.service.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
 from activelr_service.studies.worker_group import run_distributed_trial
-from activelr_service.training.memory import available_memory, free_memory, says_out_of_memory
+from activelr_service.training.monitors import available_memory, free_memory
 
 HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
 
@@ -172,6 +172,6 @@ class EndOfTrial(tune.Callback):
 
 def outcome_of_lost(error: BaseException | None) -> Outcome:
     """Of a trial whose process was lost: the kernel and Ray end those that take too much memory."""
-    is_memory = says_out_of_memory(str(error)) or "OutOfMemory" in type(error).__name__
+    is_memory = error is not None and (is_out_of_memory(error) or isinstance(error, ray.exceptions.OutOfMemoryError))
     reason = f"the trial's process was lost: {describe(error or RuntimeError('without an error'))}"
     return Outcome("out_of_memory", reason, memory=0) if is_memory else Outcome("failed", reason)

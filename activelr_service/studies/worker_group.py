@@ -8,14 +8,14 @@ from typing import Any
 
 from activelr_service.config import CompleteJob, dump_job
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import WorkersLostError
+from activelr_service.errors import WorkersLostError, says_out_of_memory
+from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.files import write_text
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import Run, start_attempt
+from activelr_service.runs.run import Run
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
-from activelr_service.studies.trial import epoch_row, untrained_row
-from activelr_service.training.memory import says_out_of_memory
+from activelr_service.studies.trial import STATUSES, epoch_row, untrained_row
 
 
 def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:
@@ -52,17 +52,10 @@ def train(run: Run, job: CompleteJob, info: DataInfo) -> Outcome:
 
 def ending(run: Run) -> Outcome:
     """The outcome of a run whose workers have ended, from what they noted."""
-    if not run.failure.exists():
+    failure = run.read_failure()
+    if failure is None:
         return Outcome("finished", "", len(read_journal(run.journal)), _rows(run))
-    failure = json.loads(run.failure.read_text())
-    return _ended(run, _status(failure), f"{failure['type']}: {failure['message'][:300]}")
-
-
-def _status(failure: dict[str, Any]) -> str:
-    if failure["type"] == "NonFiniteLossError":
-        return "diverged"
-    is_memory = failure["type"] in ("MemoryError", "OutOfMemoryError") or says_out_of_memory(failure["message"])
-    return "out_of_memory" if is_memory else "failed"
+    return _ended(run, STATUSES.get(failure.kind, "failed"), f"{failure.type}: {failure.message[:300]}")
 
 
 def _ended(run: Run, status: str, reason: str) -> Outcome:

@@ -1,11 +1,11 @@
-"""A connection to MLflow that never waits long for a server that is gone."""
+"""A connection to MLflow that never waits long for a server that is gone, and reading from it."""
 
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from activelr_service.errors import TrackingError
@@ -16,6 +16,8 @@ REQUEST_TIMEOUT_S = 4
 CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
 BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
 RUNS_PER_REQUEST = 1000  # what MLflow returns at once
+READ_S = 600  # how long an experiment may take to be read
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 def connect(uri: str) -> Any:
@@ -40,8 +42,8 @@ def connect(uri: str) -> Any:
 
 
 @contextmanager
-def talking_to(uri: str, seconds: float = TALK_S) -> Iterator[None]:
-    """All calls in here together have so many seconds. Whatever MLflow raises becomes :class:`TrackingError` with one line
+def talking_to(uri: str | None, seconds: float = TALK_S) -> Iterator[None]:
+    """Allow all calls inside together so many ``seconds``. What MLflow raises becomes a :class:`TrackingError` of one line
     that names the server."""
     try:
         with within(seconds):
@@ -66,6 +68,42 @@ def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> lis
         token = page.token
         if not token:
             return runs
+
+
+class TrackedRun(NamedTuple):
+    """A run as MLflow has it; ``history`` gives the values of every metric by step."""
+
+    run_id: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    history: dict[str, dict[int, float]]
+
+
+def read_experiment(uri: str, name: str) -> list[TrackedRun]:
+    """The trainings of an experiment that have ended: runs that name their optimizer. Raises :class:`TrackingError` if
+    there is none."""
+    client = connect(uri)
+    with talking_to(uri, READ_S):
+        return _read(client, uri, name)
+
+
+def _read(client: Any, uri: str, name: str) -> list[TrackedRun]:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(sorted(found.name for found in client.search_experiments()))
+        raise TrackingError(f"no experiment {name!r} at {uri}; it has {known}")
+    runs = [run for run in search_runs(client, experiment.experiment_id) if run.info.status in ENDED]
+    runs = [run for run in runs if "optimizer.type" in run.data.params]
+    if not runs:
+        raise TrackingError(f"the experiment {name!r} at {uri} has no training that has ended")
+    return [_tracked(client, run) for run in runs]
+
+
+def _tracked(client: Any, run: Any) -> TrackedRun:
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    values = {name: {metric.step: metric.value for metric in metrics} for name, metrics in history.items()}
+    return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), values)
 
 
 def download_model(uri: str) -> Path:

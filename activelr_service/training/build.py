@@ -18,8 +18,7 @@ from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
-from activelr_service.training.energy import EnergyMeter
-from activelr_service.training.grad_norms import GradNorms
+from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import build_optimizer
 from activelr_service.training.progress import RunProgress
 from activelr_service.training.replicate import replicate, wrap

@@ -18,7 +18,7 @@ from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
-from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
+from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
     begin_step,
     end_step,
@@ -72,13 +72,13 @@ def run_epoch(training: Training, epoch: int) -> Record:
         "perf/elapsed_seconds": training.progress.seconds(),
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
-    joules = training.energy.take()
+    joules = training.energy.flush()
     if joules is not None:
         metrics["perf/energy_joules"] = joules
     if getattr(training.job.data, "on_corrupt", "fail") == "skip":
         metrics |= count_skipped(training, metrics, sums["samples"])
     if training.grad_norms is not None:
-        metrics |= training.grad_norms.take()
+        metrics |= training.grad_norms.flush()
     return Record(
         epoch=epoch,
         global_step=training.progress.step,
@@ -100,7 +100,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     seed_loader(training.train_loader, training.job.seed, epoch)
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = iter(training.train_loader)
     progress, steps = training.progress, 0
     progress.begin_epoch()
@@ -128,7 +128,7 @@ def what_calms(training: Training) -> list[str]:
     return ["clip_grad_norm"] if is_robust else ["clip_grad_norm", "a smaller optimizer.lr"]
 
 
-def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:
+def train_step(training: Training, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
     accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):

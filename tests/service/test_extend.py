@@ -4,8 +4,9 @@ import pytest
 
 from activelr_service.config import read_resolved_job
 from activelr_service.errors import JobError
+from activelr_service.runs.console import progress_line
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import progress_line, seconds_left
+from activelr_service.runs.record import seconds_left
 from activelr_service.runs.run import find_run
 from activelr_service.service.extend import check_duration
 from activelr_service.service.launch import resume, train

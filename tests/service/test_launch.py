@@ -13,8 +13,9 @@ import pytest
 from activelr_service.config import dump_job, parse_resolved_job
 from activelr_service.errors import JobError, RunFailedError
 from activelr_service.export.model import load_model
+from activelr_service.runs.begin import lock_run
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import Run, find_run, hold, list_runs
+from activelr_service.runs.run import Run, find_run, list_runs
 from activelr_service.service.launch import resume, train
 from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
@@ -210,7 +211,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_once_and_says_why(tmp_path):
 
 
 def test_two_drivers_of_one_name_do_not_meet(tmp_path):
-    with hold(tmp_path, "small"), pytest.raises(JobError, match="'small' is being trained"):
+    with lock_run(tmp_path, "small"), pytest.raises(JobError, match="'small' is being trained"):
         train(small_job(tmp_path, **QUICK))
 
 

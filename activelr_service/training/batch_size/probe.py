@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.data.info import DataInfo
+from activelr_service.errors import is_out_of_memory
 from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.fence import Fence
 from activelr_service.training import distributed
@@ -38,7 +39,7 @@ from activelr_service.training.batch_size.choice import (
 )
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
-from activelr_service.training.memory import MemoryMeter, is_out_of_memory
+from activelr_service.training.monitors import MemoryMeter
 from activelr_service.training.optimizers import begin_step, set_training
 from activelr_service.training.replicate import NO_ROW, readable_rows
 
