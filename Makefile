@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test check format bench cluster-up cluster-down lock clean
+.PHONY: help setup demo test test-fast check format bench cluster-up cluster-down lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,6 +24,9 @@ demo: setup      ## train configs/quickstart.yaml to its end and say where to lo
 
 test: setup      ## the whole test suite, in two processes: the cluster's tests beside all others
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: setup ## the tests that start no Ray and take no seconds each
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not ray and not slow"
 
 check: setup     ## lint, format, types
 	$(BIN)/ruff check .
@@ -45,7 +48,7 @@ cluster-down: setup  ## stop exactly what cluster-up started
 
 lock: setup      ## pin the newest packages that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-		--extra dev --extra peers pyproject.toml --output-file requirements.txt
+		--extra dev --extra peers --extra train pyproject.toml --output-file requirements.txt
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

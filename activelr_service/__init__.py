@@ -1,3 +1,34 @@
-"""Training deep networks without choosing a learning rate or a batch size."""
+"""Training deep networks without choosing a learning rate or a batch size.
+
+The optimizers are in :mod:`activelr_service.optim`. The functions here do what the command ``activelr`` does::
+
+    from activelr_service import load_job, load_model, train
+
+    job = load_job("job.yaml", overrides=["epochs=5"])
+    run = train(job)
+    model = load_model(run.model)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from activelr_service.api import train, write_report
+    from activelr_service.config import load_job
+    from activelr_service.export.model import load_model
 
 __version__ = "0.1.0"
+__all__ = ["__version__", "load_job", "load_model", "train", "write_report"]
+
+_MODULES = {"load_job": "config", "load_model": "export.model", "train": "api", "write_report": "api"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a function when it is first asked for (PEP 562), so that the package itself imports nothing heavy."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

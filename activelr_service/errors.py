@@ -4,7 +4,8 @@ An error with an ``exit_code`` explains itself: the command line prints its text
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 Location = tuple[str | int, ...]
@@ -21,6 +22,26 @@ EXIT_CODES = {
 }
 PERMANENT = ("job", "training", "diverged")  # these would only happen again; after the others the run can be continued
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory", "status_alloc_failed")
+
+# What the extras of pyproject.toml install, by the names that are imported.
+EXTRAS = {
+    "train": {
+        *(
+            "PIL",
+            "datasets",
+            "faster_coco_eval",
+            "jinja2",
+            "matplotlib",
+            "mlflow",
+            "pandas",
+            "pyarrow",
+            "pynvml",
+            "ray",
+        ),
+        *("scipy", "sklearn", "tokenizers", "torchmetrics", "torchvision", "transformers"),
+    },
+    "peers": {"dadaptation", "parameterfree", "prodigyopt", "schedulefree"},
+}
 
 
 class Problem(NamedTuple):
@@ -49,6 +70,12 @@ class JobError(ValueError):
 
 class CommandError(RuntimeError):
     """What was asked for cannot be done, for a reason outside the job's text."""
+
+    exit_code = 2
+
+
+class MissingPackageError(ModuleNotFoundError):
+    """A package of an extra is not installed. The text names the line that installs it; ``name`` is the package."""
 
     exit_code = 2
 
@@ -142,6 +169,28 @@ def is_out_of_memory(error: BaseException) -> bool:
 def says_out_of_memory(text: str) -> bool:
     """Whether the text of an error is one that systems and libraries use when there is no memory left."""
     return any(words in text.lower() for words in OUT_OF_MEMORY)
+
+
+@contextmanager
+def naming_missing_packages(user: str) -> Iterator[None]:
+    """Turn the failed import of a package of an extra into :class:`MissingPackageError`.
+
+    ``user`` is what needs the package, as the message names it. Where two of these are nested, the outer name counts.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if extra is None:
+            raise
+        text = f"`{user}` needs {package}, which is not installed; run `{install_line(extra)}`"
+        raise MissingPackageError(text, name=package) from error
+
+
+def install_line(extra: str) -> str:
+    """The line that installs the packages of an extra."""
+    return f"pip install 'activelr-service[{extra}]'"
 
 
 def dotted(location: Location) -> str:

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from activelr_service.config import parse_job
@@ -10,6 +11,8 @@ from benchmarks import generate
 from benchmarks.__main__ import BASELINE, BENCHMARKS, compare
 from benchmarks.options import JOB, make_step, timed
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_step_that_is_timed_is_one_of_a_default_job():

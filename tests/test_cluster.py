@@ -24,7 +24,10 @@ from tests.data.generate_images import write_images
 from tests.ranks import run_ranks
 from tests.training.test_loop import assert_identical, final_tensors, train
 
-pytestmark = pytest.mark.xdist_group("cluster")  # one cluster, and the other process has all other tests
+pytestmark = [
+    pytest.mark.xdist_group("cluster"),
+    pytest.mark.ray,
+]  # one cluster, and the other process has all other tests
 
 LARGE = {"epochs": 12, "global_batch_size": 64, "model": {"type": "mlp", "hidden": [1024, 1024]}}
 TWO = {"num_workers": 2}

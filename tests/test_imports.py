@@ -29,7 +29,8 @@ ALLOWED = {
     "training": {"config", "data", "models", "optim", "redact", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "models", "redact", "runs", "tasks", "tracking", "training"},
     "studies": {"config", "data", "redact", "report", "runs", "service", "tasks", "tracking", "training"},
-    "cli": {"config", "redact", "report", "runs", "service", "studies", "tracking"},
+    "api": {"config", "report", "runs", "service", "studies"},
+    "cli": {"api", "config", "redact", "report", "runs", "service", "studies", "tracking"},
 }
 LIBRARIES = {
     "ray": {

@@ -20,6 +20,8 @@ from tests.data.generate_voc import write_voc
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, store
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = sorted((ROOT / "configs" / "paper").glob("*.yaml"))
 
 

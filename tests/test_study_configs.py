@@ -14,6 +14,8 @@ from activelr_service.studies.trial import run_trial
 from tests.conftest import ROOT
 from tests.test_paper_configs import WRITERS
 
+pytestmark = pytest.mark.slow
+
 STUDIES = sorted((ROOT / "configs" / "studies").glob("*.yaml"))
 
 

@@ -25,7 +25,7 @@ def _descend(case: str, lr: float, name: str) -> list[dict[str, Any]]:
     weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
     increment = 0.1 if name == "ActiveSGD" else 0.0
     decay = 0.9 if name == "ActiveSGD" else 1.0
-    optimizer = ActiveSGD([weight], lr=lr, gain_increment=increment, gain_decay=decay, steps_per_epoch=1)
+    optimizer = ActiveSGD([weight], rule="paper", lr=lr, gain_increment=increment, gain_decay=decay, steps_per_epoch=1)
     rows = [{"case": case, "optimizer": name, "step": 0, "weight": START, "gain": 1.0}]
     for step in range(1, STEPS + 1):
         optimizer.zero_grad()

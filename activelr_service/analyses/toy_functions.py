@@ -63,7 +63,7 @@ def _build(name: str, point: torch.nn.Parameter, lr: float) -> torch.optim.Optim
     if name == "Adam":
         return torch.optim.Adam([point], lr=lr)
     increment = 0.1 if name == "ActiveAdamW" else 0.1 / lr
-    return ActiveAdamW([point], lr=lr, weight_decay=0.0, gain_increment=increment, steps_per_epoch=1)
+    return ActiveAdamW([point], rule="paper", lr=lr, weight_decay=0.0, gain_increment=increment, steps_per_epoch=1)
 
 
 def classify(x: float, y: float) -> str:

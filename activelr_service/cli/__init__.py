@@ -6,6 +6,7 @@ import sys
 import traceback
 
 from activelr_service.cli.app import app
+from activelr_service.errors import naming_missing_packages
 from activelr_service.redact import redact
 
 STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
@@ -17,7 +18,8 @@ def main(args: list[str] | None = None) -> None:
     Errors that the user can mend are one line each, without a traceback and without secrets.
     """
     try:
-        app(args, prog_name="activelr")
+        with naming_missing_packages(" ".join(["activelr", *(sys.argv[1:] if args is None else args)[:1]])):
+            app(args, prog_name="activelr")
     except SystemExit as error:
         if error.code in STOPPED:
             _end_now(error.code)

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
+from activelr_service.api import write_report
 from activelr_service.cli.signals import exit_on_signals
 from activelr_service.config import read_study
-from activelr_service.errors import CommandError
 
 StudyFile = Annotated[Path, typer.Argument(help="The YAML study.", show_default=False)]
 Overrides = Annotated[
@@ -52,13 +52,8 @@ def report(
 
     Example: activelr report results.csv --output report
     """
-    from activelr_service.report import summary_lines, write_report
-    from activelr_service.studies.results import read_results
+    table = write_report(results, output, metric=metric, higher_is_better=higher_is_better, output_dir=output_dir)
+    from activelr_service.report import summary_lines
 
-    table, title = read_results(results, output_dir, metric, higher_is_better)
-    try:
-        write_report(table, output, title)
-    except OSError as error:
-        raise CommandError(f"--output {output} cannot be written: {error.strerror}") from error
     print("\n".join(summary_lines(table)))
     print(f"{output / 'report.html'}")

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from activelr_service.errors import JobError
+from activelr_service.errors import JobError, naming_missing_packages
 from activelr_service.models import recipe as recipes
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
@@ -20,6 +20,7 @@ def write_recipe(folder: Path, model: Any, info: Any, task: str, sha256: str) ->
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 
+@naming_missing_packages("activelr_service.load_model")
 def load_model(source: str | Path) -> Any:
     """The trained torch module, in eval mode on the CPU, with ``task``, ``classes`` and ``input_scale`` as attributes.
 

@@ -7,58 +7,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer, count_step
-from activelr_service.optim.sums import State
+from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.sums import Group, State
 
 
+@documented
 class ActiveAdamW(ActiveOptimizer):
-    r"""AdamW (Loshchilov & Hutter 2019) with a gain per parameter.
+    r"""AdamW (Loshchilov & Hutter 2019), with gains in place of a learning rate to choose.
+
+    The direction, along which the rule takes the step:
 
     .. math::
-        m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-        d = \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}, \quad
-        \theta_i \leftarrow (1 - lr \lambda)\, \theta_i - lr \cdot gain_i \cdot d_i
+        exp\_avg &\leftarrow \beta_1\, exp\_avg + (1 - \beta_1)\, g, \qquad
+        exp\_avg\_sq \leftarrow \beta_2\, exp\_avg\_sq + (1 - \beta_2)\, g^2 \\
+        d &= \frac{exp\_avg / (1 - \beta_1^t)}{\sqrt{exp\_avg\_sq / (1 - \beta_2^t)} + eps}
 
-    Arguments are those of :class:`torch.optim.AdamW` (``weight_decay`` :math:`\lambda`, not multiplied by the gain) and
-    of :class:`~activelr_service.optim.base.ActiveOptimizer`. With all gains at 1 it equals :class:`torch.optim.AdamW`.
+    Under the paper's rule, with all gains at 1, it equals :class:`torch.optim.AdamW`.
+
+    Args:
+        params (iterable): parameters, or dicts that define parameter groups.
+        betas (tuple[float, float]): decay rates of the first and second moment (default: (0.9, 0.999)).
+        eps (float): what is added to the denominator (default: 1e-8).
+        weight_decay (float): decoupled weight decay, which no gain multiplies (default: 1e-2).
+        amsgrad (bool): use the largest second moment so far (default: False).
     """
+
+    direction_keys = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
         *,
         maximize: bool = False,
-        gain_increment: float = 0.1,
-        gain_decay: float = 0.9,
-        hold_on_zero: bool = False,
-        steps_per_epoch: int | None = None,
-        rule: str = "paper",
+        rule: str = "robust",
         total_steps: int | None = None,
+        constants: RobustConstants | None = None,
+        gain_increment: float | None = None,
+        gain_decay: float | None = None,
+        hold_on_zero: bool | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         options = {
-            "lr": lr,
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "amsgrad": amsgrad,
             "maximize": maximize,
             "decoupled_weight_decay": True,
-            "gain_increment": gain_increment,
-            "gain_decay": gain_decay,
-            "hold_on_zero": hold_on_zero,
         }
-        super().__init__(params, options, steps_per_epoch, rule, total_steps)
+        super().__init__(
+            params,
+            options,
+            rule,
+            lr=lr,
+            total_steps=total_steps,
+            constants=constants,
+            gain_increment=gain_increment,
+            gain_decay=gain_decay,
+            hold_on_zero=hold_on_zero,
+            steps_per_epoch=steps_per_epoch,
+        )
 
-    def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
+    def _init_direction(self, param: Tensor, group: Group) -> State:
         names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
         return {"step": torch.tensor(0.0), **{name: torch.zeros_like(param) for name in names}}
 
-    def _direction(self, grads: list[Tensor], states: list[State], group: dict[str, Any]) -> list[Tensor]:
+    def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
         steps = count_step(states)
         exp_avgs = [state["exp_avg"] for state in states]

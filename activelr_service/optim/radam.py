@@ -7,60 +7,81 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from activelr_service.optim import robust
+from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer, count_step
-from activelr_service.optim.sums import State
+from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.sums import Group, State
 
 
+@documented
 class ActiveRAdam(ActiveOptimizer):
-    r"""RAdam (Liu et al. 2019, Algorithm 2) with a gain per parameter.
+    r"""RAdam (Liu et al. 2019, Algorithm 2), with gains in place of a learning rate to choose.
+
+    The direction, along which the rule takes the step:
 
     .. math::
-        m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \quad
-        d = \frac{m}{1 - \beta_1^t} \cdot \begin{cases}
-            r_t \sqrt{1 - \beta_2^t} / (\sqrt{v} + \epsilon) & \text{if } \rho_t > 5 \\ 1 & \text{otherwise} \end{cases}
+        exp\_avg &\leftarrow \beta_1\, exp\_avg + (1 - \beta_1)\, g, \qquad
+        exp\_avg\_sq \leftarrow \beta_2\, exp\_avg\_sq + (1 - \beta_2)\, g^2 \\
+        d &= \frac{exp\_avg}{1 - \beta_1^t} \cdot \begin{cases}
+            r_t \sqrt{1 - \beta_2^t} / (\sqrt{exp\_avg\_sq} + eps) & \text{if } \rho_t > 5 \\
+            1 & \text{otherwise} \end{cases}
 
-    with :math:`r_t` from :func:`rectification`, then :math:`\theta_i \leftarrow (1 - lr \lambda)\, \theta_i - lr \cdot
-    gain_i \cdot d_i`. Arguments are those of :class:`torch.optim.RAdam` and of
-    :class:`~activelr_service.optim.base.ActiveOptimizer`; weight decay is decoupled here unless
-    ``decoupled_weight_decay=False``. With all gains at 1 it equals :class:`torch.optim.RAdam`.
+    with :math:`r_t` and :math:`\rho_t` from :func:`rectified_scale`. Under the paper's rule, with all gains at 1, it
+    equals :class:`torch.optim.RAdam`.
+
+    Args:
+        params (iterable): parameters, or dicts that define parameter groups.
+        betas (tuple[float, float]): decay rates of the first and second moment (default: (0.9, 0.999)).
+        eps (float): what is added to the denominator (default: 1e-8).
+        weight_decay (float): weight decay (default: 0).
+        decoupled_weight_decay (bool): False gives torch's L2 penalty (default: True).
     """
+
+    direction_keys = ("step", "exp_avg", "exp_avg_sq")
 
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
+        lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled_weight_decay: bool = True,
         *,
         maximize: bool = False,
-        gain_increment: float = 0.1,
-        gain_decay: float = 0.9,
-        hold_on_zero: bool = False,
-        steps_per_epoch: int | None = None,
-        rule: str = "paper",
+        rule: str = "robust",
         total_steps: int | None = None,
+        constants: RobustConstants | None = None,
+        gain_increment: float | None = None,
+        gain_decay: float | None = None,
+        hold_on_zero: bool | None = None,
+        steps_per_epoch: int | None = None,
     ) -> None:
         options = {
-            "lr": lr,
             "betas": betas,
             "eps": eps,
             "weight_decay": weight_decay,
             "maximize": maximize,
             "decoupled_weight_decay": decoupled_weight_decay,
-            "gain_increment": gain_increment,
-            "gain_decay": gain_decay,
-            "hold_on_zero": hold_on_zero,
         }
-        super().__init__(params, options, steps_per_epoch, rule, total_steps)
+        super().__init__(
+            params,
+            options,
+            rule,
+            lr=lr,
+            total_steps=total_steps,
+            constants=constants,
+            gain_increment=gain_increment,
+            gain_decay=gain_decay,
+            hold_on_zero=hold_on_zero,
+            steps_per_epoch=steps_per_epoch,
+        )
 
-    def _init_direction(self, param: Tensor, group: dict[str, Any]) -> State:
+    def _init_direction(self, param: Tensor, group: Group) -> State:
         zeros = torch.zeros_like
         return {"step": torch.tensor(0.0), "exp_avg": zeros(param), "exp_avg_sq": zeros(param)}
 
-    def _direction(self, grads: list[Tensor], states: list[State], group: dict[str, Any]) -> list[Tensor]:
+    def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
         steps = count_step(states)
         exp_avgs = [state["exp_avg"] for state in states]
@@ -69,19 +90,21 @@ class ActiveRAdam(ActiveOptimizer):
         torch._foreach_mul_(exp_avg_sqs, beta2)
         torch._foreach_addcmul_(exp_avg_sqs, grads, grads, value=1 - beta2)
         updates = list(torch._foreach_div(exp_avgs, [1 - beta1**step for step in steps]))
-        scales = rectified_scales(states, steps, beta2, threshold=math.nextafter(5, 6))
+        scales, begun = rectified_scales(steps, beta2, threshold=math.nextafter(5, 6))
+        self.rule.forget_update_rms([states[index] for index in begun])  # until now they were gradients, of any scale
         divide_rectified_(updates, exp_avg_sqs, scales, group["eps"])
         return updates
 
 
-def rectified_scales(states: list[State], steps: list[float], beta2: float, threshold: float) -> list[float | None]:
-    """:func:`rectified_scale` of each tensor. At the first that there is, the robust rule forgets the length of the
-    directions so far, which were gradients, of any scale."""
+def rectified_scales(steps: list[float], beta2: float, threshold: float) -> tuple[list[float | None], list[int]]:
+    """:func:`rectified_scale` of each tensor, and the indices of those that have one for the first time."""
     scales = [rectified_scale(step, beta2, threshold) for step in steps]
-    for state, step, scale in zip(states, steps, scales, strict=True):
-        if "pace" in state and scale is not None and rectified_scale(step - 1, beta2, threshold) is None:
-            state["pace"][robust.Pace._fields.index("length")] = 0.0
-    return scales
+    begun = [
+        index
+        for index, step in enumerate(steps)
+        if scales[index] is not None and rectified_scale(step - 1, beta2, threshold) is None
+    ]
+    return scales, begun
 
 
 def rectified_scale(step: float, beta2: float, threshold: float) -> float | None:

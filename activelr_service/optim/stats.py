@@ -6,9 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from activelr_service.optim.robust import Pace
-
-PACE_FIELDS = ("rate", "step", "cosine", "agreeing", "capped")
+UPDATE_FIELDS = ("effective_lr", "update_ratio", "cosine", "sign_agreement", "clip_fraction")
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MAX_SORTED = 2**20
 
@@ -53,30 +51,29 @@ def gain_histogram(optimizer: torch.optim.Optimizer, edges: list[float]) -> list
     return counts.tolist()
 
 
-def pace_stats(
+def update_stats(
     optimizer: torch.optim.Optimizer, named_parameters: Iterable[tuple[str, Tensor]]
 ) -> dict[str, dict[str, float]]:
-    """What the robust rule does to each tensor, by name, for those that have stepped; empty under the paper's rule.
+    """What the robust rule does to each tensor, by name, for those that have stepped. Empty under the paper's rule.
 
-    Keys: ``rate`` (the effective learning rate: what multiplied the base optimizer's direction in the last step), ``step``
-    (how far it went, as a share of the tensor's size; both 0 where a tensor has met no gradient but zeros), and of the last
-    window ``cosine`` (of its gradient sum with that of the window before), ``agreeing`` (share of signs, 0..1) and
-    ``capped`` (share of steps that the cap cut, 0..1). One host synchronization a call.
+    Keys, of the last step: ``effective_lr`` (what multiplied the base optimizer's direction) and ``update_ratio`` (how far
+    the step went, as a share of the tensor's RMS); both are 0 where a tensor has met only zero gradients. Of the last
+    window: ``cosine`` (of its gradient sum with that of the window before), ``sign_agreement`` (share of equal signs, 0..1)
+    and ``clip_fraction`` (share of steps that the cap cut, 0..1); NaN before the second window has ended. One host
+    synchronization a call.
     """
-    states = [
-        (name, optimizer.state[param]) for name, param in named_parameters if "pace" in optimizer.state.get(param, {})
-    ]
+    named = ((name, optimizer.state.get(param, {})) for name, param in named_parameters)
+    states = [(name, state) for name, state in named if "update_ratio" in state]
     if not states:
         return {}
-    device = states[0][1]["pace"].device
-    rows = torch.stack([_pace_row(state).to(device) for _, state in states]).tolist()
-    return {name: dict(zip(PACE_FIELDS, row, strict=True)) for (name, _), row in zip(states, rows, strict=True)}
+    device = states[0][1]["gain"].device
+    rows = torch.stack([_update_row(state).to(device) for _, state in states]).tolist()
+    return {name: dict(zip(UPDATE_FIELDS, row, strict=True)) for (name, _), row in zip(states, rows, strict=True)}
 
 
-def _pace_row(state: dict[str, Tensor]) -> Tensor:
-    pace = Pace(*state["pace"])
-    window = state.get("window", torch.full((3,), torch.nan, device=pace.rate.device))
-    return torch.cat([torch.stack([pace.rate, pace.moved]), window])
+def _update_row(state: dict[str, Tensor]) -> Tensor:
+    unknown = torch.full_like(state["gain"], torch.nan)
+    return torch.stack([state.get(field, unknown) for field in UPDATE_FIELDS])
 
 
 def _summary(states: list[dict[str, Tensor]], device: torch.device) -> Tensor:
@@ -86,7 +83,7 @@ def _summary(states: list[dict[str, Tensor]], device: torch.device) -> Tensor:
     total = torch.stack([gain.sum(dtype=torch.float64) for gain in gains]).sum()
     smallest = torch.stack([gain.min() for gain in gains]).min()
     largest = torch.stack([gain.max() for gain in gains]).max()
-    counts = [state["gain_counts"].to(device) for state in states if "gain_counts" in state]
+    counts = [torch.stack([state["grew"], state["non_finite"]]).to(device) for state in states if "grew" in state]
     grew, non_finite = torch.stack(counts).double().sum(0) if counts else total.new_zeros(2)
     stride = -(-count // MAX_SORTED)
     ordered = torch.cat([gain[::stride] for gain in gains]).sort().values

@@ -96,8 +96,8 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     ):
         if f"val/{name}" in metrics:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    if "optim/step" in metrics:
-        shown.append(f"step {metrics['optim/step']:.2%}")
+    if "optim/update_ratio" in metrics:
+        shown.append(f"step {metrics['optim/update_ratio']:.2%}")
     elif "optim/gain_mean" in metrics:
         shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")

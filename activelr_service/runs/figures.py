@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from activelr_service.runs.pace_figure import draw_pace
-from activelr_service.runs.record import GRAD_NORM_PREFIX, Record, gain_edges, pace_groups
+from activelr_service.runs.record import GRAD_NORM_PREFIX, Record, gain_edges, update_groups
+from activelr_service.runs.update_figure import draw_updates
 
 BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][5:7]  # color-blind readers can tell them apart
 TRAIN_COLOR, VAL_COLOR = BLUE, VERMILION
@@ -23,15 +23,15 @@ SECOND_METRICS = (*SHARES, "perplexity")
 
 
 def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
-    """Write ``learning_curves.png``, ``pace.png`` (robust rule) or ``gain_histogram.png`` (paper's), and
+    """Write ``learning_curves.png``, ``updates.png`` (robust rule) or ``gain_histogram.png`` (paper's), and
     ``gradient_norms.png`` and ``.csv`` if there are any.
 
     Returns their paths.
     """
     folder.mkdir(exist_ok=True)
     pictures = {"learning_curves.png": _learning_curves}
-    if pace_groups(history):
-        pictures["pace.png"] = draw_pace
+    if update_groups(history):
+        pictures["updates.png"] = draw_updates
     elif any(sum(record.gain_histogram) for record in history):
         pictures["gain_histogram.png"] = _gain_histogram
     if _layers(history):

@@ -79,7 +79,7 @@ def append_journal(path: Path, record: Record) -> None:
 
 def _parse(line: bytes, path: Path, number: int) -> Record:
     try:
-        return Record(**json.loads(line))
+        return Record.from_json(json.loads(line))
     except (ValueError, TypeError) as error:
         remedy = "resuming the run writes it anew from its checkpoints"
         raise RunDamagedError(f"line {number} of {path} is damaged: {str(error)[:100]}; {remedy}") from error

@@ -1,7 +1,7 @@
 """What is written down of an epoch: the same record goes to the checkpoint, the journal, the log and MLflow."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from activelr_service.config import TrainJob
@@ -9,7 +9,14 @@ from activelr_service.config.duration import Position
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
-PACE_PREFIX = "pace/"
+UPDATE_PREFIX = "update/"
+OLDER_FIELDS = {
+    "step": "update_ratio",
+    "rate": "effective_lr",
+    "agreeing": "sign_agreement",
+    "capped": "clip_fraction",
+    "cosine": "cosine",
+}
 GRAD_NORM_PREFIX = "grad_l1/"
 
 
@@ -27,6 +34,12 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Record":
+        """A record as :meth:`to_json` made it, or a version of this package that had other names for metrics."""
+        record = cls(**values)
+        return replace(record, metrics={_present_name(name): value for name, value in record.metrics.items()})
+
     def to_row(self) -> dict[str, float]:
         """The metrics with the epoch, the time and the number of optimizer steps, as a tracker takes them."""
         row = {"epoch": self.epoch, "timestamp_ms": self.timestamp_ms, **self.metrics}
@@ -37,6 +50,14 @@ class Record:
         """How far the run is at the end of this epoch."""
         seconds = self.metrics.get("perf/elapsed_seconds", 0.0)
         return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"))
+
+
+def _present_name(name: str) -> str:
+    prefix, _, rest = name.partition("/")
+    field, slash, group = rest.partition("/")
+    if prefix == "pace" and field in OLDER_FIELDS:
+        return f"{UPDATE_PREFIX}{OLDER_FIELDS[field]}{slash}{group}"
+    return f"optim/{OLDER_FIELDS[rest]}" if prefix == "optim" and rest in OLDER_FIELDS else name
 
 
 def gain_edges() -> list[float]:
@@ -51,15 +72,15 @@ def finite_metrics(metrics: dict[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items() if math.isfinite(value)}
 
 
-def pace_groups(history: list[Record]) -> list[str]:
-    """The groups of tensors whose pace was recorded, from the input of the model to its output."""
-    start = f"{PACE_PREFIX}step/"
+def update_groups(history: list[Record]) -> list[str]:
+    """The groups of tensors whose updates were recorded, from the input of the model to its output."""
+    start = f"{UPDATE_PREFIX}update_ratio/"
     return [name.removeprefix(start) for name in (history[-1].metrics if history else {}) if name.startswith(start)]
 
 
-def pace_series(history: list[Record], field: str, group: str) -> list[tuple[int, float]]:
+def update_series(history: list[Record], field: str, group: str) -> list[tuple[int, float]]:
     """(epoch, value) of a field of a group, where it was measured."""
-    name = f"{PACE_PREFIX}{field}/{group}"
+    name = f"{UPDATE_PREFIX}{field}/{group}"
     return [(record.epoch, record.metrics[name]) for record in history if name in record.metrics]
 
 

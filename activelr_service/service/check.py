@@ -11,7 +11,7 @@ from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import inspect_data, prepare_data
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
-from activelr_service.errors import JobError
+from activelr_service.errors import JobError, install_line
 from activelr_service.models import check_model
 from activelr_service.runs.run import output_root
 
@@ -39,9 +39,7 @@ def check_installed(job: TrainJob) -> None:
         find_entry_point(OPTIMIZERS, job.optimizer.name, "optimizer.name")
     package = job.optimizer.package()
     if package is not None and find_spec(package) is None:
-        raise JobError.at(
-            "optimizer.type", f"{job.optimizer.type} needs {package}: pip install 'activelr-service[peers]'"
-        )
+        raise JobError.at("optimizer.type", f"{job.optimizer.type} needs {package}: {install_line('peers')}")
 
 
 def check_before_start(job: TrainJob) -> tuple[DataInfo, str] | None:

@@ -4,12 +4,13 @@ import math
 
 from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import Record, pace_groups, pace_series
+from activelr_service.runs.record import Record, update_groups, update_series
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import find_completed
 from activelr_service.service.resolve import Choice
 
 HIGH_SHARE = 0.5
+SHARES = (("sign_agreement", 11), ("clip_fraction", 7))  # with the widths of their columns
 
 
 def explain_run(run: Run) -> list[str]:
@@ -21,8 +22,8 @@ def explain_run(run: Run) -> list[str]:
     lines += ["", "chosen", *(f"  {line}" for line in _explain_choices(run))]
     if not history:
         return [*lines, "", "no epoch has ended yet: there is nothing to say of the steps"]
-    if pace_groups(history):
-        return [*lines, "", *_explain_pace(history)]
+    if update_groups(history):
+        return [*lines, "", *_explain_updates(history)]
     return [*lines, "", *_explain_gains(optimizer, history)]
 
 
@@ -34,35 +35,35 @@ def _explain_choices(run: Run) -> list[str]:
     return [*(str(choice) for choice in choices if choice.path != "global_batch_size"), *completed.lines]
 
 
-def _explain_pace(history: list[Record]) -> list[str]:
-    groups = pace_groups(history)
+def _explain_updates(history: list[Record]) -> list[str]:
+    groups = update_groups(history)
     moments = sorted({0, (len(history) - 1) // 2, len(history) - 1})
     epochs = [history[index].epoch for index in moments]
     width = max(len("group"), *(len(group) for group in groups))
     columns = [f"{name} {epoch}" for name in ("step", "lr") for epoch in epochs]
-    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "capped"])
+    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "clipped"])
     lines = [
-        "steps at the end of epochs, as a share of each tensor's size, and effective learning rates (lr)",
+        "steps at the end of epochs, as a share of the RMS of each tensor's weights, and effective learning rates (lr)",
         f"  {header}",
     ]
     for group in groups:
-        steps, rates = (dict(pace_series(history, field, group)) for field in ("step", "rate"))
+        steps, rates = (dict(update_series(history, field, group)) for field in ("update_ratio", "effective_lr"))
         cells = [f"{steps[epoch]:>9.3%}" if epoch in steps else f"{'-':>9}" for epoch in epochs]
         cells += [f"{rates[epoch]:>9.2e}" if epoch in rates else f"{'-':>9}" for epoch in epochs]
-        shares = [_percent(_mean(history, field, group), size) for field, size in (("agreeing", 11), ("capped", 6))]
+        shares = [_percent(_mean(history, field, group), size) for field, size in SHARES]
         lines.append("  " + "  ".join([f"{group:<{width}}", *cells, *shares]))
-    return [*lines, "", *_summarize_pace(history, groups)]
+    return [*lines, "", *_summarize_updates(history, groups)]
 
 
-def _summarize_pace(history: list[Record], groups: list[str]) -> list[str]:
-    capped = [group for group in groups if _mean(history[len(history) // 2 :], "capped", group) > HIGH_SHARE]
+def _summarize_updates(history: list[Record], groups: list[str]) -> list[str]:
+    clipped = [group for group in groups if _mean(history[len(history) // 2 :], "clip_fraction", group) > HIGH_SHARE]
     lines = [
         "A step grows while gradient sums of successive windows agree, and shrinks where they turn back; over the run it",
-        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Capped: the share of steps",
+        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Clipped: the share of steps",
         "that the cap on their length cut.",
     ]
-    if capped:
-        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(capped)}.")
+    if clipped:
+        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(clipped)}.")
     return lines
 
 
@@ -92,5 +93,5 @@ def _percent(share: float, width: int) -> str:
 
 
 def _mean(history: list[Record], field: str, group: str) -> float:
-    values = [value for _, value in pace_series(history, field, group)]
+    values = [value for _, value in update_series(history, field, group)]
     return sum(values) / len(values) if values else float("nan")

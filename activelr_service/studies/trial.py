@@ -13,7 +13,7 @@ import torch
 from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import NonFiniteLossError, kind_of
-from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
+from activelr_service.runs.record import UPDATE_PREFIX, Record, finite_metrics
 from activelr_service.studies.folder import Outcome
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import MetricAccumulator
@@ -65,7 +65,7 @@ def untrained_row(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def epoch_row(record: Record) -> dict[str, float]:
-    metrics = {name: value for name, value in record.metrics.items() if not name.startswith(PACE_PREFIX)}
+    metrics = {name: value for name, value in record.metrics.items() if not name.startswith(UPDATE_PREFIX)}
     return {"epoch": record.epoch, "timestamp_ms": record.timestamp_ms, **metrics}
 
 

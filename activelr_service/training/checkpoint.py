@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from activelr_service import __version__
 from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CheckpointError
+from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.fence import Fence
 from activelr_service.runs.files import sync
 from activelr_service.runs.journal import append_journal, salvage_journal, write_journal
@@ -109,13 +110,13 @@ class CheckpointStore:
             return []
         state = json.loads((self.path(epoch) / "state.json").read_text())
         if "history" in state:  # checkpoints of version 0.1.0 hold all records
-            return [Record(**record) for record in state["history"]]
+            return [Record.from_json(record) for record in state["history"]]
         before = [record for record in salvage_journal(self.journal) if record.epoch < epoch]
         if len(before) < epoch - 1 and distributed.rank() == 0:
             self.say(
                 f"the metrics of {epoch - 1 - len(before)} epochs are lost: their lines in {self.journal} are damaged"
             )
-        return [*before, Record(**state["record"])]
+        return [*before, Record.from_json(state["record"])]
 
     def epochs(self) -> list[int]:
         found = (re.fullmatch(r"epoch-(\d{6,})", path.name) for path in self.folder.glob("epoch-*"))
@@ -231,8 +232,8 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iter
 
 
 def _saved_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """Without the running sums of the paper's rule where they are all zero: at the end of an epoch that ends a window."""
-    are_zero = getattr(optimizer, "rule", None) == "paper" and not optimizer.param_groups[0]["steps_since_epoch_end"]
+    """All tensors of the optimizer, without the gradient sums where they have just begun and are all zero."""
+    are_zero = isinstance(optimizer, ActiveOptimizer) and optimizer.steps_in_sum() == 0
     items = ((name, value) for name, value in _optimizer_state(model, optimizer) if isinstance(value, Tensor))
     return (item for item in items if not (are_zero and item[0].endswith("/grad_sum")))
 
@@ -248,10 +249,7 @@ def _load_optimizer(
         by_name.setdefault(name, {})[key] = kept
     names = {id(param): name for name, param in model.named_parameters()}
     params = [param for group in optimizer.param_groups for param in group["params"]]
-    saved_states = {
-        index: by_name[names[id(param)]] for index, param in enumerate(params) if names[id(param)] in by_name
-    }
-    states = {index: {**_empty_sum(state), **state} for index, state in saved_states.items()}
+    states = {index: by_name[names[id(param)]] for index, param in enumerate(params) if names[id(param)] in by_name}
     indices = iter(range(len(params)))
     counted = [
         {**saved, "params": [next(indices) for _ in group["params"]]}
@@ -266,11 +264,6 @@ def _laid_out_as(param: Tensor, value: Tensor) -> Tensor:
     if value.shape != param.shape:
         return value.clone()
     return torch.empty_like(param, dtype=value.dtype, device=value.device).copy_(value)
-
-
-def _empty_sum(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The running sum of an ActiveLR optimizer, for where it was not saved."""
-    return {"grad_sum": torch.zeros_like(state["gain"])} if "gain" in state else {}
 
 
 def _describe(path: Path) -> dict[str, Any]:

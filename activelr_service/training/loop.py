@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from activelr_service.errors import NonFiniteLossError
-from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.record import Record, finite_metrics
-from activelr_service.training import distributed
+from activelr_service.training import distributed, optimizers
 from activelr_service.training.build import Training, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
@@ -25,10 +24,10 @@ from activelr_service.training.optimizers import (
     gain_histogram,
     gain_metrics,
     set_training,
-    window_steps,
+    uses_lr,
 )
-from activelr_service.training.pace_metrics import pace_metrics
 from activelr_service.training.replicate import describe_without_gradient, few_rows
+from activelr_service.training.update_metrics import update_metrics
 
 OnEpoch = Callable[[Record], None]
 
@@ -62,7 +61,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     metrics |= gain_metrics(training.optimizer)
-    metrics |= pace_metrics(training.optimizer, training.model)
+    metrics |= update_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
         "optim/progress": training.progress.at(training.progress.step),
@@ -117,15 +116,14 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     if "first_bad_step" in sums:
         raise NonFiniteLossError(
             f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
-            f"data for extreme values, or set {' or '.join(what_calms(training))}"
+            f"data for extreme values, or set {' or '.join(stability_hints(training))}"
         )
     return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
 
 
-def what_calms(training: Training) -> list[str]:
-    """The settings that keep a loss finite: the robust rule has no learning rate."""
-    is_robust = isinstance(training.optimizer, ActiveOptimizer) and training.optimizer.rule == "robust"
-    return ["clip_grad_norm"] if is_robust else ["clip_grad_norm", "a smaller optimizer.lr"]
+def stability_hints(training: Training) -> list[str]:
+    """The settings that keep a loss finite."""
+    return ["clip_grad_norm", "a smaller optimizer.lr"] if uses_lr(training.optimizer) else ["clip_grad_norm"]
 
 
 def train_step(training: Training, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
@@ -146,7 +144,7 @@ def train_step(training: Training, batches: Any, totals: MetricAccumulator, step
         training.grad_norms.add()
     norm = clip_gradients(training)
     training.optimizer.step()
-    end_step(training.optimizer, window_steps(training.job.optimizer))
+    end_step(training.optimizer)
     training.optimizer.zero_grad()
     return norm
 
@@ -163,8 +161,7 @@ def end_epoch(training: Training, epoch: int) -> float:
     Returns the seconds that the reduction and the rule took.
     """
     start = time.monotonic()
-    if isinstance(training.optimizer, ActiveOptimizer) and window_steps(training.job.optimizer) is None:
-        training.optimizer.end_epoch(reduce=distributed.mean_)
+    optimizers.end_epoch(training.optimizer)
     seconds = time.monotonic() - start
     distributed.broadcast_buffers(training.model, training.device)
     distributed.check_replicas(named_state(training.model, training.optimizer), epoch, training.device)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,13 +26,16 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
+        options = config.options()
+        if isinstance(config, ActiveOptimizerConfig):
+            options = _options_of_rule(config, options)
         module, _, name = config.target.rpartition(".")
         with redirect_stdout(StringIO()):  # some packages print their options
-            optimizer = getattr(importlib.import_module(module), name)(params, **config.options())
+            optimizer = getattr(importlib.import_module(module), name)(params, **options)
     for group in optimizer.param_groups:
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
-    if isinstance(config, ActiveOptimizerConfig) and isinstance(optimizer, optim.ActiveOptimizer):
-        optimizer.set_constants(optim.Constants(**config.constants.model_dump()))
+    if isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.has_trainer = True
     return optimizer
 
 
@@ -48,27 +52,32 @@ def _build_own(config: PythonOptimizerConfig, params: list[nn.Parameter]) -> tor
     return optimizer
 
 
+def _options_of_rule(config: ActiveOptimizerConfig, options: dict[str, Any]) -> dict[str, Any]:
+    """The options that the config's rule takes, under the names of the optimizers."""
+    paper = {"lr", "gain_increment", "gain_decay", "hold_on_zero"}
+    options = {name: value for name, value in options.items() if name not in paper}
+    if config.rule == "robust":
+        return {**options, "constants": optim.RobustConstants(**config.constants.model_dump())}
+    return {**options, **config.model_dump(include=paper), "steps_per_epoch": config.window_steps}
+
+
 def begin_step(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
-    """What an optimizer must know before a step: the shares of the run that are done before and after it."""
+    """What an optimizer must know before a step: the progress of the run before and after it, as fractions."""
     set_lr(optimizer, schedule, before, after)
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.progress = after
 
 
-def end_step(optimizer: torch.optim.Optimizer, window: int | None) -> None:
-    """End a window where one ends, on all ranks, on the mean of their sums: of the robust rule, or of ``window`` steps
-    of the paper's."""
-    if not isinstance(optimizer, optim.ActiveOptimizer):
-        return
-    if optimizer.is_window_over():
-        optimizer.end_window(reduce=distributed.mean_)
-    if window is not None and optimizer.param_groups[0]["steps_since_epoch_end"] >= window:
+def end_step(optimizer: torch.optim.Optimizer) -> None:
+    """End the gradient sums of an ActiveLR optimizer if they are due, on their mean over all ranks."""
+    if isinstance(optimizer, optim.ActiveOptimizer):
+        optimizer.end_step(reduce=distributed.mean_)
+
+
+def end_epoch(optimizer: torch.optim.Optimizer) -> None:
+    """End the gradient sums of an ActiveLR optimizer whose rule ends them with epochs, on their mean over all ranks."""
+    if isinstance(optimizer, optim.ActiveOptimizer) and optimizer.rule.ends_with_epochs:
         optimizer.end_epoch(reduce=distributed.mean_)
-
-
-def window_steps(config: OptimizerConfig) -> int | None:
-    """The window of the paper's rule where it is not an epoch, in steps."""
-    return config.window_steps if isinstance(config, ActiveOptimizerConfig) else None
 
 
 def set_lr(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
@@ -96,6 +105,11 @@ def set_training(optimizer: torch.optim.Optimizer, mode: bool) -> None:
     switch = getattr(optimizer, "train" if mode else "eval", None)
     if switch is not None:
         switch()
+
+
+def uses_lr(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the learning rate has an effect."""
+    return not isinstance(optimizer, optim.ActiveOptimizer) or optimizer.rule.uses_lr
 
 
 def gain_metrics(optimizer: torch.optim.Optimizer) -> dict[str, float]:

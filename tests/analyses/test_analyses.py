@@ -17,6 +17,8 @@ from activelr_service.service.analyze import analyze, analyze_run
 from activelr_service.tracking.client import connect
 from tests.conftest import activelr
 
+pytestmark = pytest.mark.slow
+
 DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
 
 

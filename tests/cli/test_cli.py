@@ -6,6 +6,8 @@ import pytest
 
 from tests.conftest import ROOT, activelr
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = [
     "init",
     "validate",

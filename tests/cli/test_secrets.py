@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import activelr, free_port
 
+pytestmark = pytest.mark.ray
+
 CANARY = "c4nary"
 SECRETS = {
     "MLFLOW_TRACKING_USERNAME": "somebody",

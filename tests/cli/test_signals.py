@@ -11,6 +11,8 @@ from activelr_service.config import dump_job
 from activelr_service.runs.run import Run
 from tests.conftest import ACTIVELR, PATIENCE_S, small_job
 
+pytestmark = pytest.mark.ray
+
 
 def kill_head(process):
     (head,) = [child for child in psutil.Process(process.pid).children() if child.name() == "gcs_server"]

@@ -12,6 +12,8 @@ from activelr_service.models import build_model, check_model, load_pretrained
 from activelr_service.service.check import with_absolute_paths
 from activelr_service.training.build import check_forward
 
+pytestmark = pytest.mark.slow
+
 INFO = DataInfo(("detection",), 8, 4, (), num_classes=20)
 
 

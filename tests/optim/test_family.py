@@ -21,7 +21,9 @@ class Member:
     torch_optimizer: Any = None
 
     def build(self, params, **more):
-        return self.active(params, **{**self.options, **more})
+        rule = more.pop("rule", "paper")
+        options = self.options if rule == "paper" else {k: v for k, v in self.options.items() if k != "lr"}
+        return self.active(params, **{**options, "rule": rule, **more})
 
 
 MEMBERS = [

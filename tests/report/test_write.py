@@ -13,6 +13,8 @@ from activelr_service.report import load_table, summary_lines, write_report
 from activelr_service.report.wording import short
 from tests.report.tables import study, table_of, trial
 
+pytestmark = pytest.mark.slow
+
 FIGURES = {"curves", "by_initial_lr", "by_batch_size", "curves_by_batch_size", "heat_map", "random_search"}
 
 

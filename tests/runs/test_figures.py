@@ -6,7 +6,7 @@ import pytest
 
 from activelr_service.runs.figures import draw_figures
 from activelr_service.runs.record import Record
-from activelr_service.service.explain import _explain_pace
+from activelr_service.service.explain import _explain_updates
 
 GAINS = [0] * 50 + [7] + [0] * 49
 
@@ -25,8 +25,11 @@ def history_of(*epochs, gains=()):
         (history_of({}, {"optim/gain_mean": 1.0}, gains=GAINS), ["gain_histogram.png"]),
         ([*history_of({}, gains=GAINS), Record(2, 2, 0, {}, [])], ["gain_histogram.png"]),
         (history_of({}, {}, gains=[0] * 100), []),
-        (history_of({"pace/step/a": 0.0, "pace/rate/a": 0.0}), ["pace.png"]),
-        (history_of({"pace/step/a": 0.1}, {"pace/step/b": 0.1, "pace/rate/b": 0.1}), ["pace.png"]),
+        (history_of({"update/update_ratio/a": 0.0, "update/effective_lr/a": 0.0}), ["updates.png"]),
+        (
+            history_of({"update/update_ratio/a": 0.1}, {"update/update_ratio/b": 0.1, "update/effective_lr/b": 0.1}),
+            ["updates.png"],
+        ),
         (history_of({}, {"grad_l1/a": 0.0}), ["gradient_norms.png"]),
         (history_of({"grad_l1/a": 0.5}, {}), ["gradient_norms.png"]),
     ],
@@ -39,6 +42,6 @@ def test_what_is_missing_is_left_out_of_the_figures(tmp_path, history, expected)
 
 
 def test_an_explanation_has_a_dash_for_an_epoch_without_a_step():
-    moved = {"pace/step/a": 0.1, "pace/rate/a": 0.01}
-    (row,) = [line for line in _explain_pace(history_of({}, moved)) if line.startswith("  a ")]
+    moved = {"update/update_ratio/a": 0.1, "update/effective_lr/a": 0.01}
+    (row,) = [line for line in _explain_updates(history_of({}, moved)) if line.startswith("  a ")]
     assert row.split() == ["a", "-", "10.000%", "-", "1.00e-02", "-", "-"]

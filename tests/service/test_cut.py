@@ -18,7 +18,7 @@ from tests.cut import kill_everywhere
 from tests.training.test_loop import assert_identical, final_tensors, resolved
 from tests.training.test_loop import train as train_loop
 
-pytestmark = pytest.mark.xdist_group("cut")
+pytestmark = [pytest.mark.xdist_group("cut"), pytest.mark.ray]
 QUICK = {"workers": {"num_workers": 1}, "global_batch_size": 256, "epochs": 2}
 
 
@@ -86,7 +86,7 @@ def test_an_end_that_is_cut_off_is_made_up_for_by_resume(finished):
         end()
         assert {**run.state(), "pid": whole["pid"]} == whole
         assert_identical(load_file(run.model / "model.safetensors"), weights)
-        assert sorted(path.name for path in run.figures.iterdir()) == ["learning_curves.png", "pace.png"]
+        assert sorted(path.name for path in run.figures.iterdir()) == ["learning_curves.png", "updates.png"]
         assert load_model(run.model).task == "classification"
         unfinish()
 

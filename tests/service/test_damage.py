@@ -19,7 +19,7 @@ from tests.conftest import ACTIVELR, PATIENCE_S, activelr, small_job
 from tests.data.generate_text import write_wikitext
 from tests.service.conftest import QUICK, cut_off, rows_job
 
-pytestmark = pytest.mark.xdist_group("damage")
+pytestmark = [pytest.mark.xdist_group("damage"), pytest.mark.ray]
 
 
 def test_a_run_that_lost_its_state_is_damaged_and_no_new_run_begins_beside_it(run):

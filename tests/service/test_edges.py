@@ -20,6 +20,8 @@ from activelr_service.tracking.store import embedded_store
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 from tests.service.conftest import QUICK, bits, cut_off, rows_job
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.mark.xdist_group("edges")
 def test_a_finished_run_whose_model_is_gone_gets_it_again_without_its_data_or_a_new_training(run, capsys):

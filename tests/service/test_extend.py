@@ -12,7 +12,7 @@ from activelr_service.service.extend import check_duration
 from activelr_service.service.launch import resume, train
 from tests.conftest import activelr, mlflow_run, small_job
 
-pytestmark = pytest.mark.xdist_group("extend")
+pytestmark = [pytest.mark.xdist_group("extend"), pytest.mark.ray]
 
 ROBUST = {"type": "active_adamw", "rule": "robust"}
 

@@ -20,6 +20,8 @@ from activelr_service.service.launch import resume, train
 from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 
+pytestmark = pytest.mark.ray
+
 ONE = {"num_workers": 1}
 QUICK = {"workers": ONE, "global_batch_size": 64}
 
@@ -56,7 +58,7 @@ def test_a_finished_run_has_its_model_figures_and_everything_in_mlflow(tmp_path,
         for folder in (None, "figures", "model")
         for file in client.list_artifacts(tracked.info.run_id, folder)
     }
-    assert {"resolved.yaml", "figures/learning_curves.png", "figures/pace.png"} <= artifacts
+    assert {"resolved.yaml", "figures/learning_curves.png", "figures/updates.png"} <= artifacts
     assert {"model/model.safetensors", "model/recipe.json"} <= artifacts
     output = capsys.readouterr().out
     assert "global_batch_size = 64  (overridden by the job)" in output

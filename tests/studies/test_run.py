@@ -15,7 +15,7 @@ from activelr_service.runs.run import Run
 from activelr_service.studies.worker_group import ending
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr
 
-pytestmark = pytest.mark.xdist_group("studies")
+pytestmark = [pytest.mark.xdist_group("studies"), pytest.mark.ray]
 
 STUDY = """\
 kind: study

@@ -19,6 +19,8 @@ from activelr_service.studies.tune import PackedTrials, hand_on_no_secrets, outc
 from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 
+pytestmark = pytest.mark.slow
+
 TRILLION = 1_000_000
 
 

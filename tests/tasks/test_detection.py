@@ -16,6 +16,8 @@ from tests.data.generate_voc import annotate, write_voc
 from tests.ranks import run_ranks
 from tests.training.test_loop import resolved, train
 
+pytestmark = pytest.mark.slow
+
 TASK = TASKS["detection"]
 HERE, THERE, NOWHERE = [0.0, 0, 10, 10], [20.0, 20, 40, 40], [60.0, 60, 70, 70]
 

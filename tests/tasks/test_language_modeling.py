@@ -25,6 +25,8 @@ from tests.models.test_models import job_with
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, store
 
+pytestmark = pytest.mark.slow
+
 TASK = TASKS["language_modeling"]
 TINY = {"n_layer": 1, "n_head": 1, "n_embd": 16}
 

@@ -18,6 +18,8 @@ from activelr_service.tracking.deadline import hurry, within
 from activelr_service.tracking.store import embedded_store, open_tracker
 from activelr_service.tracking.tracker import tracked_name
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
@@ -38,7 +40,7 @@ def test_names_that_mlflow_does_not_take_are_changed_kept_apart_and_said_once(tr
     assert {logged[tracked_name(name)] for name in NAMES} == set(map(float, range(len(NAMES))))
     changed = [name for name in NAMES if tracked_name(name) != name]
     assert len(said) == len(changed)
-    assert tracked_name("pace/step/layer1.0.conv1") == "pace/step/layer1.0.conv1"
+    assert tracked_name("update/update_ratio/layer1.0.conv1") == "update/update_ratio/layer1.0.conv1"
 
 
 def test_long_values_are_cut_with_a_mark_and_many_parameters_are_all_there(tracker):

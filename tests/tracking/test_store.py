@@ -9,6 +9,8 @@ from mlflow import MlflowClient
 
 from activelr_service.tracking.store import DATABASE, embedded_store, open_tracker
 
+pytestmark = pytest.mark.slow
+
 CREATE = """
 import sys
 from pathlib import Path

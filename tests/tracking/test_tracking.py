@@ -22,6 +22,8 @@ from activelr_service.tracking.store import open_tracker
 from activelr_service.tracking.tracker import MlflowTracker
 from tests.conftest import PATIENCE_S, activelr, free_port, small_job
 
+pytestmark = pytest.mark.ray
+
 RECORD = Record(1, 22, 1_700_000_000_000, {"train/loss": 0.5}, [])
 
 
@@ -129,7 +131,7 @@ def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_i
         assert tracked.info.status == "FINISHED"
         assert [p.step for p in client.get_metric_history(tracked.info.run_id, "val/loss")] == [1, 2, 3, 4]
         assert {file.path for file in client.list_artifacts(tracked.info.run_id, "figures")} == {
-            "figures/pace.png",
+            "figures/updates.png",
             "figures/learning_curves.png",
         }
         assert client.get_model_version("small", "1").run_id == tracked.info.run_id

@@ -9,6 +9,8 @@ from activelr_service.training.checkpoint import verify
 from tests.conftest import small_job
 from tests.training.test_loop import assert_identical, final_tensors, resolved, store, train
 
+pytestmark = pytest.mark.slow
+
 
 def truncate(folder):
     path = folder / "model.safetensors"

@@ -2,6 +2,7 @@
 
 import csv
 
+import pytest
 import torch
 from torch import nn
 
@@ -10,6 +11,8 @@ from activelr_service.runs.record import GRAD_NORM_PREFIX
 from activelr_service.training.monitors import GradNorms
 from tests.conftest import small_job
 from tests.training.test_loop import resolved, train
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_norm_is_the_mean_over_steps_of_the_sum_of_absolute_values():

@@ -20,6 +20,8 @@ from activelr_service.training.loop import fit
 from tests.conftest import small_job
 from tests.ranks import run_ranks
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 
@@ -233,7 +235,7 @@ def own_rows():
     seed_everything(0)
     data = torch.randn(6, 8, 5)
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 1))
-    return data, model, ActiveSGD(model.parameters(), lr=0.0)
+    return data, model, ActiveSGD(model.parameters(), rule="paper", lr=0.0)
 
 
 def step_on_own_rows(rank):

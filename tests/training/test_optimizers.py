@@ -15,6 +15,8 @@ from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, resolved, store, train, train_an_epoch
 
+pytestmark = pytest.mark.slow
+
 BASELINES = sorted(name for name in OPTIMIZER_CONFIGS if not name.startswith("active_") and name != "python")
 
 

@@ -18,6 +18,8 @@ from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, train
 
+pytestmark = pytest.mark.slow
+
 SIZES = (8, 16, 32)
 DROPOUT_AND_BATCH_NORM = {"type": "python", "name": "norm_and_dropout"}
 PACKAGE = """\

@@ -18,6 +18,8 @@ from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, resolved, store, train
 
+pytestmark = pytest.mark.slow
+
 ROBUST = {"type": "active_adamw", "rule": "robust"}
 STEPS_PER_EPOCH = 22  # of 64 of the 1,437 rows
 

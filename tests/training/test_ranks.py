@@ -21,6 +21,8 @@ from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, resolved
 
+pytestmark = pytest.mark.slow
+
 CLASSES = TASKS["classification"]
 
 

@@ -15,8 +15,8 @@ from activelr_service.training.evaluate import MetricAccumulator, evaluate
 from activelr_service.training.loop import end_epoch, fit, train_step
 from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
-from activelr_service.training.pace_metrics import pace_metrics
 from activelr_service.training.progress import RunProgress
+from activelr_service.training.update_metrics import update_metrics
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
 from tests.ranks import run_ranks
@@ -99,7 +99,7 @@ def test_two_epochs_of_every_optimizer_mix_no_devices_and_no_step_waits_for_the_
         run_epochs(gpu, training)
         gain_metrics(training.optimizer)
         gain_histogram(training.optimizer)
-        pace_metrics(training.optimizer, training.model)
+        update_metrics(training.optimizer, training.model)
         devices = {tensor.device.type for tensor in named_state(training.model, training.optimizer).values()}
     assert devices >= {"cuda"}
 
@@ -114,14 +114,13 @@ def test_a_model_whose_parts_are_on_several_devices_is_trained_and_compared(gpu)
     with gpu:
         params = [nn.Parameter(torch.randn(4, 3, device=device)) for device in ("cpu", DEVICE, "cpu")]
         for rule in ("paper", "robust"):
-            optimizer = ActiveAdamW(params, rule=rule, total_steps=9)
+            optimizer = ActiveAdamW(params, rule=rule, total_steps=9 if rule == "robust" else None)
             for _ in range(3):
                 for param in params:
                     param.grad = torch.randn_like(param)
                 optimizer.step()
-            optimizer.end_epoch(reduce=distributed.mean_)
-            if rule == "robust":
-                optimizer.end_window(reduce=distributed.mean_)
+                optimizer.end_step(reduce=distributed.mean_)
+            optimizer.end_sums(reduce=distributed.mean_)
             optimizer.gain_stats()
             optimizer.gain_histogram([0.1, 1.0, 10.0])
             gpu.number = 0.0

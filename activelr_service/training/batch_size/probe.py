@@ -40,7 +40,7 @@ from activelr_service.training.batch_size.choice import (
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.evaluate import autocast, to_device
 from activelr_service.training.monitors import MemoryMeter
-from activelr_service.training.optimizers import begin_step, set_training
+from activelr_service.training.optimizers import begin_step, set_training, uses_lr
 from activelr_service.training.replicate import NO_ROW, readable_rows
 
 MEMORY_ALLOWED = 0.8  # of what a worker may have
@@ -115,8 +115,9 @@ class Probe:
         self.smallest = smallest_micro_batch_size(training.model)
         training.replica.train()
         set_training(training.optimizer, True)
-        for group in training.optimizer.param_groups:
-            group["lr"] = 0.0  # where there is one: weights that ran away could not be measured
+        if uses_lr(training.optimizer):
+            for group in training.optimizer.param_groups:
+                group["lr"] = 0.0  # weights that ran away could not be measured
 
     def measure(self) -> ProbeResult:
         """Try sizes, from small to large, until something stops it."""
@@ -185,7 +186,8 @@ class Probe:
             start = self.now()
             self.training.optimizer.step()
             seconds.append(self.now() - start)
-        end_epoch_alone(self.training.optimizer)
+            end_step_alone(self.training.optimizer)
+        end_sums_alone(self.training.optimizer)
         return min(seconds), self.meter.used()
 
     def time_passes(self, size: int) -> tuple[float, float]:
@@ -238,12 +240,16 @@ class Probe:
         return time.perf_counter()
 
 
-def end_epoch_alone(optimizer: torch.optim.Optimizer) -> None:
-    """Have an ActiveLR optimizer allocate what it keeps from its first epoch, or window, on."""
+def end_step_alone(optimizer: torch.optim.Optimizer) -> None:
+    """End a step on this rank alone: ranks that measure have no collective."""
     if isinstance(optimizer, ActiveOptimizer):
-        optimizer.end_epoch()
-        if optimizer.rule == "robust":
-            optimizer.end_window()
+        optimizer.end_step()
+
+
+def end_sums_alone(optimizer: torch.optim.Optimizer) -> None:
+    """Have an ActiveLR optimizer allocate what it keeps from the end of its first sums on."""
+    if isinstance(optimizer, ActiveOptimizer):
+        optimizer.end_sums()
 
 
 def describe(size: int, result: AttemptResult, step_seconds: float) -> ProbeSample:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from activelr_service.optim import ActiveAdamW, ActiveSGD
-from activelr_service.optim.gain import update_gain
+from activelr_service.optim.paper_rule import update_gain
 
 NAN, INF = float("nan"), float("inf")
 
@@ -41,7 +41,7 @@ def test_hold_on_zero_leaves_the_gain_of_a_zero_product():
 
 def test_the_new_gain_acts_from_the_next_step():
     weight = torch.nn.Parameter(torch.zeros(1))
-    optimizer = ActiveSGD([weight], lr=1.0)
+    optimizer = ActiveSGD([weight], rule="paper", lr=1.0)
     moves = []
     for _ in range(3):
         before = weight.item()
@@ -54,7 +54,7 @@ def test_the_new_gain_acts_from_the_next_step():
 
 def test_a_sum_that_is_not_finite_is_counted_and_spoils_two_epoch_ends_only():
     weight = torch.nn.Parameter(torch.zeros(2))
-    optimizer = ActiveSGD([weight], lr=0.0)
+    optimizer = ActiveSGD([weight], rule="paper", lr=0.0)
     seen = []
     for bad in (False, True, False, False):
         weight.grad = torch.tensor([1.0, NAN if bad else 1.0])
@@ -70,7 +70,7 @@ def test_reduce_sees_one_flat_float32_tensor_and_may_replace_it_or_work_in_place
     gains = []
     for in_place in (True, False):
         params = [torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.bfloat16)), torch.nn.Parameter(torch.zeros(4))]
-        optimizer = ActiveSGD(params, lr=0.1)
+        optimizer = ActiveSGD(params, rule="paper", lr=0.1)
 
         def negate(flat, in_place=in_place):
             shapes.append((tuple(flat.shape), flat.dtype))
@@ -91,7 +91,7 @@ def test_reduce_sees_one_flat_float32_tensor_and_may_replace_it_or_work_in_place
 
 def test_gain_stats_agree_with_the_gains_overall_and_per_named_tensor():
     model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
-    optimizer = ActiveAdamW(model.parameters(), steps_per_epoch=1)
+    optimizer = ActiveAdamW(model.parameters(), rule="paper", steps_per_epoch=1)
     assert optimizer.gain_stats() == {}
     rng = torch.Generator().manual_seed(0)
     for _ in range(5):
@@ -115,7 +115,7 @@ def test_gain_stats_agree_with_the_gains_overall_and_per_named_tensor():
 
 def test_the_histogram_counts_every_gain_once_and_clips_at_the_ends():
     weight = torch.nn.Parameter(torch.zeros(4))
-    optimizer = ActiveSGD([weight])
+    optimizer = ActiveSGD([weight], rule="paper")
     weight.grad = torch.ones(4)
     optimizer.step()
     optimizer.state[weight]["gain"].copy_(torch.tensor([0.0, 0.6, 1.5, 9.0]))
@@ -124,7 +124,7 @@ def test_the_histogram_counts_every_gain_once_and_clips_at_the_ends():
 
 def test_step_waits_for_no_host_read_of_a_parameter_sized_tensor(monkeypatch):
     params = [torch.nn.Parameter(torch.randn(8, 8)) for _ in range(3)]
-    optimizer = ActiveAdamW(params, steps_per_epoch=2)
+    optimizer = ActiveAdamW(params, rule="paper", steps_per_epoch=2)
     reads = []
     original = torch.Tensor.item
     monkeypatch.setattr(torch.Tensor, "item", lambda self: reads.append(self) or original(self))
