@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from activelr_service.config import parse_job
+from activelr_service.config import CompleteJob, parse_job
 from activelr_service.data import inspect_data
 from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.training.build import build_training
@@ -57,8 +57,10 @@ def make_step(job: dict[str, Any], device: torch.device) -> Callable[[], None]:
     checked = parse_job(job)
     info = inspect_data(checked.data)
     resources = Resources(2, torch.cuda.device_count())
-    training = build_training(resolve_job(checked, info, resources)[0], info, device)
-    totals = MetricAccumulator((*training.task.sums, "grad_norm"), device)
+    complete = resolve_job(checked, info, resources)[0]
+    assert isinstance(complete, CompleteJob)
+    training = build_training(complete, info, device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), device)
     batch = next(iter(training.train_loader))
     training.replica.train()
 

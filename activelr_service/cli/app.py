@@ -12,7 +12,7 @@ from activelr_service.cli import analyse_commands, cluster_commands, document_co
 from activelr_service.cli.show import COLUMNS, run_lines, run_row
 from activelr_service.cli.signals import exit_on_signals
 from activelr_service.cli.stop import stop_run
-from activelr_service.config import read_job, read_job_or_study
+from activelr_service.config import read_job, read_job_or_study, read_resolved_job
 from activelr_service.errors import CommandError
 from activelr_service.runs.run import Run, find_run, list_runs, output_root
 
@@ -76,8 +76,8 @@ def validate(
     with source.locating():
         found = validate_job(checked, None if data else FILES_DECODED)
     if found is None:
-        return print(f"{job} is valid: {checked.name}, {checked.length()}; its data are checked once fetched")
-    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.length()}; {found.info.describe()}")
+        return print(f"{job} is valid: {checked.name}, {checked.duration}; its data are checked once fetched")
+    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.duration}; {found.info.describe()}")
     shown = describe_data(found.info) if data else [f"warning: {warning}" for warning in found.info.warnings]
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 
@@ -109,7 +109,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
     Example: activelr resume digits --set epochs=40
     """
     found = _find(run, output_dir)
-    job, source = read_job(found.folder / "resolved.yaml", overrides)
+    job, source = read_resolved_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.service.launch import resume as resume_run
 
     exit_on_signals()
@@ -124,7 +124,7 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     Example: activelr evaluate digits --set data.path=other.npz
     """
     found = _find(run, output_dir)
-    job, source = read_job(found.folder / "resolved.yaml", overrides)
+    job, source = read_resolved_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.service.evaluate import evaluate_run
 
     with source.locating():

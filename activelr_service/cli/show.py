@@ -5,7 +5,7 @@ from typing import Any
 from activelr_service.config import TrainJob
 from activelr_service.errors import RunDamagedError
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import Record, place_in_run
+from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 from activelr_service.tracking.store import is_embedded
 
@@ -50,8 +50,8 @@ def run_lines(run: Run) -> list[str]:
 
 def _how_far(history: list[Record], job: TrainJob) -> str:
     if not history:
-        return f"0 of {job.length()}"
-    return place_in_run(history[-1], job).removeprefix("epoch").strip()
+        return f"0 of {job.duration}"
+    return job.duration.describe(history[-1].position).removeprefix("epoch").strip()
 
 
 def _score(state: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as published: python pickle batches, of which only arrays are loaded."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009) as published: pickle files, from which only arrays are loaded."""
 
 import hashlib
 import io
@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
-from activelr_service.data.held_out import describe_classes
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.errors import JobError
 
 Config = CIFAR10DataConfig | CIFAR100DataConfig
@@ -19,7 +18,7 @@ SHAPE = (3, 32, 32)
 
 
 class Layout(NamedTuple):
-    """Where a dataset keeps what. MD5 sums are those of the published files (as torchvision has them)."""
+    """The names of the files and keys of a dataset, and the MD5 sums of the published files, which torchvision has too."""
 
     folder: str
     train: dict[str, str]
@@ -54,7 +53,7 @@ LAYOUTS = {
     ),
 }
 
-# What a pickled array is made of, under NumPy 1 and 2, with protocols 2 to 5. Nothing else is looked up.
+# The functions that a pickled array calls, under NumPy 1 and 2, with protocols 2 to 5. All others are refused.
 ARRAY_PARTS = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -65,7 +64,7 @@ ARRAY_PARTS = {
 
 
 def inspect(config: Config) -> DataInfo:
-    """Reads the files; a file that differs from the published one is noted, not refused."""
+    """Read the files. A file that differs from the published one gets a warning and is used."""
     layout, folder = LAYOUTS[config.type], _find_folder(config)
     (_, train_labels), (_, val_labels) = (_read_split(config, files) for files in (layout.train, layout.test))
     names = _read(folder / layout.meta).get(layout.names) if (folder / layout.meta).exists() else None
@@ -78,7 +77,7 @@ def inspect(config: Config) -> DataInfo:
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names or range(num_classes))
     counts = [np.bincount(labels, minlength=num_classes) for labels in (train_labels, val_labels)]
     notes, warnings = describe_classes(classes, counts[0], counts[1], "images")
-    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"held out: {', '.join(layout.test)}"]
+    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"validation: {', '.join(layout.test)}"]
     return DataInfo(
         tasks=("classification",),
         num_train=len(train_labels),
@@ -92,8 +91,11 @@ def inspect(config: Config) -> DataInfo:
 
 
 def build(config: Config) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images and int64 labels. Training images are cropped at random out of
-    4 pixels of padding and flipped (He et al. 2016), unless ``augment`` is off; the published test images validate."""
+    """Make (train, val) datasets of normalized float32 images (3, 32, 32) and int64 labels.
+
+    The published test images validate. Training images are padded by 4 pixels, cropped at random and flipped at random
+    (He et al. 2016, section 4.2), unless ``augment`` is off.
+    """
     import torch
     from torchvision.transforms import v2
 
@@ -108,7 +110,7 @@ def build(config: Config) -> tuple[Any, Any]:
 
 
 class ImageArrays:
-    """A map-style dataset of uint8 images (N, 3, H, W) and labels, transformed as they are read."""
+    """A map-style dataset of uint8 images (N, 3, H, W) and labels. An image is transformed when it is read."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Any) -> None:
         import torch
@@ -123,7 +125,7 @@ class ImageArrays:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Loads containers, numbers, text and NumPy arrays, and refuses to look up anything else."""
+    """Load containers, numbers, texts and NumPy arrays. Any other object is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ARRAY_PARTS:
@@ -132,7 +134,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The mapping in a batch file, its keys as text whatever Python wrote it."""
+    """The dict in a batch file. Its keys are texts, although Python 2 wrote bytes."""
     try:
         content = _ArrayUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         return {key.decode() if isinstance(key, bytes) else key: value for key, value in content.items()}
@@ -141,7 +143,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_split(config: Config, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """(images (N, 3, 32, 32) uint8, labels (N,) int64) of all files of a split."""
+    """The images (N, 3, 32, 32) uint8 and labels (N,) int64 in all files of a split."""
     parts = [_read_batch(_find_folder(config) / name, LAYOUTS[config.type].labels) for name in files]
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 
@@ -156,7 +158,7 @@ def _read_batch(path: Path, labels_key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _find_folder(config: Config) -> Path:
-    """``root`` itself or the published folder in it; raises :class:`JobError` naming the first missing file."""
+    """``root`` or the published folder in it. Raises :class:`JobError` with the first missing file."""
     layout, root = LAYOUTS[config.type], Path(config.root)
     folder = root / layout.folder if (root / layout.folder).is_dir() else root
     for name in (*layout.train, *layout.test):
@@ -166,7 +168,7 @@ def _find_folder(config: Config) -> Path:
 
 
 def _unpublished(folder: Path, md5: dict[str, str]) -> tuple[str, ...]:
-    """A line that names the files whose MD5 sum is not that of the published ones; none if all agree."""
+    """A warning with the files whose MD5 sum is not that of the published ones, or no warning."""
     sums = {name: hashlib.md5((folder / name).read_bytes(), usedforsecurity=False).hexdigest() for name in md5}
     differing = [name for name in md5 if sums[name] != md5[name]]
     return (f"not the published files, by MD5: {', '.join(differing)} in {folder}",) if differing else ()

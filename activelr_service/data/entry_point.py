@@ -1,4 +1,4 @@
-"""Users' own data: an entry point that returns (train, val) map-style datasets."""
+"""A user's own data: an entry point that returns (train, val) map-style datasets."""
 
 import inspect as signatures
 import traceback
@@ -11,18 +11,23 @@ from activelr_service.errors import JobError
 
 
 def inspect(config: PythonDataConfig) -> DataInfo:
-    """Looks at the first row: ``(input, target)`` with an integer target is classification, with a float one regression;
-    a single tensor of token ids is language modelling. Classes are counted by ``classes`` or ``num_classes`` of the
-    training dataset. Raises :class:`JobError` if a dataset is empty or its first row cannot be used."""
+    """Describe the data by the first training sample.
+
+    ``(input, target)`` with an integer target is classification, with a float target regression. One tensor of token ids
+    is language modeling. The attribute ``classes`` or ``num_classes`` of the training dataset gives the number of classes.
+    Raises :class:`JobError` if a dataset is empty or its first sample cannot be used.
+    """
     train, val = build(config)
-    sizes = _size(config, train, "training"), _size(config, val, "held-out")
-    row, _ = _first(config, train, "training"), _first(config, val, "held-out")
+    sizes = _size(config, train, "training"), _size(config, val, "validation")
+    row, _ = _first(config, train, "training"), _first(config, val, "validation")
     try:
         info = DataInfo((), *sizes, tuple((row[0] if isinstance(row, tuple | list) else row).shape))
     except (AttributeError, IndexError, TypeError):
-        text = f"the first training row of {config.name!r} is {_kinds(row)}; (input, target) or (tokens,) of tensors is"
+        text = (
+            f"the first training sample of {config.name!r} is {_kinds(row)}; (input, target) or (tokens,) of tensors is"
+        )
         raise JobError.at("data.name", f"{text} wanted") from None
-    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} held-out rows",))
+    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} validation samples",))
     if not isinstance(row, tuple | list) or len(row) == 1:
         return info._replace(tasks=("language_modeling",), vocab_size=getattr(train, "vocab_size", None))
     if isinstance(row[1], float) or getattr(row[1], "is_floating_point", bool)():
@@ -36,7 +41,7 @@ def inspect(config: PythonDataConfig) -> DataInfo:
 
 
 def build(config: PythonDataConfig) -> tuple[Any, Any]:
-    """What the factory returns; an error in it is a :class:`JobError` with the line that raised it."""
+    """Call the entry point and return its two datasets. If it raises, :class:`JobError` names the line that did."""
     factory = load_entry_point(DATA, config.name, "data.name")
     _check_args(config, factory)
     try:
@@ -54,7 +59,7 @@ def _check_args(config: PythonDataConfig, factory: Any) -> None:
     try:
         signature = signatures.signature(factory)
     except (TypeError, ValueError):
-        return  # some callables, as those in C, tell no signature: the call itself will say what is wrong
+        return  # callables written in C can have no signature; then the call itself raises
     try:
         signature.bind(**config.args)
     except TypeError as error:
@@ -69,7 +74,7 @@ def _size(config: PythonDataConfig, dataset: Any, part: str) -> int:
         text = f"the {part} dataset of {config.name!r} has no length: {_where(error)}; map-style datasets are wanted"
         raise JobError.at("data.name", text) from error
     if size == 0:
-        raise JobError.at("data.name", f"the {part} dataset of {config.name!r} has no rows")
+        raise JobError.at("data.name", f"the {part} dataset of {config.name!r} has no samples")
     return size
 
 
@@ -77,19 +82,19 @@ def _first(config: PythonDataConfig, dataset: Any, part: str) -> Any:
     try:
         return dataset[0]
     except Exception as error:
-        text = f"row 0 of the {part} dataset of {config.name!r} raised {_where(error)}"
+        text = f"sample 0 of the {part} dataset of {config.name!r} raised {_where(error)}"
         raise JobError.at("data.name", text) from error
 
 
 def _kinds(value: Any) -> str:
-    """Types for a message, those of the parts of a tuple too."""
+    """The type of a value, and the types of the parts of a tuple, for a message."""
     if isinstance(value, tuple | list):
         return f"{type(value).__name__} of ({', '.join(type(part).__name__ for part in value[:5])})"
     return type(value).__name__
 
 
 def _where(error: Exception) -> str:
-    """The error in one line, with the line of code that raised it."""
+    """The error in one line, with the file and the line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}{place}"

@@ -1,7 +1,8 @@
-"""What the data of a run were, in a few numbers, so that a change of them is noticed when the run is continued.
+"""A fingerprint of the data of a run. When the run is continued, it shows whether the data have changed.
 
-Sizes and modification times of all files are compared first, which is cheap for a million files. Then the content decides:
-all of it if that is little, else, and only where times differ, as after a copy, blocks of a sample of the files.
+The names, sizes and modification times of all files are compared first, which is quick even for a million files. Then the
+content is compared. A small amount of data is read whole. Of a large amount, blocks of a sample of the files are read, and
+only if the times differ, as they do after a copy.
 """
 
 import hashlib
@@ -10,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-FIELDS = ("root", "path", "val_path")  # what names data in the configs
-READ_WHOLE = 256 * 2**20  # bytes: at most so many are read whole
+FIELDS = ("root", "path", "val_path")  # the keys of data configs that name files
+READ_WHOLE = 256 * 2**20  # bytes that are read whole at most
 READ_FILES = 10_000
 SAMPLE_FILES = 256
 BLOCK = 64 * 2**10
@@ -19,8 +20,9 @@ BLOCKS = 16  # of each file of a sample
 
 
 class Fingerprint(NamedTuple):
-    """``listing``: a hash of names and sizes; ``times``: of modification times, of which ``newest`` is the last, in
-    nanoseconds since 1970; ``content``: of what the files hold, or of a sample of it (``is_sample``)."""
+    """Hashes of the files: ``listing`` of their names and sizes, ``times`` of their modification times, ``content`` of
+    their bytes. ``is_sample``: ``content`` covers a sample of the bytes. ``newest``: the last modification time, in
+    nanoseconds since 1970."""
 
     files: int
     bytes: int
@@ -32,16 +34,16 @@ class Fingerprint(NamedTuple):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """From ``_asdict()``."""
+        """Make a fingerprint from ``_asdict()``."""
         return cls(**data)
 
     def describe(self) -> str:
-        """``12 files, 34,567 bytes``."""
+        """A text such as ``12 files, 34,567 bytes``."""
         return f"{self.files:,} {'file' if self.files == 1 else 'files'}, {self.bytes:,} bytes"
 
 
 class Comparison(NamedTuple):
-    """``change``: how the files differ, empty if they do not; ``doubt``: why that is not certain, empty if it is."""
+    """``change`` says how the files differ, ``doubt`` why it is not certain that they are equal. Each can be empty."""
 
     change: str = ""
     doubt: str = ""
@@ -55,7 +57,7 @@ class _File(NamedTuple):
 
 
 def take_fingerprint(config: Any) -> Fingerprint | None:
-    """The fingerprint of the files of a data config; None if it names none."""
+    """The fingerprint of the files that a data config names, or None if it names none."""
     files = _list_files(config)
     if not files:
         return None
@@ -72,12 +74,12 @@ def take_fingerprint(config: Any) -> Fingerprint | None:
 
 
 def compare_data(config: Any, before: Fingerprint) -> Comparison:
-    """Whether the files of a data config are those that ``before`` was taken of."""
+    """Compare the files of a data config with those that ``before`` was taken of."""
     files = _list_files(config)
     if _hash_listing(files) != before.listing:
         return Comparison(_describe_listing(files, before))
     if before.is_sample and _hash_times(files) == before.times:
-        return Comparison()  # the content decides where it is quickly read: tools that unpack and copy can keep times
+        return Comparison()  # only data that are read whole are compared by content here: a copy can keep the times
     modified = sum(file.time > before.newest for file in files)
     if before.is_sample and 0 < modified < len(files):
         return Comparison(f"{modified:,} of {len(files):,} files were modified since")
@@ -97,7 +99,7 @@ def _describe_listing(files: list[_File], before: Fingerprint) -> str:
 
 
 def _list_files(config: Any) -> list[_File]:
-    """All files that a config names, by name within the folder that it gives. Hidden files are no data, nor are the files
+    """All files that a config names, sorted by their names below the folder. Hidden files are left out, and so are the files
     that the library ``datasets`` caches beside its own."""
     files = []
     for field in FIELDS:
@@ -138,7 +140,7 @@ def _hash_times(files: list[_File]) -> str:
 
 
 def _hash_content(files: list[_File]) -> tuple[str, bool]:
-    """The hash, and whether it is of a sample."""
+    """The hash of the content, and whether it covers only a sample."""
     is_sample = sum(file.size for file in files) > READ_WHOLE or len(files) > READ_FILES
     if not is_sample:
         return _digest(block for file in files for block in _blocks(file, file.size)), False
@@ -148,7 +150,7 @@ def _hash_content(files: list[_File]) -> tuple[str, bool]:
 
 
 def _blocks(file: _File, limit: int) -> Iterator[bytes]:
-    """Blocks of a file, evenly spaced from its start to its end, that hold ``limit`` bytes together, or all of it."""
+    """Read ``limit`` bytes of a file in blocks that are evenly spaced from its start to its end, or the whole file."""
     count = max(1, -(-min(limit, file.size) // BLOCK))
     with Path(file.path).open("rb") as opened:
         for index in range(count):

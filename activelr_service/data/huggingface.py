@@ -1,4 +1,4 @@
-"""Images and their classes in a folder of ``datasets.save_to_disk``. For text there is :mod:`activelr_service.data.text`."""
+"""Images and their classes in a folder of ``datasets.save_to_disk``. Text is read by :mod:`activelr_service.data.text`."""
 
 import io
 from pathlib import Path
@@ -7,18 +7,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import HuggingFaceDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out, shorten
 from activelr_service.data.images import check_images, classification_transforms, decode, or_skip
-from activelr_service.data.info import DataInfo
-from activelr_service.data.labels import check_columns, class_names, is_unlabeled, read_labels
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.listing import LARGEST_COMPARED, Contents, equal_across, find_equal
-from activelr_service.data.saved_datasets import list_splits, load_split
-from activelr_service.data.splits import one_name_each
+from activelr_service.data.saved_datasets import (
+    check_columns,
+    class_names,
+    is_unlabeled,
+    list_splits,
+    load_split,
+    read_labels,
+)
+from activelr_service.data.splits import one_name_each, train_val_split
 from activelr_service.errors import JobError
 
 
 class Rows(NamedTuple):
-    """Rows of a split: their numbers in the saved dataset, and their classes (rows,), as indices into the classes."""
+    """Some rows of a split: their numbers in the saved dataset and their int64 classes, both of shape (rows,)."""
 
     split: str
     dataset: Any
@@ -30,7 +35,7 @@ class Rows(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The splits, the classes, and what is to be said of them."""
+    """The training and validation rows, the names of the classes, and notes and warnings about them."""
 
     train: Rows
     val: Rows
@@ -40,7 +45,7 @@ class Found(NamedTuple):
 
 
 def inspect(config: HuggingFaceDataConfig) -> DataInfo:
-    """Loads the tables' descriptions and labels: images are read when they are trained on."""
+    """Describe the data from the labels. No image is decoded."""
     found = _read(config)
     counts = [np.bincount(part.labels, minlength=len(found.classes)) for part in (found.train, found.val)]
     notes, warnings = describe_classes(found.classes, counts[0], counts[1])
@@ -58,12 +63,12 @@ def inspect(config: HuggingFaceDataConfig) -> DataInfo:
 
 
 def prepare(config: HuggingFaceDataConfig, cache: Path) -> HuggingFaceDataConfig:
-    """The config with ``classes``, the names of the classes, so that other datasets are matched by name."""
+    """Return the config with the names of the classes in ``classes``: other datasets are matched by these names."""
     return config if config.classes is not None else config.model_copy(update={"classes": _read(config).classes})
 
 
 def build(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images and int classes, augmented as those of an image folder."""
+    """Make (train, val) datasets of normalized float32 images and int classes, augmented as those of an image folder."""
     found = _read(config)
     for_training, for_validation = classification_transforms(config.image_size)
     return ImageRows(config, found.train, for_training), ImageRows(config, found.val, for_validation)
@@ -82,7 +87,7 @@ def check_files(config: HuggingFaceDataConfig, limit: int | None) -> None:
 
 
 class ImageRows:
-    """A map-style dataset: images are decoded here and not by ``datasets``, so that a corrupt one is named or skipped."""
+    """A map-style dataset of images and classes. It decodes images itself, so that a corrupt one is named or skipped."""
 
     def __init__(self, config: HuggingFaceDataConfig, rows: Rows, transform: Any) -> None:
         from datasets import Image
@@ -98,7 +103,7 @@ class ImageRows:
         return self.transform(picture), int(self.rows.labels[index])
 
     def load(self, index: int) -> Any:
-        """The PIL image of a row, as RGB; raises ``ValueError`` with the row if it cannot be decoded."""
+        """The image of a row, as RGB. Raises ``ValueError`` with the row if it cannot be decoded."""
         image = self.dataset[int(self.rows.numbers[index])][self.config.image_column]
         if image is None or (image["bytes"] is None and image["path"] is None):
             return decode(io.BytesIO(), self._name(index, None), turn=True)
@@ -127,29 +132,29 @@ def _read(config: HuggingFaceDataConfig) -> Found:
     classes = config.classes or class_names(config, train)
     labels = read_labels(config, train, names["train"], classes)
     warnings: list[str] = []
-    split = _find_held_out(config, loaded, names, warnings)
+    split = _find_val_split(config, loaded, names, warnings)
     notes = _notes(config, list(folders), names, split)
     if split is not None:
         their_labels = read_labels(config, loaded[split], names[split], classes)
         ours, theirs = _all(names["train"], train, labels), _all(names[split], loaded[split], their_labels)
         return Found(ours, theirs, classes, notes, warnings)
-    ours, theirs = _hold_out(config, _all(names["train"], train, labels))
+    ours, theirs = _split(config, _all(names["train"], train, labels))
     return Found(ours, theirs, classes, notes, warnings)
 
 
 def _notes(config: HuggingFaceDataConfig, all_names: list[str], names: dict[str, str], split: str | None) -> list[str]:
-    """What is held out, and which splits are left out."""
+    """Notes on the validation split and on the splits that are not used."""
     used = {names["train"], names[split] if split else ""}
     share = f"{100 * config.val_fraction:g}% of the rows of each class, at random with a fixed seed"
     left = [name for name in all_names if name not in used]
-    held_out = f"the split {names[split]}" if split else share
-    return [f"held out: {held_out}", *([f"left out: the splits {shorten(left)}"] if left else [])]
+    source = f"the split {names[split]}" if split else share
+    return [f"validation: {source}", *([f"left out: the splits {shorten(left)}"] if left else [])]
 
 
-def _find_held_out(
+def _find_val_split(
     config: HuggingFaceDataConfig, loaded: dict[str, Any], names: dict[str, str], warnings: list[str]
 ) -> str | None:
-    """The first of the validation and the test split that can be measured on; a test split often has no labels."""
+    """The validation split, else the test split, or None. A split without labels is not used; many test splits have none."""
     for split in (split for split in ("validation", "test") if split in loaded):
         dataset = loaded[split]
         if split == "validation":
@@ -171,16 +176,16 @@ def _all(split: str, dataset: Any, labels: np.ndarray) -> Rows:
     return Rows(split, dataset, np.arange(len(labels)), labels)
 
 
-def _hold_out(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
+def _split(config: HuggingFaceDataConfig, rows: Rows) -> list[Rows]:
     if np.bincount(rows.labels).max() < 2:
-        text = f"{config.path} has {len(rows.labels)} rows and no class with two, so that one can be held out; add rows"
+        text = f"{config.path} has {len(rows.labels)} rows and no class with two, one of them for validation; add rows"
         raise JobError.at("data.path", text)
-    parts = hold_out(len(rows.labels), config.val_fraction, rows.labels)
+    parts = train_val_split(len(rows.labels), config.val_fraction, rows.labels)
     return [rows._replace(numbers=chosen, labels=rows.labels[chosen]) for chosen in parts]
 
 
 def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
-    """A warning of images on both sides; of many it is not known."""
+    """A warning if an image is in both splits. Large datasets are not searched."""
     if len(found.train.labels) + len(found.val.labels) > LARGEST_COMPARED:
         return []
     pairs = find_equal(*(_contents(config, rows) for rows in (found.train, found.val)))
@@ -188,7 +193,7 @@ def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
 
 
 def _contents(config: HuggingFaceDataConfig, rows: Rows) -> Contents:
-    """The images' bytes as they are stored; of images that are only named, nothing."""
+    """The stored bytes of the images. An image that is stored only as a path counts as empty."""
     import pyarrow.compute as pc
     from datasets import Image
 

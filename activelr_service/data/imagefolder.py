@@ -1,4 +1,4 @@
-"""Images in one folder per class, decoded as they are needed."""
+"""Images in one folder for each class. Each is decoded when it is read."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import ImageFolderDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out
-from activelr_service.data.image_folders import PLACE, Classes, Layout, check_classes, find_layout, list_classes
+from activelr_service.data.imagefolder_layout import PLACE, Classes, Layout, check_classes, find_layout, list_classes
 from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.data.listing import (
     LARGEST_COMPARED,
     contents_of,
@@ -20,7 +19,7 @@ from activelr_service.data.listing import (
     list_folders,
     suffix_of,
 )
-from activelr_service.data.splits import check_known
+from activelr_service.data.splits import check_known, train_val_split
 from activelr_service.errors import JobError
 
 SEVERAL_FRAMES = (".gif", ".tif", ".tiff", ".webp", ".apng", ".avif", ".avifs")
@@ -28,14 +27,14 @@ SEEN_AS_IMAGES = (".heic", ".heif", ".jxl", ".svg", ".eps", ".cr2", ".nef", ".ar
 
 
 class Files(NamedTuple):
-    """Paths of images and their classes (rows,), as indices into the classes."""
+    """The paths of images and their int64 classes (images,)."""
 
     paths: list[str]
     labels: np.ndarray
 
 
 class Found(NamedTuple):
-    """All that is read of a folder, and what was not."""
+    """The training and validation images, and everything that was found in their folders."""
 
     layout: Layout
     classes: list[str]
@@ -45,7 +44,7 @@ class Found(NamedTuple):
 
 
 def inspect(config: ImageFolderDataConfig) -> DataInfo:
-    """Lists the folders; no file is decoded."""
+    """Describe the data from the lists of files. No file is decoded."""
     found = _read(config)
     shape = (3, config.image_size, config.image_size)
     sizes, names = (len(found.train.paths), len(found.val.paths)), tuple(found.classes)
@@ -56,7 +55,7 @@ def inspect(config: ImageFolderDataConfig) -> DataInfo:
 
 
 def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig:
-    """The config with ``classes``, the names of the class folders, so that other folders are matched by name."""
+    """Return the config with the names of the class folders in ``classes``: other folders are matched by these names."""
     if config.classes is not None:
         return config
     train = find_layout(_root(config)).train
@@ -67,7 +66,7 @@ def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of normalised float32 images: random crops and flips to train on, centre crops to validate.
+    """Make (train, val) datasets of normalized float32 images: random crops and flips train, center crops validate.
 
     A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
     """
@@ -85,7 +84,7 @@ def check_files(config: ImageFolderDataConfig, limit: int | None) -> None:
 
 
 class ImageFiles:
-    """A map-style dataset of rows (image, class), decoded, turned upright and transformed as they are read."""
+    """A map-style dataset of (image, class). It decodes, turns upright and transforms an image when it is read."""
 
     def __init__(self, files: Files, transform: Any, on_corrupt: str) -> None:
         self.files, self.transform, self.on_corrupt = files, transform, on_corrupt
@@ -114,16 +113,16 @@ def _read(config: ImageFolderDataConfig) -> Found:
     files = _label(layout.train, train, classes)
     if layout.val is None:
         if np.bincount(files.labels).max() < 2:
-            text = f"no class under {layout.train} has two images, so that one can be held out; add images"
+            text = f"no class under {layout.train} has two images, so that one can be a validation sample; add images"
             raise JobError.at(PLACE, text)
-        parts = hold_out(len(files.labels), config.val_fraction, files.labels)
+        parts = train_val_split(len(files.labels), config.val_fraction, files.labels)
         ours, theirs = (Files([files.paths[row] for row in rows], files.labels[rows]) for rows in parts)
         return Found(layout, classes, ours, theirs, [train])
     val = list_classes(layout.val)
-    held_out = _label(layout.val, val, classes)
-    if not held_out.paths:
+    val_part = _label(layout.val, val, classes)
+    if not val_part.paths:
         raise JobError.at(PLACE, f"{layout.val} has class folders without any image; fill or remove it")
-    return Found(layout, classes, files, held_out, [train, val])
+    return Found(layout, classes, files, val_part, [train, val])
 
 
 def _label(folder: Path, found: Classes, classes: list[str]) -> Files:
@@ -141,7 +140,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
     notes += found.layout.notes
     if found.layout.val is None:
         share = f"{100 * config.val_fraction:g}% of the images of each class, at random with a fixed seed"
-        notes.append(f"held out: {share}")
+        notes.append(f"validation: {share}")
     if frames := sorted(suffixes.keys() & set(SEVERAL_FRAMES)):
         notes.append(f"of an image of several frames or pages only the first is read ({', '.join(frames)})")
     notes += _left_out([path for folder in found.folders for path in folder.others], warnings)
@@ -158,7 +157,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
 
 
 def _left_out(others: list[str], warnings: list[str]) -> list[str]:
-    """A note of the files that are no images; a warning if they are images in a format that is not read."""
+    """A note on files that are no images. Images in a format that is not read get a warning."""
     if not others:
         return []
     if unread := [path for path in others if suffix_of(path) in SEEN_AS_IMAGES]:

@@ -1,4 +1,4 @@
-"""Images for training: decoded to the end of the file, so that a truncated one shows here, and augmented."""
+"""Images for training: decoded to the end of the file, which finds truncated ones, converted to RGB, and augmented."""
 
 import logging
 import os
@@ -8,18 +8,34 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from activelr_service.data.pixels import to_rgb, turned
+import numpy as np
+
 from activelr_service.errors import JobError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in torchvision's recipes
-NOT_DECODED = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")  # stubs, or in need of another program
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in torchvision's recipes
+NOT_DECODED = (
+    "BUFR",
+    "EPS",
+    "GRIB",
+    "HDF5",
+    "MPEG",
+    "WMF",
+)  # Pillow only registers these formats, or it needs another program for them
 REMEDY = "; replace it, or leave such files out by data.on_corrupt: skip"
 LOG = logging.getLogger("activelr_service.data")
+
+ORIENTATION = 274  # EXIF tag
+TURNS = (None, "FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+
+WHITE = (255, 255, 255, 255)
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # TIFF tags; photometric 0: the value 0 is white
+PNG_DEPTHS = {"L;2": 85, "L;4": 17}  # Pillow scales such pixels to 8 bits, but not the transparent value
 
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Names of the image formats that Pillow decodes, as installed here, without the help of other programs."""
+    """The names of the image formats that the installed Pillow decodes without another program."""
     from PIL import Image
 
     Image.init()
@@ -27,17 +43,17 @@ def formats() -> tuple[str, ...]:
 
 
 def load_image(path: str | Path, turn: bool) -> Any:
-    """The PIL image in ``path`` as 8-bit RGB: see :func:`~activelr_service.data.pixels.to_rgb`.
+    """Load the image in ``path`` as an 8-bit RGB image of PIL; see :func:`to_rgb`.
 
-    With ``turn`` it is turned as its EXIF orientation says; boxes are in pixels as they are stored. Raises ``ValueError``
-    naming the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
+    With ``turn`` the image is turned as its EXIF orientation says. Boxes need it unturned: they are in stored pixels.
+    Raises ``ValueError`` with the file if it cannot be decoded to its end, ``OSError`` if it cannot be opened.
     """
     with open(path, "rb") as file:
         return decode(file, path, turn)
 
 
 def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
-    """:func:`load_image` of an open file, called ``name`` in errors."""
+    """Load an image from an open file as :func:`load_image` does. Errors call it ``name``."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -52,7 +68,7 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
 
 
 def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
-    """What ``load`` returns; with ``on_corrupt`` "skip", None and a warning for an image that cannot be decoded."""
+    """Return ``load()``. With ``on_corrupt`` "skip", an image that cannot be decoded gives a warning and None."""
     try:
         return load()
     except ValueError as error:
@@ -63,10 +79,10 @@ def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
 
 
 def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_corrupt: str, place: str) -> None:
-    """Decode images, at most ``limit`` of ``count``, evenly spaced, in threads; ``load`` takes an index.
+    """Decode at most ``limit`` of ``count`` images, evenly spaced, in threads; ``load`` takes the index of an image.
 
-    Raises :class:`JobError` at ``place`` with the first that cannot be decoded and the number of such images. With
-    ``on_corrupt`` "skip" it warns of them, and raises if no image can be decoded.
+    Raises :class:`JobError` at ``place`` with the number of images that cannot be decoded, and the first of them. With
+    ``on_corrupt`` "skip" it logs a warning instead, and raises only if no image can be decoded.
     """
 
     def error_of(index: int) -> str | None:
@@ -80,7 +96,7 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         blocks = (
             chosen[start : start + 4096] for start in range(0, len(chosen), 4096)
-        )  # a million waits would fill memory
+        )  # a million pending tasks would fill memory
         errors = [error for block in blocks for error in threads.map(error_of, block) if error is not None]
     if not errors:
         return
@@ -94,22 +110,98 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
 
 
 def classification_transforms(size: int) -> tuple[Any, Any]:
-    """(train, val) transforms of PIL images to normalised float32 (3, size, size), as in torchvision's recipes for
-    ImageNet: random crops and flips to train on, centre crops to validate. None, a skipped image, stays None."""
+    """Make (train, val) transforms from PIL images to normalized float32 tensors (3, size, size).
+
+    They are those of torchvision's recipes for ImageNet: random crops and flips train, center crops validate. None, which
+    is a skipped image, stays None.
+    """
     import torch
     from torchvision.transforms import v2
 
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     crop = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *finish])
-    centre = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
-    return UnlessSkipped(crop), UnlessSkipped(centre)
+    center = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
+    return UnlessSkipped(crop), UnlessSkipped(center)
 
 
 class UnlessSkipped:
-    """A transform of images that leaves None, a skipped image, as it is."""
+    """A transform of images. It returns None for None, which is a skipped image."""
 
     def __init__(self, transform: Any) -> None:
         self.transform = transform
 
     def __call__(self, image: Any) -> Any:
         return None if image is None else self.transform(image)
+
+
+def to_rgb(image: Any) -> Any:
+    """Convert the first frame of an open PIL image to 8-bit RGB.
+
+    16-bit gray is divided by 257. Floats must be from 0 to 1. Transparent pixels are composed onto white. Raises
+    ``ValueError`` for pixels of unknown scale: 32-bit integers, and floats outside of 0 to 1.
+    """
+    depth = image.tile[0][3] if getattr(image, "tile", None) else None  # read before load(), which removes it
+    image.load()
+    if image.mode in (*SIXTEEN_BITS, "I", "F"):
+        return _from_deep(image)
+    if image.has_transparency_data:
+        return _on_white(image, depth)
+    return image.convert("RGB")
+
+
+def turned(image: Any, opened: Any, name: Any) -> Any:
+    """Turn ``image`` as the EXIF data of ``opened``, the loaded PIL image, say. Unreadable EXIF data give a warning."""
+    from PIL import Image
+
+    try:
+        orientation = opened.getexif().get(ORIENTATION, 1)
+    except Exception as error:
+        LOG.warning("the EXIF data of %s cannot be read, it is used as it is stored: %s", name, error)
+        return image
+    turn = TURNS[orientation - 1] if orientation in range(1, 9) else None
+    return image if turn is None else image.transpose(Image.Transpose[turn])
+
+
+def _from_deep(image: Any) -> Any:
+    from PIL import Image
+
+    values = np.asarray(image)
+    shares = _shares(values, image)
+    if _tag(image, PHOTOMETRIC) == 0:
+        shares = 1 - shares
+    gray = np.rint(shares * 255).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        gray[values == transparent] = 255
+    return Image.fromarray(gray).convert("RGB")
+
+
+def _shares(values: np.ndarray, image: Any) -> np.ndarray:
+    """The pixels as float64 from 0, black, to 1, full brightness."""
+    if image.mode == "F":
+        if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 1):
+            raise ValueError("its pixels are floats outside 0 to 1; save it with 8 or 16 bits")
+        return values.astype(np.float64)
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # these two have 16 bits at most
+        raise ValueError("its pixels are integers of unknown range; save it with 8 or 16 unsigned bits")
+    return values.astype(np.float64) / (2 ** int(_tag(image, BITS_PER_SAMPLE) or 16) - 1)
+
+
+def _tag(image: Any, number: int) -> int | None:
+    """The first value of a TIFF tag, or None for another format."""
+    value = getattr(image, "tag_v2", {}).get(number)
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _on_white(image: Any, depth: Any) -> Any:
+    from PIL import Image
+
+    transparent = image.info.get("transparency")
+    if depth in PNG_DEPTHS and isinstance(transparent, int):
+        image.info["transparency"] = transparent * PNG_DEPTHS[depth]
+    if depth == "RGB;16B" and isinstance(transparent, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in transparent)
+    if image.mode in ("La", "RGBa"):  # premultiplied, as some TIFF files have it
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")

@@ -1,4 +1,4 @@
-"""Files below a folder, without what belongs to the system: hidden files and folders, and their likes."""
+"""Lists of files and folders, without hidden ones and those of the operating system; and the search for equal files."""
 
 import hashlib
 import os
@@ -10,31 +10,31 @@ from typing import NamedTuple
 from activelr_service.errors import JobError
 
 SYSTEM = ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
-LARGEST_COMPARED = 20_000  # files whose sizes are compared to find equal ones
-LARGEST_READ = 2**28  # bytes read for it
+LARGEST_COMPARED = 20_000  # files at most, in a search for equal ones
+LARGEST_READ = 2**28  # bytes at most, read in a search for equal files
 
 
 class Contents(NamedTuple):
-    """The sizes of items in bytes, and how to read one by its number."""
+    """The sizes of some files in bytes, and the function that reads one by its number."""
 
     sizes: list[int]
     read: Callable[[int], bytes]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is hidden or the system's own, such as ``.ipynb_checkpoints``, ``._0.png``, ``Thumbs.db``."""
+    """Whether a file or folder is hidden or the system's, such as ``.ipynb_checkpoints``, ``._0.png`` or ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 
 def list_folders(folder: str | Path, place: str) -> list[str]:
-    """The names of the folders directly in ``folder``, sorted, without hidden ones."""
+    """The sorted names of the folders in ``folder``, without hidden ones."""
     return sorted(entry.name for entry in _scan(folder, place) if _is_folder(entry))
 
 
 def list_files(folder: str | Path, place: str, is_deep: bool = True) -> list[str]:
-    """The paths of the files in ``folder`` and, unless not ``is_deep``, all folders below it, sorted by their folders.
+    """The paths of the files in ``folder`` and, if ``is_deep``, in all folders below it, sorted by folder and name.
 
-    Links are followed, but each folder is read once, so that a link to a folder above it does no harm. Hidden files and
+    Links are followed. Each folder is read once, so that a link to a folder above does not loop forever. Hidden files and
     folders are left out. Raises :class:`JobError` at ``place`` if a folder cannot be read.
     """
     found: list[str] = []
@@ -61,17 +61,17 @@ def _scan(folder: str | Path, place: str) -> Iterator[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or a link to one; a link to itself is none."""
+    """Whether an entry is a folder or a link to one. A link to itself is not."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def suffix_of(path: str) -> str:
-    """The lower-case end of a file's name, from its last dot."""
+    """The suffix of a file's name in lower case, with its dot."""
     return os.path.splitext(path)[1].lower()
 
 
 def count_suffixes(paths: Iterable[str]) -> str:
-    """Files by suffix, the most frequent first, each with an example."""
+    """Count the files of each suffix, in one line: the most frequent first, each with an example."""
     paths = list(paths)
     counts = Counter(map(suffix_of, paths))
     examples = {suffix_of(path): path for path in reversed(paths)}
@@ -80,7 +80,7 @@ def count_suffixes(paths: Iterable[str]) -> str:
 
 
 def find_equal(train: Contents, val: Contents) -> list[tuple[int, int]]:
-    """(val, train) numbers of held-out items with the same bytes as one to train on. Only items of equal size are read."""
+    """Find the pairs (val, train) of files with the same bytes, by their numbers. Only files of equal size are read."""
     if len(train.sizes) + len(val.sizes) > LARGEST_COMPARED:
         return []
     by_size: dict[int, list[int]] = {}
@@ -101,15 +101,15 @@ def find_equal(train: Contents, val: Contents) -> list[tuple[int, int]]:
 
 
 def contents_of(paths: Sequence[str]) -> Contents:
-    """Of files; those that are not there have no size."""
+    """The contents of files. A file that does not exist has the size 0."""
     return Contents(
         [os.stat(path).st_size if os.path.exists(path) else 0 for path in paths], lambda i: _bytes(paths[i])
     )
 
 
 def equal_across(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """A warning of images that are the same, held out and to train on; none if there are none."""
-    text = f"held-out images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
+    """A warning with the first pair of equal images (validation, training), or no warning if there is no pair."""
+    text = f"validation images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
     return [f"{text} {pairs[0][0]} and {pairs[0][1]}"] if pairs else []
 
 

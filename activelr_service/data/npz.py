@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from activelr_service.config.data import NpzDataConfig
-from activelr_service.data.held_out import describe_classes, hold_out, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.npz_values import (
     Labels,
     count_tokens,
@@ -18,32 +17,33 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
+from activelr_service.data.splits import train_val_split
 from activelr_service.errors import JobError
 
 NAMES = ("x", "y", "x_val", "y_val")
-NAMING = "; call the arrays x and y, and x_val and y_val where they are held out"
+NAMING = "; call the arrays x and y, and x_val and y_val for validation"
 Arrays = dict[str, np.ndarray]
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
 
 
 def for_task(config: NpzDataConfig, task: str) -> NpzDataConfig:
-    """The config whose ``y`` is read as classes for classification, as numbers for regression."""
+    """Return the config that reads ``y`` as classes for classification and as numbers for regression."""
     kind = {"classification": "category", "regression": "number"}.get(task)
     return config.model_copy(update={"target_kind": kind})
 
 
 def inspect(config: NpzDataConfig) -> DataInfo:
-    """Reads the arrays, and checks their values."""
+    """Read the arrays, check their values and describe them."""
     notes = _check_headers(config)
     arrays = _read(config.path)
     labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
     train, val = _rows(config, arrays, labels)
     info = DataInfo((), len(train), len(val), arrays["x"].shape[1:])
     if "x_val" in arrays:
-        notes.append(f"held out: the {len(val):,} rows of x_val")
+        notes.append(f"validation: the {len(val):,} rows of x_val")
     else:
         share = ", from each class its share" if labels is not None and labels.is_classes else ""
-        notes.append(f"held out: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
+        notes.append(f"validation: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
     if labels is None:
         vocab_size = count_tokens(config.path, arrays)
         return info._replace(tasks=("language_modeling",), vocab_size=vocab_size, notes=tuple(notes))
@@ -67,8 +67,10 @@ def inspect(config: NpzDataConfig) -> DataInfo:
 
 
 def build(config: NpzDataConfig) -> tuple[Any, Any]:
-    """(train, val) tensor datasets: float32 inputs (uint8 is scaled to [0, 1]) or int64 token ids, and targets: int64
-    classes or float32 numbers."""
+    """Make (train, val) tensor datasets. uint8 inputs are scaled to [0, 1].
+
+    The samples are float32 inputs with int64 classes or float32 numbers, or int64 token ids alone.
+    """
     import torch
     from torch.utils.data import TensorDataset
 
@@ -89,11 +91,11 @@ def build(config: NpzDataConfig) -> tuple[Any, Any]:
 
 
 def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of ``x`` to train on, and of what is held out: of ``x_val``, or of ``x`` where there is none."""
+    """The training rows of ``x``, and the validation rows of ``x_val``, or of ``x`` if there is no ``x_val``."""
     if "x_val" in arrays:
         return np.arange(len(arrays["x"])), np.arange(len(arrays["x_val"]))
     classes = labels.y if labels is not None and labels.is_classes else None
-    return hold_out(len(arrays["x"]), config.val_fraction, classes)
+    return train_val_split(len(arrays["x"]), config.val_fraction, classes)
 
 
 def _inputs(array: np.ndarray, scale: float) -> Any:
@@ -104,7 +106,7 @@ def _inputs(array: np.ndarray, scale: float) -> Any:
 
 
 def _check_headers(config: NpzDataConfig) -> list[str]:
-    """Notes on what is in the file; raises :class:`JobError` if names and shapes are not those of a dataset."""
+    """Notes on the arrays in the file. Raises :class:`JobError` if their names and shapes do not make a dataset."""
     headers, others = _headers(config.path)
     if "x" not in headers:
         raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}{NAMING}")
@@ -132,7 +134,7 @@ def _check_headers(config: NpzDataConfig) -> list[str]:
 
 
 def _headers(path: str) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], list[str]]:
-    """(shape and dtype of the arrays, without reading them; the names of other arrays in the file)."""
+    """The shapes and dtypes of the arrays, read from their headers, and the names of the other arrays in the file."""
     if not Path(path).is_file():
         raise JobError.at("data.path", f"no such file: {path}")
     headers = {}

@@ -1,4 +1,4 @@
-"""What the values of arrays say: whether targets are classes, how inputs are scaled, and what is odd about them."""
+"""The values of the arrays in a .npz file: classes or numbers, their scales, and warnings about unusual ones."""
 
 from typing import Literal, NamedTuple
 
@@ -8,11 +8,11 @@ from activelr_service.errors import JobError
 
 Arrays = dict[str, np.ndarray]
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
-_MOST_CLASSES = 1_000  # unless a tenth of them have a row
+_MOST_CLASSES = 1_000  # more are refused, unless a tenth of the labels occur
 
 
 class Labels(NamedTuple):
-    """Targets: int64 classes (rows,), of which there are ``num_classes``, or float32 numbers (rows, ...)."""
+    """Targets: int64 classes (rows,) from 0 to ``num_classes`` - 1, or float32 numbers (rows, ...)."""
 
     is_classes: bool
     y: np.ndarray
@@ -24,7 +24,7 @@ class Labels(NamedTuple):
 
 
 def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] | None) -> Labels:
-    """``y`` and ``y_val`` as ``kind``, or as their type says; raises :class:`JobError` if they cannot be that."""
+    """Read ``y`` and ``y_val`` as ``kind``, or as their dtype says if it is None. Raises :class:`JobError` if that fails."""
     y, y_val = arrays["y"], arrays.get("y_val")
     for name in ("y", "y_val"):
         if name in arrays and arrays[name].dtype.kind not in "iufb":
@@ -49,7 +49,7 @@ def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] |
 
 
 def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]:
-    """(what ``x`` and ``x_val`` are divided by, warnings): uint8 by 255, and ``x_val`` so that it is on the scale of ``x``.
+    """The divisors of ``x`` and ``x_val``, and warnings. uint8 is divided by 255; ``x_val`` gets the scale of ``x``.
 
     Raises :class:`JobError` for values that are not finite in float32, and where the two are on different scales.
     """
@@ -71,7 +71,7 @@ def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]
 
 
 def _other_scale(names: list[str], ranges: list[tuple[float, float]]) -> list[str]:
-    """A warning if one of two arrays of one type is from 0 to 1, and the other far beyond."""
+    """A warning if one of two arrays of one dtype is within 0 to 1 and the other reaches beyond 50."""
     if not (min(ranges)[0] >= 0 and min(b for _, b in ranges) <= 1 and max(b for _, b in ranges) > 50):
         return []
     shown = " and ".join(f"{name} is from {a:g} to {b:g}" for name, (a, b) in zip(names, ranges, strict=True))
@@ -79,11 +79,11 @@ def _other_scale(names: list[str], ranges: list[tuple[float, float]]) -> list[st
 
 
 def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
-    """Warnings on inputs that look like images in another layout, or on another scale, than networks take them."""
+    """Warnings on inputs that look like images in a layout or on a scale that image models do not take."""
     warnings, shape = [], x.shape[1:]
     if len(shape) == 2 and x.dtype == np.uint8:
         text = f"x has rows of shape {shape}; image models take (channels, height, width)"
-        warnings.append(f"{text}: np.repeat(x[:, None], 3, axis=1) makes 3 channels of grey images")
+        warnings.append(f"{text}: np.repeat(x[:, None], 3, axis=1) makes 3 channels of gray images")
     if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] not in (1, 3, 4):
         text = f"x has rows of shape {shape}, and looks like images whose channels come last"
         warnings.append(f"{text}; image models take (channels, height, width): x.transpose(0, 3, 1, 2)")
@@ -97,20 +97,22 @@ def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
 
 
 def repeated_rows(x: np.ndarray, train: np.ndarray, x_val: np.ndarray | None, val: np.ndarray) -> list[str]:
-    """A warning if held-out rows are training rows, too."""
-    held_out = x if x_val is None else x_val
-    if held_out.dtype != x.dtype:
+    """A warning if some validation rows equal training rows."""
+    val_part = x if x_val is None else x_val
+    if val_part.dtype != x.dtype:
         return []
     known = {hash(x[row].tobytes()) for row in train}
-    repeated = [row for row in val if hash(held_out[row].tobytes()) in known]
+    repeated = [row for row in val if hash(val_part[row].tobytes()) in known]
     if not repeated:
         return []
-    text = f"{len(repeated):,} of {len(val):,} held-out rows of x are training rows, too (first: row {repeated[0] + 1})"
+    text = (
+        f"{len(repeated):,} of {len(val):,} validation rows of x are training rows, too (first: row {repeated[0] + 1})"
+    )
     return [f"{text}; they measure what was learned by heart"]
 
 
 def count_tokens(path: str, arrays: Arrays) -> int:
-    """The largest token id + 1; raises :class:`JobError` if ``x`` does not hold token ids."""
+    """The largest token id + 1. Raises :class:`JobError` if ``x`` does not hold token ids."""
     x = arrays["x"]
     if x.dtype.kind not in "iu" or x.ndim != 2:
         raise _error(path, "has no 'y'; without it, x must be integer token ids of shape (rows, block)")
@@ -167,7 +169,9 @@ def _range(path: str, name: str, x: np.ndarray) -> tuple[float, float]:
 
 
 def _check_finite(path: str, name: str, array: np.ndarray) -> None:
-    """Compares the ends only where they are fine, so that no array of the same size is made."""
+    """Raise :class:`JobError` with the first row that float32 cannot hold. Minimum and maximum are checked first: that
+    needs no copy of the array.
+    """
     if array.size == 0 or (float(array.min()) >= -_LARGEST_FLOAT32 and float(array.max()) <= _LARGEST_FLOAT32):
         return
     is_fine = np.abs(array) <= _LARGEST_FLOAT32

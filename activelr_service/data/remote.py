@@ -1,4 +1,4 @@
-"""Data in a bucket: copied once into the cache, whence every worker reads them as any other data."""
+"""Data in a bucket. They are copied into the cache once, and all workers read the copy."""
 
 import hashlib
 import os
@@ -9,23 +9,22 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from activelr_service.data.fingerprint import FIELDS
 from activelr_service.errors import JobError
 from activelr_service.redact import redact
 
-FIELDS = ("root", "path", "val_path")
-
 
 def is_remote(config: Any) -> bool:
-    """Whether the data have to be fetched before they can be looked at."""
+    """Whether the config names data by URI, which must be copied before they can be read."""
     return bool(_remote_fields(config))
 
 
 def fetch(config: Any, cache: Path) -> Any:
-    """The config with local copies of what it names by URI (``s3://``, ``gs://``, ``hdfs://``, ``file://``).
+    """Copy what the config names by URI (``s3://``, ``gs://``, ``hdfs://``, ``file://``) and return it with the local paths.
 
-    A copy that is there is used again; it is complete, since it gets its name when the last file has come. Credentials are
-    those of the machine, as pyarrow finds them: a job holds none. Options of the file system, such as ``?region=``, may
-    follow the path. Raises :class:`JobError` if there is nothing or it cannot be read.
+    A copy that exists is used again. It is complete, because it is renamed to its name after its last file was copied.
+    pyarrow finds the credentials of the machine; a job never holds any. Options of the file system, such as ``?region=``,
+    may follow the path. Raises :class:`JobError` if there is nothing at the URI or it cannot be read.
     """
     copies = {field: str(_copy(uri, field, cache)) for field, uri in _remote_fields(config).items()}
     return config.model_copy(update=copies)
@@ -37,7 +36,7 @@ def _remote_fields(config: Any) -> dict[str, str]:
 
 
 def _copy(uri: str, field: str, cache: Path) -> Path:
-    """The local copy, made under a lock, so that two jobs at once fetch it once."""
+    """The path of the local copy. A lock makes sure that two jobs do not copy it twice."""
     folder = cache / f"remote-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     local = folder / _local_name(uri)
     cache.mkdir(parents=True, exist_ok=True)
@@ -45,7 +44,7 @@ def _copy(uri: str, field: str, cache: Path) -> Path:
         if folder.exists():
             return local
         temporary = folder.with_name(f".{folder.name}")
-        shutil.rmtree(temporary, ignore_errors=True)  # of a fetch that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed
         temporary.mkdir()
         try:
             _download(uri, field, temporary / local.name)
@@ -66,7 +65,7 @@ def _download(uri: str, field: str, target: Path) -> None:
         if kind == fs.FileType.NotFound:
             raise JobError.at(f"data.{field}", f"there is nothing at {shown}")
         if kind == fs.FileType.Directory:
-            target.mkdir()  # pyarrow makes the folders below only
+            target.mkdir()  # pyarrow makes only the folders below it
         fs.copy_files(path, str(target), source_filesystem=filesystem, destination_filesystem=fs.LocalFileSystem())
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, JobError):
@@ -76,7 +75,7 @@ def _download(uri: str, field: str, target: Path) -> None:
 
 
 def _local_name(uri: str) -> str:
-    """The last part of the path, whose suffix tells what the file is; ``data`` where it names nothing."""
+    """The last part of the path, with its suffix, which tells the format; ``data`` if there is no last part."""
     parts = urlsplit(uri)
     name = (parts.path.rstrip("/") or parts.netloc.rpartition("@")[2]).rsplit("/", 1)[-1]
     return "data" if name in ("", ".", "..") else name

@@ -1,6 +1,6 @@
-"""Text for language modelling: a tokenizer, trained once, and each split as one stream of token ids, cut into blocks.
+"""Text for language modeling: a tokenizer, and for each split one stream of token ids that is cut into blocks.
 
-The streams lie in the cache as plain arrays that workers map into memory, so that text larger than memory can be used.
+The streams are plain arrays in the cache. Workers map them into memory, so that a text can be larger than the memory.
 """
 
 import codecs
@@ -23,13 +23,13 @@ from activelr_service.data.text_files import PIECE, read_pieces
 from activelr_service.data.text_splits import find_splits
 from activelr_service.errors import JobError
 
-FORMAT = 2  # of what lies in the cache
-CHECKED = 2**14  # pieces of a file, about 16 MB
-IGNORED = -100  # as torch.nn.functional.cross_entropy has it: a label that is no token
+FORMAT = 2  # the version of the files in the cache
+CHECKED = 2**14  # pieces that are read of a file, about 16 MB
+IGNORED = -100  # a label that is no token; torch.nn.functional.cross_entropy ignores it
 
 
 def inspect(config: TextDataConfig) -> DataInfo:
-    """Before the text is prepared, looks at the names of files only, and rows are not counted."""
+    """Describe the text. Before it is prepared, only the names of files are read, and blocks are not counted."""
     shape = (config.block_size,)
     _check_encoding(config)
     if not is_prepared(config):
@@ -56,9 +56,9 @@ def inspect(config: TextDataConfig) -> DataInfo:
 
 
 def prepare(config: TextDataConfig, cache: Path) -> TextDataConfig:
-    """Train or load the tokenizer and encode the splits into ``cache``, unless that is done; sets ``tokens``.
+    """Train or load the tokenizer, encode the splits into a folder of ``cache``, and return the config with this folder.
 
-    The same files and options find their work done; a folder is there whole or not at all.
+    The same files and options use the same folder again. A folder exists only when it is complete.
     """
     _check_encoding(config)
     if is_prepared(config):
@@ -78,10 +78,10 @@ def prepare(config: TextDataConfig, cache: Path) -> TextDataConfig:
 
 
 def check_files(config: TextDataConfig, limit: int | None) -> None:
-    """Read the text of at most ``limit`` files, evenly spaced, each to :data:`CHECKED` pieces; or all of all files.
+    """Read at most ``limit`` files, evenly spaced, and at most :data:`CHECKED` pieces of each; None reads all of them.
 
-    Raises :class:`JobError` with the first that cannot be read, or that has no text in the column.
-    What is prepared was read already.
+    Raises :class:`JobError` with the first file that cannot be read or has no text in the column. Prepared text is not read
+    again.
     """
     if is_prepared(config):
         return
@@ -93,7 +93,7 @@ def check_files(config: TextDataConfig, limit: int | None) -> None:
 
 
 def build(config: TextDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets of blocks; see :class:`Blocks`."""
+    """Make (train, val) datasets of blocks; see :class:`Blocks`."""
     meta, folder = _read_meta(config), Path(config.tokens or "")
     paths = (folder / f"{split}.bin" for split in ("train", config.eval_split))
     train, val = (Blocks(path, np.dtype(meta["dtype"]), config.block_size) for path in paths)
@@ -101,8 +101,11 @@ def build(config: TextDataConfig) -> tuple[Any, Any]:
 
 
 class Blocks:
-    """Rows ``(inputs, labels)`` of int64 token ids (block_size,): each token of the stream but the first is the label of
-    exactly one position, the one after it its input. The last row is filled with inputs 0 and labels -100."""
+    """A dataset of blocks ``(inputs, labels)``, both int64 token ids of shape (block_size,).
+
+    The label of a position is the token that follows its input. Each token of the stream, except the first, is a label
+    once. The last block is filled up with inputs 0 and labels -100.
+    """
 
     def __init__(self, path: Path, dtype: np.dtype, block_size: int) -> None:
         self.tokens = np.memmap(path, dtype, mode="r")
@@ -128,7 +131,7 @@ def _num_blocks(num_tokens: int, block_size: int) -> int:
 
 
 def is_prepared(config: TextDataConfig) -> bool:
-    """Whether ``tokens`` holds the text that the config names: another root, say, has to be encoded first."""
+    """Whether the folder ``tokens`` was made of what the config names. Another root, for example, must be encoded first."""
     if config.tokens is None or not (Path(config.tokens) / META).is_file():
         return False
     made_of = _read_meta(config).get("made_of")
@@ -149,17 +152,17 @@ def _check_encoding(config: TextDataConfig) -> None:
 
 
 def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
-    """A note of what is held out, and of the split that is neither trained nor measured on."""
+    """Notes on the validation text, and on the split that is not used."""
     other = "test" if config.eval_split == "validation" else "validation"
-    notes = [f"held out: the {config.eval_split} split"] if config.eval_split in splits else []
+    notes = [f"validation: the {config.eval_split} split"] if config.eval_split in splits else []
     if config.eval_split not in splits:
         share = f"the last {100 * config.val_fraction:g}% of the text, in pieces of about {PIECE:,} characters"
-        notes = [f"held out: {share}, since there is no validation split"]
+        notes = [f"validation: {share}, since there is no validation split"]
     return [*notes, f"left out: the {other} split"] if other in splits else notes
 
 
 def _key(config: TextDataConfig, splits: dict[str, list[Path]]) -> str:
-    """Names what is made of these files, as they are now, with these options."""
+    """A hash of the options and of the paths, sizes and times of the files: the name of what is encoded from them."""
     named = [
         *(path for paths in splits.values() for path in paths),
         *([Path(config.tokenizer)] if config.tokenizer else []),

@@ -1,4 +1,4 @@
-"""From pieces of text to the token ids of each split: a tokenizer, trained or loaded, and what was encoded."""
+"""Encoding text: trains or loads a tokenizer and writes the token ids of each split."""
 
 import hashlib
 import json
@@ -18,14 +18,14 @@ from activelr_service.errors import JobError
 END_OF_TEXT = "<|endoftext|>"
 KNOWN_ENDS = (END_OF_TEXT, "</s>", "<eos>", "[SEP]")
 TOKENIZER, META = "tokenizer.json", "meta.json"
-LARGEST_COMPARED = 2**20  # documents of a split that are compared with those of another
-SHORTEST_COMPARED = 100  # characters: shorter documents may well be the same by chance
+LARGEST_COMPARED = 2**20  # documents at most of which a split keeps digests, to find them in another split
+SHORTEST_COMPARED = 100  # characters; shorter documents can be equal by chance
 
 Pieces = Iterator[str | None]
 
 
 class Encoded(NamedTuple):
-    """What was written of a split: its tokens, documents and characters, and the digests of its documents."""
+    """The numbers of tokens, documents and characters of a split, and the digests of its documents."""
 
     tokens: int
     documents: int
@@ -40,7 +40,7 @@ def what_is_encoded(config: TextDataConfig) -> list[Any]:
 
 
 def encode(config: TextDataConfig, splits: TextSplits, folder: Path) -> None:
-    """Write the tokenizer, the token ids of each split and what is to be known of them into ``folder``."""
+    """Write the tokenizer, the token ids of each split and a description of them into ``folder``."""
     texts = _texts(config, splits.files)
     for name, text in texts.items():
         if not any(text()):
@@ -76,13 +76,13 @@ def _describe(config: TextDataConfig, written: dict[str, Encoded], tokenizer: An
 
 
 def _shared_documents(written: dict[str, Encoded]) -> list[str]:
-    """Warnings of documents that are in the training text and in another split too."""
+    """A warning for each split that shares documents with the training text."""
     shared = {name: len(part.digests & written["train"].digests) for name, part in written.items() if name != "train"}
     return [f"documents of the {name} split that are in the training text too: {n}" for name, n in shared.items() if n]
 
 
 def _texts(config: TextDataConfig, splits: dict[str, list[Path]]) -> dict[str, Callable[[], Pieces]]:
-    """What gives the pieces of each split; the end of the training text is held out where there is no validation split."""
+    """The functions that read the pieces of each split. Without a validation split, the end of the training text is it."""
     texts = {name: partial(read_pieces, config, paths) for name, paths in splits.items()}
     if "validation" in texts:
         return {**texts}
@@ -90,13 +90,13 @@ def _texts(config: TextDataConfig, splits: dict[str, list[Path]]) -> dict[str, C
     count = sum(piece is not None for piece in whole())
     num_train = count - max(1, round(count * config.val_fraction))
     if num_train < 1:
-        raise JobError.at("data.root", f"{config.root} holds too little text to hold out a share of it")
-    held_out = partial(_take, whole, num_train, None)
-    return {**texts, "train": partial(_take, whole, 0, num_train), "validation": held_out}
+        raise JobError.at("data.root", f"{config.root} holds too little text to split a share off for validation")
+    val_part = partial(_take, whole, num_train, None)
+    return {**texts, "train": partial(_take, whole, 0, num_train), "validation": val_part}
 
 
 def _take(whole: Callable[[], Pieces], start: int, stop: int | None) -> Pieces:
-    """The pieces of text number ``start`` to ``stop``, each with the end of a document that follows it."""
+    """The pieces from ``start`` to ``stop``, counted without the ends of documents, which are kept."""
     number = 0
     for piece in whole():
         number += piece is not None
@@ -105,7 +105,7 @@ def _take(whole: Callable[[], Pieces], start: int, stop: int | None) -> Pieces:
 
 
 def _train_tokenizer(config: TextDataConfig, pieces: Pieces) -> Any:
-    """Byte-level BPE, as GPT-2's (Radford et al. 2019): any text can be encoded."""
+    """Train a byte-level BPE tokenizer, as GPT-2 has it (Radford et al. 2019). It can encode any text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -122,7 +122,7 @@ def _train_tokenizer(config: TextDataConfig, pieces: Pieces) -> Any:
 
 
 def _load_tokenizer(config: TextDataConfig) -> Any:
-    """From a ``tokenizer.json``, or from GPT-2's ``vocab.json`` and ``merges.txt``."""
+    """Load a tokenizer from ``tokenizer.json``, or from ``vocab.json`` and ``merges.txt`` as GPT-2 has them."""
     from tokenizers import ByteLevelBPETokenizer, Tokenizer
 
     path = Path(config.tokenizer or "")
@@ -162,12 +162,12 @@ def _write(path: Path, tokenizer: Any, dtype: np.dtype, pieces: Pieces) -> Encod
             tokens += len(ids)
             characters += sum(len(piece) for piece in some if piece)
             documents.add(some)
-    documents.end()  # one that a held-out share was cut from
+    documents.end()  # the last document, if the split ends within it
     return Encoded(tokens, documents.count, characters, documents.digests)
 
 
 class _Documents:
-    """Counts documents, and keeps digests of the longer ones."""
+    """Counts documents and keeps the digests of those that are long enough to compare."""
 
     def __init__(self) -> None:
         self.count, self.digests = 0, set[bytes]()

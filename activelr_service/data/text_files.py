@@ -1,6 +1,7 @@
-"""Text on disk, in the formats people have it in, as a stream of pieces.
+"""Readers of text files, which yield the text in pieces.
 
-WikiText's token files and other plain text, JSON lines, parquet files as on the Hugging Face Hub, saved datasets.
+The formats are plain text such as WikiText's token files, JSON lines, parquet files as on the Hugging Face Hub, and saved
+datasets.
 """
 
 import codecs
@@ -18,7 +19,7 @@ from activelr_service.data.saved_datasets import load_split
 from activelr_service.data.table.delimited import is_no_utf16
 from activelr_service.errors import JobError
 
-PIECE = 1024  # characters: what is encoded at once, and the grain of a held-out share
+PIECE = 1024  # characters of a piece; pieces are encoded one by one, and the validation text begins with a piece
 FORMATS = {
     "plain": (".txt", ".tokens", ".raw"),
     "lines": (".jsonl", ".ndjson"),
@@ -27,7 +28,7 @@ FORMATS = {
 SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before that of UTF-16, which it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # tested before UTF-16, whose mark is the first half of this one
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
@@ -35,7 +36,7 @@ MARKS = {
 
 
 def format_of(path: Path) -> str | None:
-    """``plain``, ``lines`` or ``parquet`` by the suffix, in any case, the former two also with ``.gz``; None otherwise."""
+    """The format that the suffix names: ``plain`` or ``lines``, both also with ``.gz``, ``parquet``, or None."""
     name = path.name.lower()
     for kind, suffixes in FORMATS.items():
         if name.endswith(suffixes) or (kind != "parquet" and name.removesuffix(".gz").endswith(suffixes)):
@@ -44,10 +45,10 @@ def format_of(path: Path) -> str | None:
 
 
 def read_pieces(config: TextDataConfig, paths: list[Path]) -> Iterator[str | None]:
-    """The text of a split in order, in pieces of about 1,024 characters that end with a line; None ends a document.
+    """Yield the text of a split in pieces of about 1,024 characters, which end with a line, and None after each document.
 
-    A file of text is one document. A row of a table is one, unless it is empty or a single line with its line break:
-    then it is a line of a longer one, as in WikiText's parquet files.
+    A file of plain text is one document. A row of a table is one document, except if it is empty or a single line with its
+    line break. Such rows are lines of a longer document, as in WikiText's parquet files.
     """
     readers = {"parquet": _read_parquet, "lines": _read_json_lines}
     for path in paths:
@@ -76,7 +77,7 @@ def _end_documents(rows: Iterable[str]) -> Iterator[str | None]:
 
 
 def _join(lines: Iterable[str]) -> Iterator[str]:
-    """Lines joined to pieces of at least :data:`PIECE` characters, but for the last."""
+    """Join lines to pieces of at least :data:`PIECE` characters. The last piece can be shorter."""
     piece: list[str] = []
     length = 0
     for line in lines:
@@ -90,12 +91,12 @@ def _join(lines: Iterable[str]) -> Iterator[str]:
 
 
 def open_binary(path: Path) -> BinaryIO:
-    """The content of a file, decompressed if its name ends with ``.gz``."""
+    """Open a file. It is decompressed if its name ends with ``.gz``."""
     return gzip.open(path, "rb") if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
 
 
 def _read_lines(config: TextDataConfig, path: Path) -> Iterator[str]:
-    """Lines, or parts of very long ones. CRLF is read as a line break, a byte order mark is not text."""
+    """Yield lines, and very long lines in parts. CRLF becomes a line break, and a byte order mark is left out."""
     try:
         encoding = _encoding_of(config, path)
         with open_binary(path) as content, io.TextIOWrapper(content, encoding) as file:
@@ -107,7 +108,7 @@ def _read_lines(config: TextDataConfig, path: Path) -> Iterator[str]:
 
 
 def _encoding_of(config: TextDataConfig, path: Path) -> str:
-    """The encoding that the job names, or the one that the file's first bytes mark, or UTF-8."""
+    """The encoding that the job names, or that the byte order mark of the file shows, or UTF-8."""
     with open_binary(path) as file:
         start = file.read(1 << 16)
     marked = next((name for mark, name in MARKS.items() if start.startswith(mark)), None)
@@ -134,7 +135,7 @@ def _undecodable(path: Path, encoding: str) -> str:
 
 
 def _first_invalid_byte(path: Path, encoding: str) -> tuple[int, int | None]:
-    """Where the first byte is that cannot be decoded, and its value; None at the end of the file."""
+    """The position and the value of the first byte that cannot be decoded. The value is None at the end of the file."""
     decoder, seen = codecs.getincrementaldecoder(encoding)(), 0
     with open_binary(path) as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Which files of text belong to which split, told from their names."""
+"""The split of each text file, found from its name."""
 
 import re
 from collections import defaultdict
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.config.data import TextDataConfig
-from activelr_service.data.held_out import shorten
+from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files
 from activelr_service.data.saved_datasets import is_saved, list_splits
 from activelr_service.data.splits import WORDS, one_name_each, split_of
@@ -18,7 +18,7 @@ NUMBERING = {"of", "part", "shard"}  # as in train-00000-of-00002
 
 
 class TextSplits(NamedTuple):
-    """The files, or the folder of a saved dataset, of ``train``, and where they are, ``validation`` and ``test``."""
+    """The files of each split, or the folder of a saved dataset. Only ``train`` is always there."""
 
     files: dict[str, list[Path]]
     notes: tuple[str, ...] = ()
@@ -26,7 +26,7 @@ class TextSplits(NamedTuple):
 
 
 def find_splits(config: TextDataConfig) -> TextSplits:
-    """Looks at names only. Raises :class:`JobError` naming what is missing."""
+    """Find the splits from the names of the files. Raises :class:`JobError` if there is no text to train on."""
     root = Path(config.root)
     if not root.exists():
         raise JobError.at(PLACE, f"no such file or folder: {root}")
@@ -54,7 +54,7 @@ def _count(paths: list[Path]) -> str:
 
 
 def _of_one_format(files: list[Path]) -> tuple[list[Path], list[str]]:
-    """Parquet files if there are any, else JSON lines, else plain text: the others are likely to describe them."""
+    """Keep the parquet files, or else the JSON lines, or else the plain text. The others often only describe them."""
     for name in ("parquet", "lines", "plain"):
         kept = [path for path in files if format_of(path) == name]
         left = [str(path) for path in files if format_of(path) != name]
@@ -67,7 +67,7 @@ def _of_one_format(files: list[Path]) -> tuple[list[Path], list[str]]:
 def _with_training_text(
     root: Path, files: list[Path], named: dict[Path, str], warnings: list[str]
 ) -> dict[str, list[Path]]:
-    """Files by split. Those of no split are the training text if there is no train split, and left out otherwise."""
+    """The files of each split. Files without a split become the train split if there is none; else they are left out."""
     splits: dict[str, list[Path]] = {}
     for path in files:
         splits.setdefault(named.get(path, ""), []).append(path)
@@ -87,11 +87,13 @@ def _with_training_text(
 
 
 def _told_by_names(root: Path, files: list[Path]) -> dict[Path, str]:
-    """The split of each file whose folder or name tells one.
+    """The split of each file that has one. There are three rules.
 
-    A whole name does, of a folder below ``root`` or of a file, apart from numbers. So does one word of a file's name if
-    another file beside it has the same name but for the word of another split. If such files are there, or if all files
-    have one such word and no spaces, then every name without spaces does.
+    1. The whole name of a folder below ``root``, or of the file without its numbers, means a split.
+    2. One word of the file's name means a split, and another file beside it has the same name with the word of another
+       split, such as wiki.train.tokens and wiki.valid.tokens.
+    3. One word of the name means a split, the name has no spaces, and either some file matched rule 2, or every file has
+       such a name and they mean different splits.
     """
     told = {path: split for path in files if (split := _by_whole_name(root, path)) is not None}
     rest = {path: split for path in files if path not in told and (split := _by_one_word(path)) is not None}

@@ -12,9 +12,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from activelr_service.config.data import VOCDataConfig
-from activelr_service.data.held_out import describe_classes
 from activelr_service.data.images import check_images, load_image, or_skip
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.errors import JobError
 
 CLASSES = (
@@ -24,7 +23,7 @@ CLASSES = (
 
 
 class Annotation(NamedTuple):
-    """The objects in one image: (xmin, ymin, xmax, ymax) in pixels from 0, labels from 1, and whether each is difficult."""
+    """The objects in one image: boxes (xmin, ymin, xmax, ymax) in pixels from 0, labels from 1, and difficult marks."""
 
     image: Path
     boxes: list[list[float]]
@@ -33,12 +32,12 @@ class Annotation(NamedTuple):
 
 
 class VOCDataset:
-    """Rows ``(image, target)``: a float32 tensor (3, height, width) in [0, 1], and a dict of ``boxes`` float32 (n, 4),
-    ``labels`` int64 (n,), ``difficult`` bool (n,) and ``image_id``, the row's index, int64 ().
+    """A map-style dataset of ``(image, target)``. The image is a float32 tensor (3, height, width) in [0, 1].
 
-    Boxes are clipped to the image; what is then narrower or lower than one pixel is left out. For training the image is
-    flipped left to right half the time, and objects marked difficult are left out, so that they count as background.
-    An image without objects is a row with zero boxes. A row is None if its image is corrupt and to be skipped.
+    The target is a dict of ``boxes`` float32 (n, 4), ``labels`` int64 (n,), ``difficult`` bool (n,) and ``image_id`` int64,
+    the index of the sample. Boxes are clipped to the image; boxes that are then less than one pixel wide or high are left
+    out. In training, the image is flipped left to right half of the time, and difficult objects are left out, so that they
+    count as background. An image without objects has zero boxes. A sample is None if its image is corrupt and skipped.
     """
 
     def __init__(self, annotations: list[Annotation], on_corrupt: str, is_training: bool) -> None:
@@ -71,11 +70,11 @@ class VOCDataset:
 
 
 def inspect(config: VOCDataConfig) -> DataInfo:
-    """Reads the image sets and all annotations, but no image."""
+    """Describe the data from the image sets and all annotations. No image is read."""
     train, val = _read_parts(config)
     counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in (train, val)]
     notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects")
-    for name, part in (("train on", train), ("hold out", val)):
+    for name, part in (("train on", train), ("validate on", val)):
         empty = sum(not annotation.labels for annotation in part)
         difficult = sum(map(sum, (annotation.difficult for annotation in part)))
         notes.append(
@@ -94,7 +93,7 @@ def inspect(config: VOCDataConfig) -> DataInfo:
 
 
 def build(config: VOCDataConfig) -> tuple[Any, Any]:
-    """(train, val) datasets; raises :class:`JobError` naming the first annotation that cannot be used."""
+    """Make (train, val) datasets. Raises :class:`JobError` with the first annotation that cannot be used."""
     train, val = _read_parts(config)
     return VOCDataset(train, config.on_corrupt, is_training=True), VOCDataset(val, config.on_corrupt, is_training=False)
 
@@ -106,9 +105,9 @@ def check_files(config: VOCDataConfig, limit: int | None) -> None:
 
 
 def _read_parts(config: VOCDataConfig) -> list[list[Annotation]]:
-    """The annotations of the training and the held-out images."""
+    """The annotations of the training and of the validation images."""
     if config.train_set == "trainval" and config.val_set == "val":
-        raise JobError.at("data.val_set", "trainval contains val; train on train, or hold out test")
+        raise JobError.at("data.val_set", "trainval contains val; train on train, or validate on test")
     listed = {part: _list_images(config, part) for part in ("train", "val")}
     parts = []
     for part, paths in listed.items():
@@ -120,14 +119,15 @@ def _read_parts(config: VOCDataConfig) -> list[list[Annotation]]:
 
 
 def _load(path: Path) -> Any:
-    """The image as it is stored: boxes are in pixels of the stored image, whatever its EXIF data say."""
+    """Load the image without turning it: boxes are in pixels of the stored image, whatever its EXIF data say."""
     return load_image(path, turn=False)
 
 
 def read_annotation(image: Path, path: Path) -> Annotation:
-    """The objects of an annotation file; VOC counts pixels from 1 and includes the last one, here boxes begin at 0.
+    """Read an annotation file. VOC counts pixels from 1 and includes the last one; here boxes begin at 0.
 
-    An object without ``difficult`` is not difficult; parts of objects are left out. Raises :class:`JobError`.
+    An object without ``difficult`` is not difficult. Parts of objects are left out. Raises :class:`JobError` if the file
+    cannot be read.
     """
     annotation = Annotation(image, [], [], [])
     try:
@@ -142,7 +142,7 @@ def read_annotation(image: Path, path: Path) -> Annotation:
 
 
 class _NoDoctype(ElementTree.TreeBuilder):
-    """Refuses a document type before any of its entities is read: annotations have none."""
+    """Refuses a document type, which annotations do not have, before any of its entities is expanded."""
 
     def doctype(self, *_: Any) -> None:
         raise ValueError("an annotation must not have a document type")
@@ -218,7 +218,7 @@ def _read_names(path: Path) -> list[str]:
 
 
 def _transform(is_training: bool) -> Any:
-    """For a PIL image and its boxes; the model itself resizes and normalises (torchvision's GeneralizedRCNNTransform)."""
+    """The transform of a PIL image and its boxes. The model resizes and normalizes (GeneralizedRCNNTransform)."""
     import torch
     from torchvision.transforms import v2
 

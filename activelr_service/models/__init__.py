@@ -1,134 +1,80 @@
-"""Models by ``type``. A new one is a config class and a function here; users add theirs by pip entry points.
+"""The types of model that a job can name.
 
-Importing this module imports no torch: :func:`check_model` is part of checking a job.
+To add one, write its config class in :mod:`activelr_service.config.model`, a module here, and an entry in ``MODEL_TYPES``.
+Importing this package imports no torch, so that a job is checked at once.
 """
 
-from difflib import get_close_matches
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import Any
 
 from activelr_service.config import TrainJob
 from activelr_service.config.entry_points import MODELS, load_entry_point
-from activelr_service.config.model import (
-    CausalLMModelConfig,
-    MLPModelConfig,
-    ModelConfig,
-    TorchvisionDetectionModelConfig,
-    TorchvisionModelConfig,
-)
+from activelr_service.config.model import MLPModelConfig, ModelConfig, PythonModelConfig
+from activelr_service.config.task import TASK_METRICS
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.models import causal_lm, detection
-from activelr_service.models.torchvision_names import TORCHVISION_NAMES
+from activelr_service.models import causal_lm, torchvision_models
 
-RESNETS = ("resnet", "resnext", "wide_resnet")
-# What each model is for; users' own may be for any task.
-_TASKS = {
-    "torchvision": ("classification", "regression"),
-    "torchvision_detection": ("detection",),
-    "causal_lm": ("language_modeling",),
-    "mlp": ("classification", "regression"),
-}
+
+@dataclass(frozen=True)
+class ModelType:
+    """The functions of one type of model, and the tasks that it suits (None: all).
+
+    ``build(config, info, num_outputs)`` makes the torch module with random weights. A type may have three more
+    functions. ``check(config, info, precision)`` raises :class:`JobError`; it needs no torch.
+    ``load_pretrained(model, config)`` replaces the random weights by those that the config names, if it names any.
+    ``exported_config(config)`` returns a config that builds the same module without these files.
+    """
+
+    tasks: tuple[str, ...] | None
+    build: Callable[[Any, DataInfo, int | None], Any]
+    check: Callable[[Any, DataInfo, str], None] | None = None
+    load_pretrained: Callable[[Any, Any], None] | None = None
+    exported_config: Callable[[Any], Any] | None = None
 
 
 def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
-    """Raise :class:`JobError` if the model cannot suit the data and the task; no torch needed."""
-    model = job.model
-    if isinstance(model, TorchvisionModelConfig) and model.name not in TORCHVISION_NAMES:
-        close = get_close_matches(model.name, TORCHVISION_NAMES, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else "see torchvision.models.list_models()"
-        raise JobError.at("model.name", f"torchvision has no classifier {model.name!r}; {hint}")
-    if isinstance(model, TorchvisionModelConfig) and model.stem == "cifar" and not model.name.startswith(RESNETS):
-        raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {model.name!r}")
-    if isinstance(model, TorchvisionDetectionModelConfig):
-        detection.check(model, job.precision)
+    """Raise :class:`JobError` if the model does not suit the data and the task. No torch is needed."""
+    kind, model = MODEL_TYPES[job.model.type], job.model
     given = getattr(model, "num_classes", None)
     if given is not None and task == "classification" and given != info.num_classes:
         text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
         raise JobError.at("model.num_classes", text)
-    if task not in _TASKS.get(model.type, (task,)):
-        suited = " or ".join(name for name, tasks in _TASKS.items() if task in tasks)
+    if kind.tasks is not None and task in TASK_METRICS and task not in kind.tasks:
+        suited = " or ".join(name for name, other in MODEL_TYPES.items() if task in (other.tasks or ()))
         text = f"{model.type!r} does not suit the task {task!r} of these data; use {suited}"
         raise JobError.at("model.type", text)
-    if isinstance(model, TorchvisionModelConfig):
-        _check_images(model, info)
-    if isinstance(model, CausalLMModelConfig):
-        causal_lm.check(model, info)
-
-
-def _check_images(model: TorchvisionModelConfig, info: DataInfo) -> None:
-    """Raise :class:`JobError` unless rows are images as torchvision's models take them: (3, height, width)."""
-    shape = info.input_shape
-    if len(shape) == 3 and shape[0] == 3:
-        return
-    text = f"torchvision's {model.name} takes images of shape (3, height, width), and these rows have shape {shape}"
-    if len(shape) < 2 or len(shape) > 4:
-        raise JobError.at("model.type", f"{text}; use model: {{type: mlp}}")
-    channels = "; repeat the grey channel three times" if len(shape) == 2 or 1 in (shape[0], shape[-1]) else ""
-    hint = f"store x as (rows, 3, height, width){channels}, or use model: {{type: mlp}}"
-    raise JobError.at("model.type", f"{text}; {hint}")
+    if kind.check is not None:
+        kind.check(model, info, job.precision)
 
 
 def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
-    """The torch module of a checked config, with random weights from torch's current random state."""
-    num_outputs = info.num_classes if task == "classification" else info.num_outputs
-    if isinstance(config, TorchvisionModelConfig):
-        return _build_torchvision(config, info, num_outputs)
-    if isinstance(config, TorchvisionDetectionModelConfig):
-        return detection.build(config, info)
-    if isinstance(config, CausalLMModelConfig):
-        return causal_lm.build(config, info)
-    if isinstance(config, MLPModelConfig):
-        return _build_mlp(config, info, num_outputs)
-    factory = load_entry_point(MODELS, config.name, "model.name")
-    try:
-        return factory(**config.args)
-    except TypeError as error:
-        raise JobError.at("model.args", f"{config.name}: {error}") from error
+    """Make the torch module of a checked config. Its random weights come from torch's current random state.
+
+    It has one output for each class, or for each number of the target; for a task of one's own, as the data have them.
+    """
+    by_class = task == "classification" or (task not in TASK_METRICS and info.num_outputs is None)
+    num_outputs = info.num_classes if by_class else info.num_outputs
+    return MODEL_TYPES[config.type].build(config, info, num_outputs)
 
 
 def load_pretrained(config: ModelConfig, model: Any) -> None:
-    """Give a model that was just built the pretrained weights its config names, if it names any.
+    """Load the pretrained weights that the config names, if it names any, into a model that was just built.
 
-    Not part of :func:`build_model`, since a trained model is built again without them.
+    :func:`build_model` does not do it, because the model of an export is built without these files.
     """
-    if isinstance(config, TorchvisionDetectionModelConfig) and config.backbone_weights is not None:
-        detection.load_backbone(model, config.backbone_weights)
-    if isinstance(config, CausalLMModelConfig) and config.path is not None:
-        causal_lm.load_weights(model, config)
+    load = MODEL_TYPES[config.type].load_pretrained
+    if load is not None:
+        load(model, config)
 
 
 def exported_config(config: ModelConfig) -> ModelConfig:
-    """What builds the module again anywhere: the config without the files that its weights came from."""
-    if isinstance(config, CausalLMModelConfig):
-        return causal_lm.without_folder(config)
-    return config
-
-
-def _build_torchvision(config: TorchvisionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
-    from torchvision.models import get_model
-
-    args = dict(config.args)
-    if config.name.startswith("vit_"):
-        args.setdefault("image_size", info.input_shape[-1])
-    if config.name in ("googlenet", "inception_v3"):
-        args = {"aux_logits": False, "init_weights": True, **args}
-    try:
-        model = get_model(config.name, weights=None, num_classes=num_outputs, **args)
-    except (TypeError, ValueError) as error:
-        raise JobError.at("model.args", f"{config.name}: {error}") from error
-    return _with_cifar_stem(model) if config.stem == "cifar" else model
-
-
-def _with_cifar_stem(model: Any) -> Any:
-    """A torchvision ResNet that keeps the resolution of 32 x 32 images at its start (He et al. 2016, section 4.2)."""
-    from torch import nn
-
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
-    return model
+    """The config that builds the same module on any machine: it names no file that the weights came from."""
+    export = MODEL_TYPES[config.type].exported_config
+    return config if export is None else export(config)
 
 
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
@@ -140,3 +86,34 @@ def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) 
     for width_in, width_out in pairwise(widths):
         layers += [nn.Linear(width_in, width_out), nn.ReLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
+
+
+def _build_entry_point(config: PythonModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
+    factory = load_entry_point(MODELS, config.name, "model.name")
+    try:
+        return factory(**config.args)
+    except TypeError as error:
+        raise JobError.at("model.args", f"{config.name}: {error}") from error
+
+
+_ONE_OUTPUT_PER_TARGET = ("classification", "regression")
+MODEL_TYPES = {
+    "torchvision": ModelType(
+        _ONE_OUTPUT_PER_TARGET, torchvision_models.build_classifier, torchvision_models.check_classifier
+    ),
+    "torchvision_detection": ModelType(
+        ("detection",),
+        torchvision_models.build_detector,
+        torchvision_models.check_detector,
+        torchvision_models.load_backbone,
+    ),
+    "causal_lm": ModelType(
+        ("language_modeling",),
+        causal_lm.build,
+        causal_lm.check,
+        causal_lm.load_pretrained,
+        causal_lm.exported_config,
+    ),
+    "mlp": ModelType(_ONE_OUTPUT_PER_TARGET, _build_mlp),
+    "python": ModelType(None, _build_entry_point),
+}

@@ -1,4 +1,4 @@
-"""Causal language models of transformers: from a config, or from a local folder with its weights. Nothing is downloaded."""
+"""Causal language models of transformers, made from a config or loaded from a local folder. Nothing is downloaded."""
 
 import json
 from pathlib import Path
@@ -8,13 +8,13 @@ from activelr_service.config.model import RUNS_CODE, CausalLMModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 
-# The names that configs of different models have for the longest block of tokens.
+# Configs of different models have different names for the largest number of tokens in a block.
 POSITIONS = ("n_positions", "max_position_embeddings")
 DTYPES = ("dtype", "torch_dtype")
 
 
-def check(config: CausalLMModelConfig, info: DataInfo) -> None:
-    """Raise :class:`JobError` for a folder that is no model, or a vocabulary or block that is too large; no torch."""
+def check(config: CausalLMModelConfig, info: DataInfo, precision: str) -> None:
+    """Raise :class:`JobError` if the folder holds no model, or if the vocabulary or the blocks of the data are too large."""
     for name in DTYPES:
         if config.config.get(name, "float32") != "float32":
             text = (
@@ -30,15 +30,17 @@ def check(config: CausalLMModelConfig, info: DataInfo) -> None:
 
 
 def check_positions(positions: int | None, info: DataInfo) -> None:
-    """Raise :class:`JobError` if the model has positions for fewer tokens than a block has; None: no limit is known."""
+    """Raise :class:`JobError` if a block has more tokens than the model has positions. None means that no limit is known."""
     if positions is not None and positions < info.input_shape[0]:
         text = f"the model has positions for {positions} tokens, the blocks have {info.input_shape[0]}"
         raise JobError.at("model", f"{text}; set data.block_size, or n_positions in model.config")
 
 
-def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
-    """The model with random weights, for the vocabulary of the data unless its config says otherwise. The weights are
-    float32, whatever those of the folder are: small steps would be lost to the rounding of bfloat16."""
+def build(config: CausalLMModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
+    """Make the model with random weights, for the vocabulary of the data unless the config gives another size.
+
+    The weights are float32, even if those of the folder are not: bfloat16 would round small updates away.
+    """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,8 +63,10 @@ def build(config: CausalLMModelConfig, info: DataInfo) -> Any:
         raise JobError.at(place, f"transformers cannot build {shown!r}: {text}") from error
 
 
-def load_weights(model: Any, config: CausalLMModelConfig) -> None:
-    """Give the model the weights in the folder of its config: safetensors only."""
+def load_pretrained(model: Any, config: CausalLMModelConfig) -> None:
+    """Load the weights in the folder that the config names, if it names one. Only safetensors files are read."""
+    if config.path is None:
+        return
     from transformers import AutoModelForCausalLM
 
     pretrained = AutoModelForCausalLM.from_pretrained(
@@ -71,8 +75,8 @@ def load_weights(model: Any, config: CausalLMModelConfig) -> None:
     model.load_state_dict(pretrained.state_dict())
 
 
-def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
-    """A config that builds the same model where the folder is not."""
+def exported_config(config: CausalLMModelConfig) -> CausalLMModelConfig:
+    """Return the config that builds the same model without the folder."""
     if config.path is None:
         return config
     fields = {**_read_config(config.path), **config.config}
@@ -82,12 +86,12 @@ def without_folder(config: CausalLMModelConfig) -> CausalLMModelConfig:
 
 
 def _given_fields(config: CausalLMModelConfig) -> dict[str, Any]:
-    """The fields of the config without a dtype, which exported models of older runs name."""
+    """The fields of the config without the dtype. Models that older runs exported have one."""
     return {name: value for name, value in config.config.items() if name not in DTYPES}
 
 
 def _without_code(fields: Any) -> Any:
-    """Without what refers to code of the folder, at any depth."""
+    """The fields without those that name code of the folder, at any depth."""
     if isinstance(fields, dict):
         return {name: _without_code(value) for name, value in fields.items() if name not in RUNS_CODE}
     return [_without_code(value) for value in fields] if isinstance(fields, list) else fields

@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from activelr_service.config import TrainJob, diff_jobs
+from activelr_service.config import ResolvedJob, TrainJob, diff_jobs, is_same_job
 from activelr_service.errors import JobError, RunDamagedError
 from activelr_service.runs.fence import begin_attempt
 from activelr_service.runs.files import sync, take_lock, write_text
@@ -51,20 +51,15 @@ def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
     run = newest_run(folder)
     if run is None or run.state()["status"] in ENDED:
         return None
-    written = run.written_job()
-    if job not in (written, run.job()) and not any(is_longer_or_shorter(job, own) for own in (written, run.job())):
+    written, resolved = run.written_job(), run.job()
+    if not any(is_same_job(job.lasting(own.duration), own) for own in (written, resolved)):
         changes = "; ".join(diff_jobs(written, job))
         remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
         raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")
     return run
 
 
-def is_longer_or_shorter(job: TrainJob, other: TrainJob) -> bool:
-    """Whether two jobs differ in their epochs or budget and in nothing else."""
-    return job != other and job.with_length_of(other) == other
-
-
-def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state: dict[str, Any]) -> Run:
+def create_run(folder: Path, job: TrainJob, resolved: ResolvedJob, data: str, state: dict[str, Any]) -> Run:
     """Create a run with the next number. Its folder appears with all of its files or not at all.
 
     ``data`` is the text of its ``data.json``. ``state`` holds further keys of its ``run.json``.

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from activelr_service.config import TrainJob
 from activelr_service.redact import redact
 from activelr_service.runs.files import append_line
-from activelr_service.runs.record import Record, is_last, place_in_run
+from activelr_service.runs.record import Record
 
 POLL_S = 0.3
 LONGEST_PAUSE_S = 30.0
@@ -87,7 +87,7 @@ def log_to(path: Path) -> Callable[[object], None]:
 def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     """One line that reads well in a terminal and in a job log."""
     metrics = record.metrics
-    shown = [place_in_run(record, job), f"loss {metrics.get('train/loss', math.nan):.4f}"]
+    shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
     for name, label in (
         ("loss", "val loss"),
         ("accuracy", "val acc"),
@@ -103,7 +103,7 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
     if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
         shown.append(f"{skipped} corrupt skipped")
-    shown.append("done" if is_last(record, job) else f"ETA {duration(seconds_left)}")
+    shown.append("done" if job.duration.is_over(record.position) else f"ETA {duration(seconds_left)}")
     return "  ".join(shown)
 
 

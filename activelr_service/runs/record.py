@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from activelr_service.config import TrainJob
+from activelr_service.config.duration import Position
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
@@ -30,6 +31,12 @@ class Record:
         """The metrics with the epoch, the time and the number of optimizer steps, as a tracker takes them."""
         row = {"epoch": self.epoch, "timestamp_ms": self.timestamp_ms, **self.metrics}
         return {**row, "global_step": float(self.global_step)}
+
+    @property
+    def position(self) -> Position:
+        """How far the run is at the end of this epoch."""
+        seconds = self.metrics.get("perf/elapsed_seconds", 0.0)
+        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"))
 
 
 def gain_edges() -> list[float]:
@@ -65,39 +72,14 @@ def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int
     return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
 
 
-def place_in_run(record: Record, job: TrainJob) -> str:
-    """``epoch  3/20``, or ``epoch 3  41 % of 2h``."""
-    if job.epochs:
-        return f"epoch {record.epoch:>{len(str(job.epochs))}}/{job.epochs}"
-    return f"epoch {record.epoch}  {min(100.0, 100 * share_of_length(record, job)):.0f} % of {job.length()}"
-
-
-def share_of_length(record: Record, job: TrainJob) -> float:
-    """How much of the job's epochs, steps or time is used up after a record: 1 is all of it."""
-    if job.epochs:
-        return record.epoch / job.epochs
-    assert job.budget is not None
-    seconds = job.budget.seconds()
-    if seconds:
-        return record.metrics.get("perf/elapsed_seconds", 0.0) / seconds
-    return record.global_step / (job.budget.steps or 1)
-
-
-def is_last(record: Record, job: TrainJob) -> bool:
-    """Whether the job ends with this record. A budget of time ends where no more of it fits in."""
-    if job.time_budget() is not None:
-        return record.metrics.get("optim/progress", 0.0) >= 1
-    return share_of_length(record, job) >= 1
-
-
 def seconds_left(history: list[Record], job: TrainJob) -> float:
     """What is left of a budget of time; else what the remaining epochs or steps will take, from the mean of the last five
     epochs."""
-    last, budget = history[-1], job.time_budget()
+    last, budget = history[-1], job.duration.seconds
     if budget is not None:
-        return max(0.0, (1 - share_of_length(last, job)) * budget)
+        return max(0.0, (1 - job.duration.share_used(last.position)) * budget)
     recent = history[-5:]
     before = history[-6].global_step if len(history) > 5 else 0
     pace = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
-    share = share_of_length(last, job)
+    share = job.duration.share_used(last.position)
     return pace * last.global_step * (1 - share) / share

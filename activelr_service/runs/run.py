@@ -3,16 +3,19 @@
 import json
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 
-from activelr_service.config import TrainJob, dump_job, load_job
+from activelr_service.config import JobSource, ResolvedJob, TrainJob, dump_job, read_job, read_resolved_job
 from activelr_service.errors import CommandError, JobError, RunDamagedError, says_out_of_memory
 from activelr_service.redact import redact, redact_values
 from activelr_service.runs.files import append_line, take_lock, write_text
+
+Job = TypeVar("Job", bound=TrainJob)
 
 ENDED = ("finished", "failed")
 KINDS_BY_TYPE = {"NonFiniteLossError": "diverged", "MemoryError": "memory", "OutOfMemoryError": "memory"}
@@ -141,15 +144,15 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise self._damaged(self.data, error) from error
 
-    def job(self) -> TrainJob:
-        """The resolved job. It has no batch size until the workers have chosen one."""
-        return self._load("resolved.yaml")
+    def job(self) -> ResolvedJob:
+        """The resolved job, read from disk. It is a :class:`CompleteJob` once it has a batch size."""
+        return self._load("resolved.yaml", read_resolved_job)
 
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
-        return self._load("job.yaml")
+        return self._load("job.yaml", read_job)
 
-    def write_jobs(self, written: TrainJob, resolved: TrainJob) -> None:
+    def write_jobs(self, written: TrainJob, resolved: ResolvedJob) -> None:
         """The job as it was submitted, and as it is run: each file at once or not at all."""
         write_text(self.folder / "job.yaml", dump_job(written))
         write_text(self.folder / "resolved.yaml", dump_job(resolved))
@@ -177,9 +180,9 @@ class Run:
         status = self.state()["status"]
         return "interrupted" if status == "running" and not self.is_active() else status
 
-    def _load(self, name: str) -> TrainJob:
+    def _load(self, name: str, read: Callable[[Path], tuple[Job, JobSource]]) -> Job:
         try:
-            return load_job(self.folder / name)
+            return read(self.folder / name)[0]
         except JobError as error:
             raise self._damaged(self.folder / name, error) from error
 

@@ -28,7 +28,7 @@ def analyze_run(run: Run, root: Path, search_runs: int, watts: float | None, tra
     if workers.use_gpu and watts is None and not carbon.is_measured(history):
         known = ", ".join(f"{power} for {device}" for device, power in carbon.WATTS.items() if device != "CPU")
         raise CommandError(f"no energy was measured on the GPUs of {run.label}; give their power with --watts: {known}")
-    devices = (workers.num_workers or 1) if workers.use_gpu else 1
+    devices = workers.num_workers if workers.use_gpu else 1
     power = carbon.WATTS["CPU"] if watts is None else watts
     table = carbon.describe_run(history, count_tflop(run, history), devices, power, search_runs)
     folder = root / "analyses" / "carbon" / run.label

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import (
     ClusterError,
@@ -23,13 +23,12 @@ from activelr_service.runs.fence import check_attempt
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import seconds_left
 from activelr_service.runs.run import Run
-from activelr_service.service.batch_size import Event, EventReader, adopt, log_batch_size
+from activelr_service.service.batch_size import Event, EventReader, JobCompleted, apply_batch_size, log_batch_size
 from activelr_service.service.finish import export_results
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.service.track import sync_to_tracking
 from activelr_service.tracking.store import is_embedded
 from activelr_service.tracking.tracker import Tracker
-from activelr_service.training.batch_size.choice import BatchSizeChoice
 
 Log = Callable[[str], None]
 
@@ -48,7 +47,7 @@ class Attempt:
     """What an attempt at ``run`` works with: its resolved ``job``, a description of its data, its tracker and its log."""
 
     run: Run
-    job: TrainJob
+    job: ResolvedJob
     info: DataInfo
     tracker: Tracker
     log: Log
@@ -139,7 +138,7 @@ def _close(attempt: Attempt, number: int, followers: list[Follower], status: str
 
 def _follow(attempt: Attempt) -> list[Follower]:
     run = attempt.run
-    logged = -1 if attempt.job.global_batch_size is None else len(read_journal(run.journal))
+    logged = len(read_journal(run.journal)) if isinstance(attempt.job, CompleteJob) else -1
     followers: list[Follower] = [
         Follower(EventReader(run).read, _show(attempt), last=logged),
         Follower(EventReader(run).read, _track(attempt), last=-1),
@@ -159,8 +158,8 @@ def _show(attempt: Attempt) -> Callable[[Event], None]:
     history = list(read_journal(attempt.run.journal))
 
     def show(event: Event) -> None:
-        if isinstance(event, BatchSizeChoice):
-            adopt(attempt.run, event, attempt.log)
+        if isinstance(event, JobCompleted):
+            apply_batch_size(attempt.run, event, attempt.log)
             return
         history.append(event)
         attempt.log(progress_line(event, attempt.job, seconds_left(history, attempt.job)))
@@ -170,7 +169,7 @@ def _show(attempt: Attempt) -> Callable[[Event], None]:
 
 def _track(attempt: Attempt) -> Callable[[Event], None]:
     def log(event: Event) -> None:
-        if isinstance(event, BatchSizeChoice):
+        if isinstance(event, JobCompleted):
             log_batch_size(attempt.run, attempt.tracker)
         else:
             attempt.tracker.log_metrics([event.to_row()])

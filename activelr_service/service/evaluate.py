@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
@@ -21,7 +21,7 @@ LOG = logging.getLogger("activelr_service.service")
 CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"
 
 
-def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
+def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
     """The metrics of the run's best model on the validation split of the job's data.
 
     Raises :class:`JobError` if the data do not suit the model, because their classes or the shape of their samples differ;
@@ -33,16 +33,17 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
         raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
     if job.data == run.job().data and (doubt := check_data(run, CHANGED)):
         LOG.warning("%s", doubt)
+    if not isinstance(job, CompleteJob):
+        raise CommandError(f"the job of {run.label} has no batch size; --set global_batch_size=NUMBER gives it one")
     job = relocate(job, run.folder.parent.parent)
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
-    job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
+    measured_job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
     measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
-    assert job.task is not None
-    _, val = build_data(job.data)
-    metrics = evaluate_dataset(job.task, load_model(run.model), val, job.micro_batch_size())
+    _, val = build_data(measured_job.data)
+    metrics = evaluate_dataset(measured_job.task, load_model(run.model), val, measured_job.micro_batch_size())
     return {"rows": len(val), **metrics}
 
 

@@ -6,8 +6,8 @@ from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerCo
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, pace_groups, pace_series
 from activelr_service.runs.run import Run
-from activelr_service.service.batch_size import describe_choice
-from activelr_service.training.batch_size.choice import read_choice
+from activelr_service.service.batch_size import find_completed
+from activelr_service.service.resolve import Choice
 
 HIGH_SHARE = 0.5
 
@@ -27,11 +27,11 @@ def explain_run(run: Run) -> list[str]:
 
 
 def _explain_choices(run: Run) -> list[str]:
-    lines, choice = run.state().get("choices", []), read_choice(run.batch_size)
-    if choice is None:
-        return lines
-    others = [line for line in lines if not line.startswith("global_batch_size")]
-    return [*others, *describe_choice(choice, choice.complete(run.job()))]
+    choices = [Choice.read(kept) for kept in run.state().get("choices", [])]
+    completed = find_completed(run)
+    if completed is None:
+        return list(map(str, choices))
+    return [*(str(choice) for choice in choices if choice.path != "global_batch_size"), *completed.lines]
 
 
 def _explain_pace(history: list[Record]) -> list[str]:
@@ -79,7 +79,7 @@ def _explain_gains(optimizer: OptimizerConfig, history: list[Record]) -> list[st
 
 def describe_lr(optimizer: OptimizerConfig) -> str:
     """What an optimizer without gains does about its learning rate."""
-    if optimizer.type not in {"sgd", "adamw", "radam", "adabelief", "schedule_free_adamw"}:
+    if optimizer.finds_step_size:
         return "this optimizer finds the lengths of its steps by itself and keeps no record of them"
     if optimizer.schedule != "constant":
         return f"this optimizer follows the schedule {optimizer.schedule} of the learning rate it was given"

@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
+from activelr_service.config.task import metrics_of_task
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
@@ -22,21 +23,19 @@ from activelr_service.runs.run import Run
 Log = Callable[[str], None]
 
 
-def export_results(run: Run, job: TrainJob, info: DataInfo, log: Log) -> None:
+def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None:
     """Export the model of the best epoch, draw the figures, and write the score to the state of the run.
 
     Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
     """
     from activelr_service.runs.figures import draw_figures
-    from activelr_service.tasks import TASKS
 
-    assert job.task is not None
-    task = TASKS[job.task]
+    metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)
-    best = _find_best(run, history, task.score, task.higher_is_better, log)
+    best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
     _export(run, job, info, best.epoch)
     draw_figures(run.figures, history, run.label)
-    name = f"val/{task.score}"
+    name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
 
 
@@ -63,12 +62,11 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
     raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
 
 
-def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
+def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore, read_sha256
 
-    assert job.task is not None
     checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)
     temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"

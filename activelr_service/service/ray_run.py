@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import ClusterError, WorkersLostError
 from activelr_service.runs.run import Run
@@ -33,7 +33,7 @@ COLLECTIVE_TIMEOUT_S = 600
 MLFLOW_S = 10  # how long MLflow may take after the cluster is lost
 
 
-def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
+def train_on_ray(run: Run, job: ResolvedJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
     """Train a resolved job with Ray Train. One worker without a cluster runs in this process.
 
     With ``measure_untrained`` the workers write :attr:`Run.untrained` first. It returns when the training has ended, also
@@ -49,8 +49,8 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
     is_local = workers.num_workers == 1 and not is_attached()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if not is_local:
-        init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
-        check_room(workers.num_workers or 1, _resources_per_worker(job))
+        init_ray(num_cpus=workers.num_workers * workers.cpus_per_worker)
+        check_room(workers.num_workers, _resources_per_worker(job))
     trainer = _make_trainer(run, job, info, is_local, measure_untrained)
     try:
         if is_local or threading.current_thread() is not threading.main_thread():
@@ -64,7 +64,7 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
         raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
 
 
-def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:
+def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -83,7 +83,7 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=0 if is_local else job.workers.num_workers,
-            use_gpu=bool(job.workers.use_gpu),
+            use_gpu=job.workers.use_gpu,
             resources_per_worker=None if is_local else _resources_per_worker(job),
         ),
         run_config=RunConfig(
@@ -96,9 +96,9 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
     )
 
 
-def _resources_per_worker(job: TrainJob) -> dict[str, float]:
+def _resources_per_worker(job: ResolvedJob) -> dict[str, float]:
     gpus = {"GPU": 1.0} if job.workers.use_gpu else {}
-    return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
+    return {"CPU": float(job.workers.cpus_per_worker), **gpus}
 
 
 def _fit(trainer: Any) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.export.model import WEIGHTS, sha256_of
 from activelr_service.runs.journal import read_journal
@@ -20,7 +20,7 @@ ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json"
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
 
 
-def open_run_tracker(run: Run, job: TrainJob, info: DataInfo | None, log: Log) -> Tracker:
+def open_run_tracker(run: Run, job: ResolvedJob, info: DataInfo | None, log: Log) -> Tracker:
     """The tracker of ``run``. If its MLflow run was deleted, or is in another store, a new one is begun and a line is
     logged; the new one gets all epochs when the run ends.
 
@@ -37,10 +37,10 @@ def open_run_tracker(run: Run, job: TrainJob, info: DataInfo | None, log: Log) -
     return tracker
 
 
-def _log_start(tracker: Tracker, run: Run, job: TrainJob, info: DataInfo) -> None:
+def _log_start(tracker: Tracker, run: Run, job: ResolvedJob, info: DataInfo) -> None:
     """Log what the run began with: its job, what was derived, and why."""
-    assert info.num_train is not None
-    derived = {"num_train": info.num_train, "num_val": info.num_val, **derived_sizes(job, info.num_train)}
+    num_train, num_val = info.counted()
+    derived = {"num_train": num_train, "num_val": num_val, **derived_sizes(job, num_train)}
     params = job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"})
     why = {f"activelr.why.{path}": reason for path, reason in run.state().get("why", {}).items()}
     description = "\n".join(f"- {line}" for line in (info.describe(), *describe_data(info)))

@@ -5,13 +5,13 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.runs.console import duration
 from activelr_service.studies.plan import Plan
 
 TIME_LIMIT_S = 30.0
-Entry = tuple[TrainJob, DataInfo]
+Entry = tuple[CompleteJob, DataInfo]
 
 
 def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
@@ -30,16 +30,16 @@ def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
     return f"{text}, without {unknown} trials whose steps could not be timed here" if unknown else text
 
 
-def model_key(job: TrainJob, info: DataInfo) -> str:
+def model_key(job: CompleteJob, info: DataInfo) -> str:
     """Trials with the same key take about as long for a step."""
     parts = [job.model.model_dump_json(), job.data.model_dump_json()]
     return "|".join([*parts, str(job.global_batch_size), str(job.grad_accum_steps)])
 
 
-def count_steps(job: TrainJob, info: DataInfo) -> int:
-    assert job.global_batch_size is not None
-    assert info.num_train is not None
-    return job.total_steps(info.num_train // job.global_batch_size) or 0
+def count_steps(job: CompleteJob, info: DataInfo) -> int:
+    """Optimizer steps of a trial. Studies refuse budgets of time, so that the number is known."""
+    steps = job.duration.total_steps(info.counted()[0] // job.global_batch_size)
+    return 0 if steps is None else steps
 
 
 def time_steps(entries: dict[str, Entry]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from activelr_service.config import TrainJob, parse_job
+from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import CommandError, JobError
 from activelr_service.runs.files import write_text
@@ -58,14 +58,14 @@ class StudyFolder:
         """Where a trial that is a Ray Train run of its own keeps it."""
         return self.path / "trials" / trial_id
 
-    def write_plan(self, plan: dict[str, tuple[TrainJob, DataInfo]]) -> None:
+    def write_plan(self, plan: dict[str, tuple[CompleteJob, DataInfo]]) -> None:
         """The resolved jobs of the trials, for the processes that run them."""
         data = {key: {"job": job.model_dump(mode="json"), "info": info._asdict()} for key, (job, info) in plan.items()}
         write_text(self.path / "plan.json", json.dumps(data))
 
-    def read_plan(self, trial_id: str) -> tuple[TrainJob, DataInfo]:
+    def read_plan(self, trial_id: str) -> tuple[CompleteJob, DataInfo]:
         entry = json.loads((self.path / "plan.json").read_text())[trial_id]
-        return parse_job(entry["job"]), DataInfo.from_json(entry["info"])
+        return CompleteJob.model_validate(entry["job"]), DataInfo.from_json(entry["info"])
 
     def write_outcome(self, trial_id: str, outcome: Outcome) -> None:
         write_text(self.outcome(trial_id), json.dumps(asdict(outcome)))

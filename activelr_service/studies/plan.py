@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from activelr_service.config import StudyJob, TrainJob
+from activelr_service.config import CompleteJob, StudyJob, TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.service.check import prepare_job
@@ -18,7 +18,7 @@ class Plan:
     the others cannot."""
 
     trials: list[Trial]
-    ready: dict[str, tuple[TrainJob, DataInfo]]
+    ready: dict[str, tuple[CompleteJob, DataInfo]]
     refused: dict[str, str]
 
     def trial(self, trial_id: str) -> Trial:
@@ -57,10 +57,9 @@ def _prepare(job: TrainJob, prepared: dict[str, tuple[TrainJob, DataInfo] | str]
     return prepared[key]
 
 
-def _resolve(job: TrainJob, info: DataInfo, study: StudyJob) -> TrainJob:
+def _resolve(job: TrainJob, info: DataInfo, study: StudyJob) -> CompleteJob:
     """Without a probe, which is timed: a trial has the same batch size wherever and whenever it runs."""
-    assert info.num_train is not None
-    return at_the_limit(resolve_job(job, info, _resources(study))[0], info.num_train)
+    return at_the_limit(resolve_job(job, info, _resources(study))[0], info.counted()[0])
 
 
 def _resources(study: StudyJob) -> Resources:

@@ -4,10 +4,11 @@ import math
 import time
 from collections.abc import Callable
 
+from activelr_service.config.task import metrics_of_task
 from activelr_service.runs.console import duration
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
-from activelr_service.studies.table import SCORES
+from activelr_service.studies.table import column_name
 
 TABLE_EVERY_S = 15.0
 
@@ -65,9 +66,9 @@ class Progress:
         ended = [self.outcomes[trial_id] for trial_id in ids if trial_id in self.outcomes]
         diverged = sum(outcome.status == "diverged" for outcome in ended)
         other = sum(outcome.status not in ("diverged", "finished") for outcome in ended)
-        metric, higher_is_better = SCORES[self.plan.ready[ids[0]][0].task or "classification"]
-        best = best_score(ended, metric.replace("val_", "val/"), higher_is_better)
-        shown = f"{metric} {best:.4f}" if math.isfinite(best) else ""
+        task = metrics_of_task(self.plan.ready[ids[0]][0].task or "classification")
+        best = best_score(ended, task.val_score, task.higher_is_better)
+        shown = f"{column_name(task.val_score)} {best:.4f}" if math.isfinite(best) else ""
         name = f"{workload}, {optimizer}"[:44]
         return f"  {name:44}{f'{len(ended)}/{len(ids)}':>9}{diverged:>9}{other:>7}   {shown}"
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pandas as pd
 
+from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CommandError
 from activelr_service.report import load_table
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, StudyFolder
-from activelr_service.studies.table import SCORES, table_names
+from activelr_service.studies.table import column_name, table_names
 from activelr_service.tracking.client import TrackedRun, read_experiment
 from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
@@ -56,7 +57,8 @@ def make_table(runs: list[TrackedRun]) -> pd.DataFrame:
 
 def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
     params, tags = run.params, run.tags
-    metric, higher_is_better = SCORES[params.get("task", "classification")]
+    task = metrics_of_task(params.get("task", "classification"))
+    metric = column_name(task.val_score)
     status = tags.get("activelr.status", "finished" if run.status == "FINISHED" else "failed")
     constant = {
         "workload": tags.get("activelr.workload", params.get("name", "")),
@@ -68,7 +70,7 @@ def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
         "status": status,
         "reason": tags.get("activelr.reason", ""),
         "metric": metric,
-        "higher_is_better": higher_is_better,
+        "higher_is_better": task.higher_is_better,
     }
     epochs = sorted({epoch for values in run.history.values() for epoch in values})
     by_epoch = [{name: values[epoch] for name, values in run.history.items() if epoch in values} for epoch in epochs]

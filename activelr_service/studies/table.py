@@ -5,17 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from activelr_service.config.task import metrics_of_task
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.space import Trial
 
 RENAMED = {"perf/epoch_seconds": "seconds", "perf/rows": "samples"}
-SCORES = {
-    "classification": ("val_accuracy", True),
-    "regression": ("val_loss", False),
-    "language_modeling": ("val_perplexity", False),
-    "detection": ("val_map_50", True),
-}
 
 
 def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
@@ -32,7 +27,8 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
-    metric, higher_is_better = SCORES[job.task or "classification"]
+    task = metrics_of_task(job.task or "classification")
+    metric = column_name(task.val_score)
     constant: dict[str, Any] = {
         "workload": trial.workload,
         "optimizer": trial.optimizer,
@@ -44,7 +40,7 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
         "status": outcome.status,
         "reason": outcome.reason,
         "metric": metric,
-        "higher_is_better": higher_is_better,
+        "higher_is_better": task.higher_is_better,
     }
     rows = [{**constant, **table_names(row)} for row in outcome.rows]
     if outcome.status != "finished":
@@ -54,5 +50,10 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
 
 
 def table_names(row: dict[str, float]) -> dict[str, float]:
-    """``val/accuracy`` as ``val_accuracy``: names that are columns in every tool."""
-    return {RENAMED.get(name, name.replace("/", "_")): value for name, value in row.items() if name != "timestamp_ms"}
+    """The metrics of a row by their column names, without the time stamp."""
+    return {column_name(name): value for name, value in row.items() if name != "timestamp_ms"}
+
+
+def column_name(metric: str) -> str:
+    """The column of a metric: ``val/accuracy`` becomes ``val_accuracy``, which every tool takes as a name."""
+    return RENAMED.get(metric, metric.replace("/", "_"))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import NonFiniteLossError, kind_of
 from activelr_service.runs.record import PACE_PREFIX, Record, finite_metrics
@@ -26,11 +26,11 @@ STATUSES = {"diverged": "diverged", "memory": "out_of_memory"}  # of a trial, by
 OF_A_SHARED_GPU = 0.95  # the rest is for what CUDA itself takes in every process
 
 
-def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
+def run_trial(job: CompleteJob, info: DataInfo) -> Outcome:
     """Train a resolved one-worker job to its end, whatever that is: what goes wrong is its outcome, not an error."""
     rows: list[dict[str, float]] = []
     try:
-        with _threads(job.workers.cpus_per_worker or 1):
+        with _threads(job.workers.cpus_per_worker):
             for row in train_rows(job, info):
                 rows.append(row)
     except Exception as error:
@@ -38,7 +38,7 @@ def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
     return Outcome("finished", "", len(rows) - 1, rows)
 
 
-def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
+def train_rows(job: CompleteJob, info: DataInfo) -> Iterator[dict[str, float]]:
     """The untrained model's row, then one an epoch."""
     device = device_of(job)
     training = build_training(job, info, device)
@@ -54,7 +54,7 @@ def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
         yield row
 
 
-def device_of(job: TrainJob) -> torch.device:
+def device_of(job: CompleteJob) -> torch.device:
     return torch.device("cuda" if job.workers.use_gpu else "cpu")
 
 
@@ -105,16 +105,16 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def time_step(job: TrainJob, info: DataInfo) -> float:
+def time_step(job: CompleteJob, info: DataInfo) -> float:
     """Seconds of one training step of a single worker on the CPU: the mean of a few, after a first that is not counted."""
     workers = job.workers.model_copy(update={"num_workers": 1, "num_loader_workers": 0})
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = MetricAccumulator((*training.task.sums, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
-    with _threads(job.workers.cpus_per_worker or 1):
+    with _threads(job.workers.cpus_per_worker):
         train_step(training, batches, totals, 0)
         start, steps = time.perf_counter(), 0
         while steps < STEPS_TIMED and time.perf_counter() - start < STEPS_LIMIT_S:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config import TrainJob, dump_job
+from activelr_service.config import CompleteJob, dump_job
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import WorkersLostError, says_out_of_memory
 from activelr_service.runs.begin import start_attempt
@@ -29,7 +29,7 @@ def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:
     return {"status": outcome.status}
 
 
-def open_run(path: Path, job: TrainJob) -> Run:
+def open_run(path: Path, job: CompleteJob) -> Run:
     """The trial's run on disk, which may have been begun before."""
     run = Run(path)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def open_run(path: Path, job: TrainJob) -> Run:
     return run
 
 
-def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
+def train(run: Run, job: CompleteJob, info: DataInfo) -> Outcome:
     try:
         train_on_ray(run, job, info, measure_untrained=True)
     except WorkersLostError as error:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from activelr_service import __version__
+from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CheckpointError
 from activelr_service.runs.fence import Fence
 from activelr_service.runs.files import sync
@@ -61,7 +62,9 @@ class CheckpointStore:
         if distributed.rank() == 0:
             epoch = history[-1].epoch
             temporary = self._write(training, history[-1])
-            best = best_epoch(history, training.task.score, training.task.higher_is_better)
+            assert training.job.task is not None
+            metrics = metrics_of_task(training.job.task)
+            best = best_epoch(history, metrics.score, metrics.higher_is_better)
             with self._alone():
                 self._place(temporary, epoch)
                 append_journal(self.journal, history[-1])

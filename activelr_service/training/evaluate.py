@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from activelr_service.tasks import TASKS, Task
+from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
 
 
@@ -33,7 +33,7 @@ def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, p
 
 def evaluate_dataset(task_name: str, model: nn.Module, dataset: Any, batch_size: int) -> dict[str, float]:
     """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32."""
-    task = TASKS[task_name]
+    task = find_task(task_name)
     batches: DataLoader[Any] = DataLoader(dataset, batch_size, collate_fn=task.collate)
     return evaluate(task, model, batches, torch.device("cpu"), "float32")
 
@@ -43,16 +43,16 @@ class SumEvaluator:
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
-        self.totals = MetricAccumulator(task.sums, device)
+        self.totals = MetricAccumulator(task.sum_names, device)
 
     def update(self, model: nn.Module, batch: Any) -> None:
-        self.totals.add(self.task.step(model, batch)[1])
+        self.totals.add(self.task.compute_loss(model, batch)[1])
 
     def compute(self) -> dict[str, float]:
         sums = self.totals.over_ranks(0)
         if sums["count"] == 0:
             raise ValueError("no held-out row can be read: the files are named in the log; repair or remove them")
-        return {**self.task.finish(sums), "count": sums["count"]}
+        return {**self.task.compute_metrics(sums), "count": sums["count"]}
 
 
 class MetricAccumulator:

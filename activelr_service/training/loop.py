@@ -58,14 +58,14 @@ def run_epoch(training: Training, epoch: int) -> Record:
     sums = train_epoch(training, epoch)
     train_seconds = time.monotonic() - start
     reduce_seconds = end_epoch(training, epoch)
-    metrics = {f"train/{name}": value for name, value in training.task.finish(sums).items()}
+    metrics = {f"train/{name}": value for name, value in training.task.compute_metrics(sums).items()}
     metrics |= {"train/count": sums["count"]}
     metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
     metrics |= gain_metrics(training.optimizer)
     metrics |= pace_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
-        "optim/progress": training.progress.share(),
+        "optim/progress": training.progress.at(training.progress.step),
         "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
@@ -81,7 +81,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
         metrics |= training.grad_norms.flush()
     return Record(
         epoch=epoch,
-        global_step=training.progress.done,
+        global_step=training.progress.step,
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
         gain_histogram=gain_histogram(training.optimizer),
@@ -100,12 +100,12 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     seed_loader(training.train_loader, training.job.seed, epoch)
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = MetricAccumulator((*training.task.sums, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = iter(training.train_loader)
     progress, steps = training.progress, 0
     progress.begin_epoch()
     while steps < training.steps_per_epoch and not progress.is_over():
-        shares = progress.share(), progress.share(progress.done + 1)
+        shares = progress.at(progress.step), progress.at(progress.step + 1)
         begin_step(training.optimizer, training.job.optimizer.schedule, *shares)
         norm = train_step(training, batches, totals, steps)
         totals.add({"grad_norm": norm / distributed.world_size()})
@@ -119,7 +119,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
             f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
             f"data for extreme values, or set {' or '.join(what_calms(training))}"
         )
-    return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
+    return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
 
 
 def what_calms(training: Training) -> list[str]:
@@ -130,13 +130,13 @@ def what_calms(training: Training) -> list[str]:
 
 def train_step(training: Training, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
-    accum_steps = training.job.grad_accum_steps or 1
+    accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
         rows = next(batches)
         batch = to_device(stand_in(training) if rows is None else rows, training.device)
         is_last = micro_step == accum_steps - 1
         with reduce_gradients(training.replica, is_last), autocast(training.device, training.job.precision):
-            loss, sums = training.task.step(training.replica, batch)
+            loss, sums = training.task.compute_loss(training.replica, batch)
         if rows is None:
             loss = loss * 0
         else:

@@ -13,14 +13,14 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from activelr_service.config import parse_job
+from activelr_service.config import parse_resolved_job
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import DeterministicError, SupersededError, kind_of
 from activelr_service.runs.fence import Fence, begin_group
 from activelr_service.runs.files import write_text
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Failure, Run
-from activelr_service.training.batch_size.probe import settle_batch_size
+from activelr_service.training.batch_size.probe import resolve_batch_size
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier, broadcast_int, rank
@@ -51,13 +51,13 @@ def train_loop_per_worker(config: dict[str, Any]) -> None:
 def train_run(run: Run, config: dict[str, Any]) -> None:
     fence: Fence | None = None
     try:
-        job = parse_job(config["job"])
-        torch.set_num_threads(job.workers.cpus_per_worker or 1)  # sums depend on it: the same after a restart
+        job = parse_resolved_job(config["job"])
+        torch.set_num_threads(job.workers.cpus_per_worker)  # sums depend on it: the same after a restart
         info = DataInfo.from_json(config["info"])
         device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
         fence = begin_writing(run, config["attempt"], device)
-        job, choice = settle_batch_size(run.batch_size, job, info, device, fence)
-        training = build_training(job, info, device)
+        complete, choice = resolve_batch_size(run.batch_size, job, info, device, fence)
+        training = build_training(complete, info, device)
         if config["measure_untrained"] and not broadcast_int(run.untrained.exists(), device):
             write_untrained(run, training)
         fit(training, CheckpointStore(run.checkpoints, run.journal, run.notify, choice, fence), on_epoch=report)

@@ -33,9 +33,9 @@ def test_every_command_has_help_with_an_example(command):
 
 def test_validate_says_what_the_job_is_and_with_data_what_was_read():
     told = activelr("validate", ROOT / "configs" / "quickstart.yaml", "--data")
-    assert "held out: 360 rows" in told.stdout or "held-out rows: 0 " in told.stdout
+    assert "with their training and validation samples: 0 150/28" in told.stdout
     result = activelr("validate", ROOT / "configs" / "quickstart.yaml")
-    assert "is valid: digits, classification, 20 epochs; 1,437 training and 360 held-out rows" in result.stdout
+    assert "is valid: digits, classification, 20 epochs; 1,437 training and 360 validation samples" in result.stdout
 
 
 @pytest.mark.parametrize("command", ["validate", "train"])

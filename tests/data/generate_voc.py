@@ -1,4 +1,4 @@
-"""Writes a small devkit in PASCAL VOC's published format: coloured rectangles on grey are the objects."""
+"""Writes a small devkit in PASCAL VOC's published format: colored rectangles on gray are the objects."""
 
 import numpy as np
 from PIL import Image

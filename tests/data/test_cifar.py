@@ -32,7 +32,7 @@ def test_a_generated_copy_is_told_from_the_published_one_and_loads(tmp_path):
     assert "not the published files, by MD5: data_batch_1" in note
 
 
-def test_validation_images_are_the_files_own_normalised_and_training_images_are_augmented(tmp_path):
+def test_validation_images_are_the_files_own_normalized_and_training_images_are_augmented(tmp_path):
     folder = write_cifar(tmp_path)
     raw = pickle.loads((folder / "test_batch").read_bytes())[b"data"].reshape(-1, 3, 32, 32)  # noqa: S301 - written above
     train, val = build_data(data_config(type="cifar10", root=str(tmp_path)))
@@ -80,7 +80,7 @@ def test_what_was_read_is_said_and_odd_class_names_are_refused(tmp_path):
     folder = write_cifar(tmp_path)
     info = inspect_data(data_config(type="cifar10", root=str(tmp_path)))
     assert any("class 0 10/2, class 1 10/2" in note for note in info.notes)
-    assert "held out: test_batch" in info.notes
+    assert "validation: test_batch" in info.notes
     (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"one"]}))
     with pytest.raises(JobError, match=r"batches\.meta names 1 classes, not 10"):
         inspect_data(data_config(type="cifar10", root=str(tmp_path)))

@@ -3,13 +3,15 @@
 import os
 import zipfile
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from activelr_service.config import parse_job
-from activelr_service.data import build_data, inspect_data
+from activelr_service.config.data import DataConfig
+from activelr_service.data import DATA_TYPES, build_data, inspect_data
 from activelr_service.errors import JobError
 from activelr_service.service.check import check_job
 
@@ -136,3 +138,8 @@ def install_entry_points(folder, monkeypatch):
         "[activelr.data]\nsquares = user_package:squares\n[activelr.models]\nnet = user_package:net\n"
     )
     monkeypatch.syspath_prepend(str(folder))
+
+
+def test_every_type_of_data_that_a_job_can_name_is_implemented():
+    union, _ = get_args(DataConfig)
+    assert {config.model_fields["type"].default for config in get_args(union)} == set(DATA_TYPES)

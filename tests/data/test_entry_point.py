@@ -61,9 +61,9 @@ def install(tmp_path, monkeypatch):
         ("raises", r"data\.args: own raised KeyError: 'the row' \(.*own_rows\.py, line 20\)"),
         ("no pair", r"data\.name: own returned int; a pair \(train, val\) of datasets is wanted"),
         ("none", r"the training dataset of 'own' has no length: TypeError"),
-        ("empty", r"the held-out dataset of 'own' has no rows"),
-        ("row", r"row 0 of the training dataset of 'own' raised KeyError: 'the row' \(.*line 20\)"),
-        ("text", r"the first training row of 'own' is tuple of \(str, int\)"),
+        ("empty", r"the validation dataset of 'own' has no samples"),
+        ("row", r"sample 0 of the training dataset of 'own' raised KeyError: 'the row' \(.*line 20\)"),
+        ("text", r"the first training sample of 'own' is tuple of \(str, int\)"),
     ],
 )
 def test_errors_of_users_data_are_told_with_their_place(install, kind, message):
@@ -74,4 +74,4 @@ def test_errors_of_users_data_are_told_with_their_place(install, kind, message):
 
 def test_the_sizes_are_said(install):
     info = inspect_data(data_config(type="python", name="own", args={"kind": "fine"}))
-    assert info.notes == ("from own: 4 training and 2 held-out rows",)
+    assert info.notes == ("from own: 4 training and 2 validation samples",)

@@ -29,7 +29,7 @@ def config(path, **changes):
     return data_config(type="huggingface", path=str(path), image_size=16, **changes)
 
 
-def test_a_saved_dataset_with_and_without_a_held_out_split_is_read(tmp_path):
+def test_a_saved_dataset_with_and_without_a_validation_split_is_read(tmp_path):
     DatasetDict({"train": rows(6), "test": rows(4)}).save_to_disk(str(tmp_path / "two"))
     rows(10).save_to_disk(str(tmp_path / "one"))
     for folder, sizes in (("two", (6, 4)), ("one", (9, 1))):
@@ -107,7 +107,7 @@ def test_split_names_are_told_in_any_case(tmp_path):
     data = saved(tmp_path / "d", Train=rows(6), DEV=rows(4), Test=rows(2))
     info, _, _ = assert_rows_match(data)
     assert (info.num_train, info.num_val) == (6, 4)
-    assert "held out: the split DEV" in info.notes
+    assert "validation: the split DEV" in info.notes
     assert "left out: the splits Test" in info.notes
     assert any("byte for byte" in warning for warning in info.warnings)
 

@@ -22,7 +22,7 @@ def folder(root, **changes):
 
 
 def sides(config):
-    """The files to train on and the held-out ones, relative to the root."""
+    """The training and the validation files, relative to the root."""
     return [{os.path.relpath(path, config.root) for path in part.files.paths} for part in build_data(config)]
 
 
@@ -61,7 +61,7 @@ def test_split_folders_are_told_in_any_case_and_what_is_left_out_is_said(tmp_pat
     train, val = sides(folder(tmp_path))
     assert {path.split("/")[0] for path in train} == {used[0]}
     assert {path.split("/")[0] for path in val} == {used[1]}
-    assert any(note.startswith(f"held out: the folder {tmp_path / used[1]}") for note in info.notes)
+    assert any(note.startswith(f"validation: the folder {tmp_path / used[1]}") for note in info.notes)
     assert (f"left out: the folder {tmp_path / left_out}" in info.notes) if left_out else True
     assert "docs" not in folders or any("left out: docs" in warning for warning in info.warnings)
 
@@ -203,7 +203,7 @@ def test_classes_are_kept_with_the_job_and_matched_by_name(tmp_path):
 
 
 def write_odd_images(root):
-    """A grey, a CMYK, a palette and a transparent image, and one cut off in the middle, among whole ones."""
+    """A gray, a CMYK, a palette and a transparent image, and one cut off in the middle, among whole ones."""
     write_images(root)
     rng = np.random.default_rng(1)
     whole = Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8))

@@ -48,9 +48,9 @@ def test_how_the_targets_are_read_and_split_is_said(tmp_path):
     info = inspect_data(save(tmp_path, x=X, y=LABELS, extra=X))
     assert info.notes[1:] == (
         "arrays that are not read: extra",
-        "held out: 6 of 30 rows, drawn with seed 0, from each class its share",
+        "validation: 6 of 30 rows, drawn with seed 0, from each class its share",
         "y is read as classes, since it is int64; for numbers, set task: regression",
-        "classes, with their training and held-out rows: 0 8/2, 1 8/2, 2 8/2",
+        "classes, with their training and validation samples: 0 8/2, 1 8/2, 2 8/2",
     )
     assert "x (30, 4) float32, y (30,) int64" in info.notes[0]
     train, val = build_data(save(tmp_path, x=X, y=LABELS))
@@ -67,8 +67,8 @@ def test_columns_and_truths_are_classes_too(tmp_path):
 
 def test_classes_that_are_skipped_or_on_one_side_only_are_warned_of(tmp_path):
     info = inspect_data(save(tmp_path, x=X, y=LABELS * 2, x_val=X[:9] + 1, y_val=np.full(9, 5)))
-    assert "classes only among the held-out rows, so that nothing teaches them (1 of 6): '5'" in info.warnings
-    assert "classes without any rows (2 of 6): '1', '3'" in info.warnings
+    assert "classes only among the validation samples, so that nothing teaches them (1 of 6): '5'" in info.warnings
+    assert "classes without any samples (2 of 6): '1', '3'" in info.warnings
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_images_in_another_layout_or_scale_are_warned_of(tmp_path, x, hint):
 
 def test_rows_on_both_sides_are_counted(tmp_path):
     info = inspect_data(save(tmp_path, x=X, y=LABELS, x_val=np.concatenate([X[:1] + 1, X[:7]]), y_val=LABELS[:8]))
-    assert "7 of 8 held-out rows of x are training rows, too (first: row 2)" in info.warnings[0]
+    assert "7 of 8 validation rows of x are training rows, too (first: row 2)" in info.warnings[0]
 
 
 def test_a_model_of_stored_pixels_predicts_from_pixels_and_from_what_they_were_scaled_to(tmp_path):
@@ -184,7 +184,7 @@ def test_half_precision_inputs_are_read_without_a_warning(tmp_path, recwarn):
     assert not recwarn.list
 
 
-def test_held_out_inputs_of_the_same_type_on_another_scale_are_warned_of(tmp_path):
+def test_validation_inputs_of_the_same_type_on_another_scale_are_warned_of(tmp_path):
     unit = np.abs(X) / np.abs(X).max()
     info = inspect_data(save(tmp_path, x=unit, y=LABELS, x_val=unit * 255, y_val=LABELS))
     assert "x is from 0" in info.warnings[0]

@@ -26,13 +26,13 @@ def read(content, turn=True):
     return np.asarray(image)
 
 
-def png(bits, colours, row, transparent):
+def png(bits, colors, row, transparent):
     """A PNG of one row, whose transparent value is in its own depth: Pillow does not write such files."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, colours, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, bits, colors, 0, 0, 0))
     body = chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + header + body
 
@@ -40,7 +40,7 @@ def png(bits, colours, row, transparent):
 @pytest.mark.parametrize(
     ("dtype", "suffix"), [("<u2", "PNG"), ("<u2", "TIFF"), (">u2", "TIFF"), ("<u2", "JPEG2000"), ("i4", "PPM")]
 )
-def test_16_bit_grey_is_divided_by_257(dtype, suffix):
+def test_16_bit_gray_is_divided_by_257(dtype, suffix):
     values = np.array([[0, 9000], [40000, 65535]], dtype)
     assert pixels(Image.fromarray(values), suffix)[..., 0].tolist() == [[0, 35], [156, 255]]
 
@@ -58,9 +58,9 @@ def test_12_bit_and_white_is_zero_tiffs_are_scaled_to_what_they_mean():
 
 
 def test_floats_of_0_to_1_are_scaled_and_all_others_are_refused():
-    grey = np.array([[0, 0.2], [0.5, 1]], np.float32)
-    assert pixels(Image.fromarray(grey), "TIFF")[..., 2].tolist() == [[0, 51], [128, 255]]
-    for odd in (grey * 255, grey - 0.1, grey * np.nan):
+    gray = np.array([[0, 0.2], [0.5, 1]], np.float32)
+    assert pixels(Image.fromarray(gray), "TIFF")[..., 2].tolist() == [[0, 51], [128, 255]]
+    for odd in (gray * 255, gray - 0.1, gray * np.nan):
         with pytest.raises(ValueError, match=r"^x cannot be decoded as an image: its pixels are floats outside 0 to 1"):
             pixels(Image.fromarray(odd), "TIFF")
     with pytest.raises(ValueError, match=r"^x cannot .* integers of unknown range"):
@@ -87,13 +87,13 @@ def test_half_transparent_pixels_are_mixed_with_white():
     assert pixels(palette, transparency=1)[0, 0].tolist() == WHITE
 
 
-@pytest.mark.parametrize(("mode", "colour"), [("1", 0), ("L", 7), ("RGB", (1, 2, 3))])
-def test_a_single_transparent_colour_lies_on_white(mode, colour):
-    assert pixels(Image.new(mode, (2, 2), colour), transparency=colour)[0, 0].tolist() == WHITE
+@pytest.mark.parametrize(("mode", "color"), [("1", 0), ("L", 7), ("RGB", (1, 2, 3))])
+def test_a_single_transparent_color_lies_on_white(mode, color):
+    assert pixels(Image.new(mode, (2, 2), color), transparency=color)[0, 0].tolist() == WHITE
 
 
 @pytest.mark.parametrize(
-    ("bits", "colours", "row", "transparent", "other"),
+    ("bits", "colors", "row", "transparent", "other"),
     [
         (2, 0, b"\xe0", struct.pack(">H", 3), 170),
         (4, 0, b"\x53", struct.pack(">H", 5), 51),
@@ -101,8 +101,8 @@ def test_a_single_transparent_colour_lies_on_white(mode, colour):
         (16, 2, struct.pack(">6H", *[9000] * 3, *[40000] * 3), struct.pack(">3H", *[9000] * 3), 156),
     ],
 )
-def test_the_transparent_value_of_a_png_is_in_its_own_depth(bits, colours, row, transparent, other):
-    assert read(png(bits, colours, row, transparent))[0].tolist() == [WHITE, [other] * 3]
+def test_the_transparent_value_of_a_png_is_in_its_own_depth(bits, colors, row, transparent, other):
+    assert read(png(bits, colors, row, transparent))[0].tolist() == [WHITE, [other] * 3]
 
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -126,7 +126,7 @@ def test_exif_data_that_cannot_be_read_are_warned_of_and_no_error(caplog):
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
-def test_colours_of_other_spaces_become_rgb(mode):
+def test_colors_of_other_spaces_become_rgb(mode):
     image = Image.new("RGB", (16, 16), (200, 40, 40))
     if mode == "LAB":
         spaces = [ImageCms.createProfile(name) for name in ("sRGB", "LAB")]

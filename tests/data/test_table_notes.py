@@ -17,13 +17,13 @@ def test_files_columns_split_and_classes_are_said(tmp_path):
     notes = inspect(path, ignore=["d"]).notes
     assert notes == (
         f"{path}: 60 rows, 4 columns",
-        "held out: 12 of 60 rows, drawn with seed 0, from each class its share",
+        "validation: 12 of 60 rows, drawn with seed 0, from each class its share",
         "columns of numbers (1): a",
         "columns of categories (1), with how many: c (3)",
         "columns left out (as the job says): 'd'",
         "the target 'y' is read as 2 classes, since it has few different integers;"
         " to predict the number, set task: regression",
-        "classes, with their training and held-out rows: 0 24/6, 1 24/6",
+        "classes, with their training and validation samples: 0 24/6, 1 24/6",
     )
     assert "is read as a number, of mean" in inspect(path, ignore=["d"], target="a").notes[-1]
 
@@ -33,7 +33,7 @@ def test_every_class_of_two_rows_is_on_both_sides_and_of_one_row_in_training(tmp
     path = write_csv(tmp_path / "t.csv", y=names)
     info = inspect(path)
     assert "common 42/9, p 1/1, q 1/1, r 1/1, s 1/0, t 1/0, u 1/0" in info.notes[-1]
-    assert "classes with one of the rows only (3 of 7): 's', 't', 'u'" in info.warnings
+    assert "classes with one of the samples only (3 of 7): 's', 't', 'u'" in info.warnings
     train, val = build_data(prepare(tmp_path, path))
     assert train.tensors[1].bincount().tolist() == [42, 1, 1, 1, 1, 1, 1]
     assert val.tensors[1].bincount().tolist() == [9, 1, 1, 1]
@@ -44,8 +44,8 @@ def test_a_class_of_one_file_only_is_warned_of_by_name(tmp_path):
     val = write_csv(tmp_path / "v.csv", y=["cat", "dog", "bird"] * (ROWS // 3), a=[0.5 * i for i in range(ROWS)])
     info = inspect(path, val_path=val)
     assert info.classes == ("bird", "cat", "dog", "emu")
-    assert "classes only among the held-out rows, so that nothing teaches them (1 of 4): 'bird'" in info.warnings
-    assert "classes only among the training rows, so that nothing measures them (1 of 4): 'emu'" in info.warnings
+    assert "classes only among the validation samples, so that nothing teaches them (1 of 4): 'bird'" in info.warnings
+    assert "classes only among the training samples, so that nothing measures them (1 of 4): 'emu'" in info.warnings
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_a_constant_column_is_not_scaled_and_that_is_said(tmp_path, value):
     val = write_csv(tmp_path / "v.csv", b=[value + 0.1] * ROWS)
     info = inspect(path, val_path=val)
     assert f"the column 'b' is {value:g} in every training row" in str(info.warnings)
-    train, held_out = inputs_of(prepare(tmp_path, path, val_path=val))
+    train, val_part = inputs_of(prepare(tmp_path, path, val_path=val))
     assert (train[:, 1] == 0).all()
-    assert np.abs(held_out[:, 1]).max() <= 0.11
+    assert np.abs(val_part[:, 1]).max() <= 0.11
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ def test_a_constant_column_is_not_scaled_and_that_is_said(tmp_path, value):
 )
 def test_extreme_numbers_are_scaled_in_float64_without_overflow(tmp_path, values):
     path = write_csv(tmp_path / "t.csv", b=values)
-    train, held_out = inputs_of(prepare(tmp_path, path))
+    train, val_part = inputs_of(prepare(tmp_path, path))
     assert np.isfinite(train).all()
-    assert np.isfinite(held_out).all()
+    assert np.isfinite(val_part).all()
     np.testing.assert_allclose(train[:, 1].std(dtype=np.float64), 1, rtol=1e-3)
     is_warned = any("'b'" in warning for warning in inspect(path).warnings)
     assert is_warned == (abs(float(values[1])) > 1e15)
@@ -114,7 +114,7 @@ def test_identifiers_that_float64_cannot_tell_apart_are_warned_of(tmp_path):
     assert (inputs_of(prepare(tmp_path, path))[0][:, 1] == 0).all()
 
 
-def test_far_held_out_values_are_cut_off_or_refused_never_infinite(tmp_path):
+def test_far_validation_values_are_cut_off_or_refused_never_infinite(tmp_path):
     path = write_csv(tmp_path / "t.csv", target=[i * 0.7 for i in range(ROWS)])
     val = write_csv(tmp_path / "v.csv", a=with_one("1e300", 4), target=[i * 0.7 for i in range(ROWS)])
     info = inspect(path, val_path=val, target="target")
@@ -157,7 +157,7 @@ def test_row_counters_and_headers_of_data_are_warned_of(tmp_path):
 def test_rows_on_both_sides_are_counted(tmp_path):
     path = write_csv(tmp_path / "t.csv", c=["p", "q", ""] * (ROWS // 3))
     assert not any("value for value" in warning for warning in inspect(path).warnings)
-    assert "60 of 60 held-out rows are training rows, too" in str(inspect(path, val_path=path).warnings)
+    assert "60 of 60 validation rows are training rows, too" in str(inspect(path, val_path=path).warnings)
     other = write_csv(tmp_path / "v.csv", c=["p", "q", ""] * (ROWS // 3), a=[i * 2.5 for i in range(ROWS)])
     assert "training rows, too" not in str(inspect(path, val_path=other).warnings)
 
@@ -190,7 +190,7 @@ def test_settings_that_contradict_the_table_are_refused(tmp_path, settings, mess
         inspect(write_csv(tmp_path / "t.csv"), **settings)
 
 
-def test_a_row_more_hardly_changes_which_rows_are_held_out(tmp_path):
+def test_a_row_more_hardly_changes_which_rows_are_describe_val(tmp_path):
     trained = []
     for count in (200, 201):
         columns = {"a": [f"row{i}" for i in range(count)], "y": [i * 7 % 3 for i in range(count)]}

@@ -86,7 +86,7 @@ def test_the_tokenizer_sees_the_training_text_only(tmp_path):
     assert not [token for token in tokenizer.get_vocab() if "zyz" in token]
 
 
-def test_of_many_documents_the_last_tenth_is_held_out(tmp_path):
+def test_of_many_documents_the_last_tenth_is_describe_val(tmp_path):
     lines = [json.dumps({"text": f"document number {number} " + "of some words " * 100}) for number in range(20)]
     (tmp_path / "stories.jsonl").write_text("\n".join(lines))
     prepared = prepare_data(text_config(tmp_path / "stories.jsonl"), tmp_path / "cache")
@@ -137,7 +137,7 @@ def test_the_test_split_is_measured_when_asked_for(tmp_path):
         ({"train.txt": b"fine " * 500 + b"\xff\xfe"}, "train.txt is not UTF-8: byte 2500 is not text"),
         ({"train.txt": b"caf\xc3"}, "train.txt is not UTF-8: byte"),
         ({"train.txt": b"fine " * 500, "val.txt": b""}, "the split 'validation' of"),
-        ({"train.txt": b""}, "too little text to hold out"),
+        ({"train.txt": b""}, "too little text to split a share off"),
         ({"val.txt": b"fine"}, "has no text to train on; found: val.txt"),
         ({"readme.md": b"fine"}, "has no text to train on; found: no file that ends with .txt"),
         ({"train.parquet": b"PAR1 not really"}, "train.parquet cannot be read"),

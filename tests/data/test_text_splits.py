@@ -157,13 +157,13 @@ def test_what_was_read_is_said_after_it_was_prepared(tmp_path):
         "train: 2 documents, ",
         "trained on the training text, 300",
         "left out: the test split",
-        "held out: the val",
+        "validation: the val",
     ):
         assert part in text
     assert "documents of the validation split that are in the training text too: 1" in info.warnings
     alone = inspect_data(prepare_data(write(tmp_path / "one", ["emma.txt"]), tmp_path / "c"))
     share = "the last 10% of the text, in pieces of about 1,024 characters"
-    assert f"held out: {share}, since there is no validation split" in alone.notes
+    assert f"validation: {share}, since there is no validation split" in alone.notes
 
 
 def test_a_file_of_an_unknown_suffix_is_said_to_be_read_as_plain_text(tmp_path):

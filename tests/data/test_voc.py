@@ -36,7 +36,7 @@ def test_the_root_may_be_the_devkit_its_parent_or_one_year(tmp_path, place):
     write_voc(tmp_path)
     info = inspect_data(voc(tmp_path / place))
     assert (info.tasks, info.num_train, info.num_val, info.num_classes) == (("detection",), 8, 4, 20)
-    assert info.describe() == "8 training and 4 held-out rows, 20 classes"
+    assert info.describe() == "8 training and 4 validation samples, 20 classes"
     train, val = build_data(voc(tmp_path / place))
     assert (len(train), len(val)) == (8, 4)
     image, target = val[3]
@@ -52,7 +52,7 @@ def test_the_root_may_be_the_devkit_its_parent_or_one_year(tmp_path, place):
     assert type(image) is type(target["boxes"]) is torch.Tensor
 
 
-def test_years_are_joined_and_the_held_out_test_set_is_that_of_2007(tmp_path):
+def test_years_are_joined_and_the_validation_test_set_is_that_of_2007(tmp_path):
     write_voc(tmp_path, "2007", (("trainval", 3), ("test", 2)))
     write_voc(tmp_path, "2012", (("trainval", 4),))
     info = inspect_data(voc(tmp_path, years=[2007, "2012"], train_set="trainval", val_set="test"))
@@ -160,7 +160,7 @@ def test_a_set_without_an_object_to_learn_or_find_is_refused(tmp_path):
         build_data(voc(tmp_path))
 
 
-def test_grey_palette_and_cmyk_images_load_as_rgb(tmp_path):
+def test_gray_palette_and_cmyk_images_load_as_rgb(tmp_path):
     for mode, suffix in (("L", "jpg"), ("CMYK", "jpg"), ("P", "png"), ("RGBA", "png")):
         path = tmp_path / f"{mode}.{suffix}"
         Image.new("RGB", (8, 6), (200, 40, 40)).convert(mode).save(path)

@@ -55,4 +55,4 @@ def test_an_export_of_an_older_run_in_bfloat16_is_loaded_with_the_same_values(tm
 def test_a_job_that_asks_for_weights_of_another_precision_is_told_of_the_option(name):
     config = CausalLMModelConfig(name="gpt2", config={**SMALL["gpt2"], name: "bfloat16"})
     with pytest.raises(JobError, match=rf"model\.config\.{name}: .*float32, got bfloat16; set precision: bfloat16"):
-        check(config, TOKENS)
+        check(config, TOKENS, "float32")

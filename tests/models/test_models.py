@@ -2,18 +2,19 @@
 
 import json
 import pickle
+from typing import get_args
 
 import pytest
 import torch
 import torchvision
 
 from activelr_service.config import parse_job
-from activelr_service.config.model import MLPModelConfig
+from activelr_service.config.model import MLPModelConfig, ModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.export.model import RECIPE, WEIGHTS, load_model, sha256_of
-from activelr_service.models import build_model, check_model
-from activelr_service.models.torchvision_names import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
+from activelr_service.models import MODEL_TYPES, build_model, check_model
+from activelr_service.models.torchvision_models import TORCHVISION_DETECTION_NAMES, TORCHVISION_NAMES
 from activelr_service.service.check import check_job
 from activelr_service.training.build import check_forward
 from tests.conftest import export_model
@@ -70,8 +71,8 @@ def test_a_causal_lm_is_built_from_its_config_alone():
             "classification",
             r"model\.type: .*\(12,\); use model: \{type: mlp\}",
         ),
-        (RESNET, IMAGES._replace(input_shape=(28, 28)), "classification", "height, width\\); repeat the grey channel"),
-        (RESNET, IMAGES._replace(input_shape=(1, 28, 28)), "classification", "repeat the grey channel"),
+        (RESNET, IMAGES._replace(input_shape=(28, 28)), "classification", "height, width\\); repeat the gray channel"),
+        (RESNET, IMAGES._replace(input_shape=(1, 28, 28)), "classification", "repeat the gray channel"),
         (RESNET, IMAGES._replace(input_shape=(32, 32, 3)), "classification", r"store x as \(rows, 3, height, width\)"),
         ({**GPT2, "config": {"vocab_size": 9}}, TOKENS, "language_modeling", r"token ids up to 49, got vocab_size 9"),
     ],
@@ -172,3 +173,8 @@ def test_a_resnet_has_the_parameters_of_torchvisions(name, count):
             job_with({"type": "torchvision", "name": name}).model, IMAGES._replace(num_classes=1000), "classification"
         )
     assert sum(param.numel() for param in model.parameters()) == count
+
+
+def test_every_type_of_model_that_a_job_can_name_is_implemented():
+    union, _ = get_args(ModelConfig)
+    assert {config.model_fields["type"].default for config in get_args(union)} == set(MODEL_TYPES)

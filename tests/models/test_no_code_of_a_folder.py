@@ -47,10 +47,10 @@ def test_a_folder_is_read_without_its_code_or_refused(folder):
     config = CausalLMModelConfig(path=str(folder))
     if json.loads((folder / "config.json").read_text())["model_type"] == "own":
         with pytest.raises(JobError, match=r"model\.path: .* it needs code that comes with it, which is not run"):
-            causal_lm.build(config, INFO)
+            causal_lm.build(config, INFO, None)
     else:
-        assert type(causal_lm.build(config, INFO)) is GPT2LMHeadModel
-        assert "auto_map" not in causal_lm.without_folder(config).config
+        assert type(causal_lm.build(config, INFO, None)) is GPT2LMHeadModel
+        assert "auto_map" not in causal_lm.exported_config(config).config
     assert not ran(folder)
 
 

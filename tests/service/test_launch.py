@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from activelr_service.config import dump_job
+from activelr_service.config import dump_job, parse_resolved_job
 from activelr_service.errors import JobError, RunFailedError
 from activelr_service.export.model import load_model
 from activelr_service.runs.begin import lock_run
@@ -141,9 +141,8 @@ def test_the_resolved_job_has_the_batch_size_that_was_chosen_and_trains_to_the_s
 def test_a_driver_that_died_between_the_choice_and_the_resolved_job_is_made_up_for(tmp_path, capsys):
     run = train(few_rows(tmp_path))
     whole, chosen = bits(run, 3), run.batch_size.stat().st_mtime_ns
-    run.write_jobs(
-        run.written_job(), run.job().model_copy(update={"global_batch_size": None, "grad_accum_steps": None})
-    )
+    sizes = {"global_batch_size": None, "grad_accum_steps": None}
+    run.write_jobs(run.written_job(), parse_resolved_job({**run.job().model_dump(mode="json"), **sizes}))
     run.update(status="interrupted")
     shutil.rmtree(run.checkpoints / "epoch-000003")
     capsys.readouterr()

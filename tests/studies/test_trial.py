@@ -13,10 +13,9 @@ from activelr_service.data import inspect_data
 from activelr_service.errors import CommandError, JobError, NonFiniteLossError
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
-from activelr_service.studies.table import SCORES, make_table
+from activelr_service.studies.table import make_table
 from activelr_service.studies.trial import classify, run_trial
 from activelr_service.studies.tune import PackedTrials, hand_on_no_secrets, outcome_of_lost, trials_on
-from activelr_service.tasks import TASKS
 from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 
@@ -81,11 +80,6 @@ def test_any_other_error_is_a_failure_with_its_place(tmp_path):
 )
 def test_errors_are_told_apart(error, status):
     assert classify(error) == status
-
-
-def test_every_task_has_its_score_in_tables():
-    for name, task in TASKS.items():
-        assert SCORES[name] == (f"val_{task.score}", task.higher_is_better)
 
 
 STUDY = {

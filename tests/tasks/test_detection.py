@@ -94,7 +94,7 @@ def test_rows_of_corrupt_images_are_left_out_and_a_batch_of_nothing_else_is_none
     assert [int(image) for image in batch[0]] == [3]
     assert measure({3: ([HERE], [0.9])}, [None, None, row(3, [HERE])])["map_50"] == 1.0
     assert TASK.collate([None, None]) is None
-    with pytest.raises(ValueError, match="no held-out image that can be read has an object"):
+    with pytest.raises(ValueError, match="no validation image that can be read has an object"):
         measure({3: ([HERE], [0.9])}, [None, row(3, [])])
 
 
@@ -117,7 +117,7 @@ def detection_job(root, **changes):
 
 
 def corrupt_devkit(root):
-    """Eight training images, one of them without objects and one truncated, and four held-out ones."""
+    """Eight training images, one of them without objects and one truncated, and four for validation."""
     folder = write_voc(root)
     annotate(folder / "Annotations" / "2007_train_000001.xml", (64, 48), [])
     path = folder / "JPEGImages" / "2007_train_000002.jpg"
@@ -156,7 +156,7 @@ def test_ranks_train_alike_and_measure_as_one_process_does(tmp_path):
 
 
 def train_and_measure(rank, job, folder):
-    """The measures of shared rows, this rank's val/map_50 after an epoch, and how many held-out rows it had. That the
+    """The measures of shared rows, this rank's val/map_50 after an epoch, and how many validation samples it had. That the
     weights of the ranks are the same to the last bit is checked by the training itself."""
     answers, rows = uneven()
     measures = [measure(answers, rows[rank::2]), measure(answers, rows if rank == 1 else [])]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from activelr_service.config.optimizer import DEFAULT_LR
+from activelr_service.config.optimizer import OPTIMIZER_CONFIGS
 from activelr_service.data import inspect_data
 from activelr_service.errors import JobError
 from activelr_service.optim import ActiveBelief
@@ -15,7 +15,7 @@ from tests.conftest import small_job
 from tests.ranks import run_ranks
 from tests.training.test_loop import CPU, assert_identical, final_tensors, resolved, store, train, train_an_epoch
 
-BASELINES = sorted(name for name in DEFAULT_LR if not name.startswith("active_"))
+BASELINES = sorted(name for name in OPTIMIZER_CONFIGS if not name.startswith("active_") and name != "python")
 
 
 @pytest.mark.parametrize("optimizer", BASELINES)

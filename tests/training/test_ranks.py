@@ -160,7 +160,7 @@ def train_with_an_empty_batch(rank, job):
     batches = iter(training.train_loader)
     batches = iter([None if rank == 0 else next(batches), None, next(batches)])
     training.replica.train()
-    totals = MetricAccumulator((*CLASSES.sums, "grad_norm"), CPU)
+    totals = MetricAccumulator((*CLASSES.sum_names, "grad_norm"), CPU)
     for step in range(3):
         begin_step(training.optimizer, "constant", step / 3, (step + 1) / 3)
         train_step(training, batches, totals, step)

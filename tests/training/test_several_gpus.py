@@ -16,7 +16,7 @@ from activelr_service.training.loop import end_epoch, fit, train_step
 from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
 from activelr_service.training.pace_metrics import pace_metrics
-from activelr_service.training.progress import Progress
+from activelr_service.training.progress import RunProgress
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
 from tests.ranks import run_ranks
@@ -53,7 +53,7 @@ def fake_training(gpu, folder, **changes):
         gpu.model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.BatchNorm1d(16), nn.Linear(16, 10))
     with gpu:
         optimizer = build_optimizer(job.optimizer, gpu.model)
-        progress = Progress(job, STEPS, 1.0, DEVICE)
+        progress = RunProgress(job, STEPS, 1.0, DEVICE)
         train, val = ([[gpu.fake.from_tensor(part) for part in batch] for batch in part] for part in batches)
         norms = GradNorms(gpu.model, DEVICE)
         return Training(
@@ -65,7 +65,7 @@ def run_epochs(gpu, training, epochs=2):
     """What run_epoch does, with the steps watched."""
     for epoch in range(1, epochs + 1):
         set_training(training.optimizer, True)
-        totals = MetricAccumulator((*training.task.sums, "grad_norm"), DEVICE)
+        totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), DEVICE)
         batches = iter(training.train_loader)
         for step in range(STEPS):
             gpu.number = float((epoch - 1) * STEPS + step + 1)

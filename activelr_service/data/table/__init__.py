@@ -1,9 +1,10 @@
-"""Rows of a table, read by pyarrow: numbers are standardised, categories become zeros and ones.
+"""Tables, read by pyarrow. Numbers are standardized, and categories become zeros and ones.
 
-What is learned from the training rows (means, deviations, categories, classes) is written into the resolved job, so that
-the same model can be shown other files. :mod:`file <activelr_service.data.table.file>` reads files,
+The means, deviations, categories and classes of the training rows are written into the resolved job, so that the model
+can read other files. :mod:`file <activelr_service.data.table.file>` reads files,
 :mod:`cells <activelr_service.data.table.cells>` tells numbers from categories,
-:mod:`fit <activelr_service.data.table.fit>` learns, :mod:`notes <activelr_service.data.table.notes>` says it.
+:mod:`fit <activelr_service.data.table.fit>` computes the means and lists the categories, and
+:mod:`notes <activelr_service.data.table.notes>` describes what was read.
 """
 
 import os
@@ -13,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.held_out import hold_out, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, shorten
+from activelr_service.data.splits import train_val_split
 from activelr_service.data.table.cells import Kind, Part, read_cells
 from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
@@ -22,7 +23,7 @@ from activelr_service.data.table.notes import describe
 from activelr_service.data.table.numbers import infer_decimal
 from activelr_service.errors import JobError
 
-_EXAMINED: dict[Any, tuple[TableDataConfig, DataInfo]] = {}  # of the last table
+_EXAMINED: dict[Any, tuple[TableDataConfig, DataInfo]] = {}  # the last table only
 
 
 class _Loaded(NamedTuple):
@@ -33,7 +34,7 @@ class _Loaded(NamedTuple):
 
 
 def for_task(config: TableDataConfig, task: str) -> TableDataConfig:
-    """The config whose target is read as classes for classification, as a number for regression."""
+    """Return the config that reads the target as classes for classification and as a number for regression."""
     kind = {"classification": "category", "regression": "number"}.get(task)
     given = config.types.get(config.target, kind)
     if kind is None or given == kind:
@@ -43,17 +44,17 @@ def for_task(config: TableDataConfig, task: str) -> TableDataConfig:
 
 
 def inspect(config: TableDataConfig) -> DataInfo:
-    """Reads the whole file: a table fits in memory."""
+    """Read the whole file, which must fit into memory, and describe it."""
     return _examine(config)[1]
 
 
 def prepare(config: TableDataConfig, cache: Path) -> TableDataConfig:
-    """The config with ``columns`` and the target's ``classes`` or ``target_column``, from the training rows."""
+    """Return the config with ``columns`` and with ``classes`` or ``target_column``, computed from the training rows."""
     return config if config.columns is not None else _examine(config)[0]
 
 
 def build(config: TableDataConfig) -> tuple[Any, Any]:
-    """(train, val) tensor datasets: float32 inputs (rows, width), and int64 classes or float32 standardised targets."""
+    """Make (train, val) tensor datasets: float32 inputs (width,), and an int64 class or a standardized float32 target."""
     import torch
     from torch.utils.data import TensorDataset
 
@@ -65,8 +66,9 @@ def build(config: TableDataConfig) -> tuple[Any, Any]:
 
 
 def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
-    """(prepared config, info). Kept for the next call: a job is checked more than once as it starts, and a check of the
-    prepared config is to say all that was found out when it was prepared."""
+    """The prepared config and its description. The last result is kept, because a job is checked more than once when it
+    starts. A check of the prepared config then also shows what was found when it was prepared.
+    """
     stamps = _stamps(config)
     key = (config.model_dump_json(), stamps)
     if key not in _EXAMINED:
@@ -78,7 +80,7 @@ def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
 
 
 def _stamps(config: TableDataConfig) -> tuple[Any, ...]:
-    """What changes when a file does."""
+    """The sizes and times of the files, which change when a file changes."""
     paths = [Path(path) for path in (config.path, config.val_path) if path is not None]
     files = [file for path in paths for file in ([path, *sorted(path.rglob("*"))] if path.is_dir() else [path])]
     return tuple((str(file), *_stamp(os.stat(file))) for file in files if file.exists())
@@ -89,7 +91,7 @@ def _stamp(stat: os.stat_result) -> tuple[int, ...]:
 
 
 def _load(config: TableDataConfig) -> _Loaded:
-    """The columns of both parts as cells, and the config with what is learned from the training rows."""
+    """Read both parts, and compute what the config lacks from the training rows."""
     file = read_table_file(config, config.path, "data.path")
     _check_names(config, file)
     names = _names(config, file)
@@ -98,7 +100,7 @@ def _load(config: TableDataConfig) -> _Loaded:
     part, warnings = _read(config, file, names, kinds)
     if config.val_path is None:
         labels = None if part.target.names is None else part.target.values
-        train, val = (part._replace(rows=rows) for rows in hold_out(len(part.rows), config.val_fraction, labels))
+        train, val = (part._replace(rows=rows) for rows in train_val_split(len(part.rows), config.val_fraction, labels))
     else:
         train = part
         val_file = read_table_file(config, config.val_path, "data.val_path")
@@ -113,7 +115,7 @@ def _load(config: TableDataConfig) -> _Loaded:
 
 
 def _read(config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]) -> tuple[Part, list[str]]:
-    """(all rows of a file, warnings on how it was read)."""
+    """All rows of a file, and warnings on how it was read."""
     decimal: str | None = config.decimal
     warning = None
     if decimal is None:
@@ -128,7 +130,7 @@ def _read(config: TableDataConfig, file: TableFile, names: list[str], kinds: dic
 
 
 def _names(config: TableDataConfig, file: TableFile) -> list[str]:
-    """The columns that the model sees."""
+    """The names of the columns that the model gets."""
     there = file.table.column_names
     if config.columns is not None:
         names = [column.name for column in config.columns]

@@ -1,4 +1,4 @@
-"""The cells of a column, as numbers or as categories; odd ones among numbers are named."""
+"""Reads the cells of a column as numbers or as categories. A cell that is no number is named in an error."""
 
 import re
 from typing import Any, Literal, NamedTuple
@@ -12,20 +12,23 @@ from activelr_service.errors import JobError
 
 Kind = Literal["number", "category"]
 
-# A column of numbers and other texts. Below the first share of other texts, and below the second if the numbers have
-# fractions, it is a column of numbers with wrong cells; between them, categories with a warning; above, categories such as
-# sizes (S, M, 38) and postal codes (12a, 13).
+# A column can hold numbers and other texts. Up to the first share of other texts, it holds numbers, and the texts are
+# errors; so it does up to the second share if a number has a fraction. Up to the second share, other columns are read as
+# categories with a warning. Above it they are categories, such as sizes (S, M, 38) and postal codes (12a, 13).
 _WRONG_CELLS, _CATEGORIES = 0.05, 0.5
-_HEAD = 1_000  # rows that are looked at for leading zeros and for units
+_HEAD = 1_000  # rows that are searched for leading zeros and for units
 _DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}/\d{1,2}/\d{2}"
 _NAMED_DAY = r"\d{1,2}\.?[ -][A-Z][a-z]{2,8}\.?[ -]\d{2,4}|[A-Z][a-z]{2,8}\.? \d{1,2},? \d{4}"
 _DATE = rf"^({_DAY}|{_NAMED_DAY})([ T]\d{{1,2}}:\d{{2}}.*)?$"
 
 
 class Cells(NamedTuple):
-    """A column of a file. ``values``: float64, NaN where one is missing, for numbers; for categories int64 indices into
-    ``names``, -1 where one is missing. ``gaps``: the text of what counts as missing -> (rows, first row from 1).
-    ``warnings``: on its kind. ``grouped``: an example of a number whose digits are grouped, such as 1,234."""
+    """A column of a file. For numbers, ``values`` are float64, NaN where one is missing, and ``names`` is None.
+
+    For categories, ``values`` are int64 indices into ``names``, -1 where one is missing. ``gaps`` maps each text that counts
+    as missing to (number of rows, first row from 1). ``warnings`` are about the kind of the column. ``grouped`` is an
+    example of a number whose digits are grouped, such as 1,234.
+    """
 
     name: str
     values: np.ndarray
@@ -43,7 +46,7 @@ class Cells(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The training rows of a table or the held-out ones. ``rows``: their numbers in the file, from 0."""
+    """The training or the validation rows of a table. ``rows`` are their numbers in the file, from 0."""
 
     file: TableFile
     columns: list[Cells]
@@ -52,9 +55,9 @@ class Part(NamedTuple):
 
 
 def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind | None, decimal: str) -> Cells:
-    """The column ``name`` of ``file`` as ``kind``, or as what its values say.
+    """Read the column ``name`` of ``file`` as ``kind``, or as its values suggest if ``kind`` is None.
 
-    Raises :class:`JobError` for a type that is not read, and naming a cell that is no number in a column of numbers.
+    Raises :class:`JobError` for a type that is not read, and for a cell that is no number in a column of numbers.
     """
     column = _tidy(config, file, name, kind)
     if kind == "category" or (kind is None and is_dictionary(file, name)):
@@ -86,7 +89,7 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
 
 
 def cell_name(value: Any) -> str:
-    """What a class or a category is called: the same for 1, 1.0 and "1", and for true, True and "true"."""
+    """The name of a class or category. 1, 1.0 and "1" have the same name, and so have true, True and "true"."""
     text = str(value)
     if text in ("True", "TRUE"):
         return "true"
@@ -118,7 +121,7 @@ def is_dictionary(file: TableFile, name: str) -> bool:
 
 
 def _tidy(config: TableDataConfig, file: TableFile, name: str, kind: Kind | None) -> Any:
-    """One arrow array: numbers, null where one is NaN; or trimmed texts, null where nothing is left."""
+    """The column as one arrow array of numbers, or of trimmed texts. NaN and empty texts become null."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -139,7 +142,7 @@ def _tidy(config: TableDataConfig, file: TableFile, name: str, kind: Kind | None
 
 
 def _is_text(kind: Any) -> bool:
-    """Whether values of an arrow type are read as texts: true and false are, and a column without any value."""
+    """Whether an arrow type is read as text. Booleans are, and so is a column without any value."""
     import pyarrow as pa
 
     tests = (
@@ -175,7 +178,7 @@ def _categories(name: str, column: Any, missing: list[str]) -> Cells:
 
 
 def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
-    """A warning if numbers look like codes: postal codes, say, of which the first rows have some with a leading zero."""
+    """A warning if numbers look like codes, such as postal codes: some of the first rows have a leading zero."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -190,7 +193,7 @@ def _codes(file: TableFile, name: str, column: Any) -> tuple[str, ...]:
 
 
 def _units(config: TableDataConfig, file: TableFile, name: str, column: Any) -> tuple[str, ...]:
-    """A warning if texts are numbers with a unit, such as $5, 5 % and 5 kg, or written in another way, such as (5.00)."""
+    """A warning if texts are numbers with a unit, such as $5, 5 % or 5 kg, or in brackets, such as (5.00)."""
     import pyarrow.compute as pc
 
     head = _without_words(column.slice(0, _HEAD).drop_null(), config.missing)
@@ -203,7 +206,7 @@ def _units(config: TableDataConfig, file: TableFile, name: str, column: Any) -> 
 
 
 def _without_words(texts: Any, missing: list[str]) -> Any:
-    """Those of the texts that are no words for a missing value."""
+    """The texts without the words for a missing value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,4 +1,4 @@
-"""Delimited text (.csv, .tsv) as an arrow table of texts. Its encoding and its separator are found out where not given."""
+"""Reads delimited text (.csv, .tsv) as an arrow table of texts. It finds the encoding and the separator if none is given."""
 
 import codecs
 import csv
@@ -21,9 +21,10 @@ _BYTE_ORDER_MARKS = (
 
 
 def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[bytes, str]:
-    """(UTF-8 bytes without a byte order mark, the encoding they were in). ``place``: path, and where the job names it.
+    """Return the data as UTF-8 without a byte order mark, and the encoding that they had.
 
-    Raises :class:`JobError` with the line of the first byte that is not in the encoding.
+    ``place`` is the path and the key of the job that names it. Raises :class:`JobError` with the line of the first byte that
+    the encoding does not have.
     """
     path, location = place
     found = encoding or next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
@@ -49,12 +50,12 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
 
 
 def is_no_utf16(encoding: str, start: bytes) -> bool:
-    """Whether ``encoding`` is UTF-16 or UTF-32 and the first bytes of a file are not: each line break has a zero byte."""
+    """Whether ``encoding`` is UTF-16 or UTF-32 and the file is not. In these encodings each line break has a zero byte."""
     return codecs.lookup(encoding).name.startswith(("utf-16", "utf-32")) and bool(start) and b"\0" not in start
 
 
 def looks_like_utf8(data: bytes, encoding: str) -> bool:
-    """Whether bytes that were read in another encoding are UTF-8 with letters beyond ASCII, which is hardly by chance."""
+    """Whether data that are read in another encoding are valid UTF-8 with letters beyond ASCII. That is hardly by chance."""
     try:
         return not data.isascii() and codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig") and bool(data.decode())
     except UnicodeDecodeError:
@@ -62,9 +63,9 @@ def looks_like_utf8(data: bytes, encoding: str) -> bool:
 
 
 def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple[str, str]) -> tuple[Any, str]:
-    """(arrow table whose columns are all large_string, null where a cell is empty; the separator) of UTF-8 ``data``.
+    """Read UTF-8 ``data``. Return an arrow table of large_string columns, with null for empty cells, and the separator.
 
-    ``usual``: the separator of such files, where more than one would do.
+    ``usual`` is the separator of such files. It is taken if more than one would do.
     """
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
@@ -91,8 +92,7 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
 
 
 def _name_all(names: list[str]) -> list[str]:
-    """The first column without a name keeps none; others, which separators at the end of a line make, are named as pandas
-    names them."""
+    """Name the columns without a name as pandas does, except the first. A separator at the line's end makes such columns."""
     first = names.index("") if "" in names else None
     return [name or ("" if number == first else f"Unnamed: {number}") for number, name in enumerate(names)]
 
@@ -120,7 +120,7 @@ def _not_decoded(data: bytes, encoding: str, error: UnicodeDecodeError) -> str:
 
 
 def _sample(data: bytes) -> str:
-    """The first lines, as text: whole ones."""
+    """The first whole lines, as text."""
     if len(data) <= _SAMPLE_BYTES:
         return data.decode()
     end = data.rfind(b"\n", 0, _SAMPLE_BYTES)
@@ -133,7 +133,7 @@ def _rows(text: str, separator: str) -> Any:
 
 
 def _infer_separator(sample: str, usual: str) -> str:
-    """The separator that splits most rows into as many values as the header has, at least two; else the usual one."""
+    """The separator that splits the most rows into as many values as the header has, two or more; else the usual one."""
 
     def fit(separator: str) -> tuple[float, int]:
         rows = [row for row in islice(_rows(sample, separator), _SAMPLE_ROWS) if row]

@@ -1,4 +1,4 @@
-"""Files that hold a table, as arrow tables: delimited text, lines of JSON, parquet. Compressed ones too."""
+"""Reads files as arrow tables: delimited text and JSON lines, also compressed, and parquet."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from activelr_service.config.data import TableDataConfig
-from activelr_service.data.held_out import shorten
+from activelr_service.data.info import shorten
 from activelr_service.data.table.delimited import check_names, looks_like_utf8, read_text_table, to_utf8
 from activelr_service.errors import JobError
 
@@ -17,8 +17,9 @@ KNOWN = ".csv, .tsv, .txt, .jsonl (each also with .gz, .bz2 or .zst), .parquet, 
 
 
 class TableFile(NamedTuple):
-    """What a file holds. ``facts``: how it was read, where that is not what its name says. ``separator``: of
-    delimited text. ``can_hold_commas``: whether a text in a cell may hold a comma, so that it may be a decimal one.
+    """The table in a file. ``facts`` say how it was read, if its name does not say so.
+
+    ``separator`` is that of delimited text. ``can_hold_commas``: whether a cell can hold a comma, which can be decimal.
     """
 
     path: str
@@ -35,7 +36,7 @@ class TableFile(NamedTuple):
 
 
 def read_table_file(config: TableDataConfig, path: str, location: str) -> TableFile:
-    """The table in a file or a folder of parquet files; raises :class:`JobError` if it cannot be read."""
+    """Read the table in a file or in a folder of parquet files. Raises :class:`JobError` if it cannot be read."""
     import pyarrow as pa
 
     if not Path(path).exists():
@@ -58,7 +59,7 @@ def read_table_file(config: TableDataConfig, path: str, location: str) -> TableF
 
 
 def _kind(path: str) -> tuple[str, str | None]:
-    """(suffix, compression), whatever case the suffixes are in."""
+    """The suffix of the format and the compression, from the name in lower case."""
     name = Path(path).name.lower()
     compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     return Path(name.removesuffix(compression)).suffix, COMPRESSIONS.get(compression)
@@ -127,7 +128,7 @@ def _json_column(name: str, rows: list[dict[str, Any]], place: tuple[str, str]) 
 
 
 def _read_folder(path: str, location: str) -> TableFile:
-    """The rows of all parquet files in a folder, in the order of their names; ``key=value`` folders become columns."""
+    """Read all parquet files in a folder, in the order of their names. ``key=value`` folders become columns."""
     import pyarrow as pa
     from pyarrow import dataset
 

@@ -1,4 +1,4 @@
-"""What is learned from the training rows of a table: scales of numbers, categories, and what the target is."""
+"""Computes from the training rows how the model gets each column: scales of numbers, categories, and the target's kind."""
 
 import re
 from decimal import Decimal, InvalidOperation
@@ -13,13 +13,13 @@ from activelr_service.errors import JobError
 
 LARGEST_CATEGORY_COUNT = 256
 LARGEST_INTEGER_CLASS_COUNT = 100
-FARTHEST = 1e6  # deviations from the mean: of farther values the squares would overflow in float32
+FARTHEST = 1e6  # deviations from the mean; the sum of the squares of larger values can overflow float32
 _INDEX_NAME = re.compile(r"|Unnamed: ?\d+(_level_\d+)?|__index_level_\d+__")
 _ROUNDING = 4 * np.finfo(np.float64).eps  # a column whose values differ by less is constant
 
 
 def read_target(config: TableDataConfig, file: TableFile, decimal: str) -> Cells:
-    """The target as classes or as numbers; raises :class:`JobError` where it is missing."""
+    """Read the target as classes or as numbers. Raises :class:`JobError` with the first row where it is missing."""
     kind: Kind | None = target_kind(config)
     cells = read_cells(config, file, config.target, kind, decimal)
     _refuse_missing(config, file, cells)
@@ -30,7 +30,7 @@ def read_target(config: TableDataConfig, file: TableFile, decimal: str) -> Cells
 
 
 def target_kind(config: TableDataConfig) -> Kind | None:
-    """What the target is where that was said, or derived before; None where its values tell."""
+    """The kind of the target that the job gives or an earlier run derived; None if its values decide."""
     if config.classes is not None or config.target_column is not None:
         return "number" if config.classes is None else "category"
     kind = config.types.get(config.target, config.target_kind)
@@ -38,9 +38,9 @@ def target_kind(config: TableDataConfig) -> Kind | None:
 
 
 def is_index(file: TableFile, name: str) -> bool:
-    """Whether a column holds the row numbers that pandas writes: different integers, without a name or named by pandas.
+    """Whether a column holds the row numbers that pandas writes: different integers, with no name or a name of pandas.
 
-    A column without a name and without a value is what a separator at the end of each line makes: it is left out as well.
+    A separator at the end of each line makes a column without a name and without values. It counts as an index, too.
     """
     if not _INDEX_NAME.fullmatch(name):
         return False
@@ -51,7 +51,7 @@ def is_index(file: TableFile, name: str) -> bool:
 
 
 def fit(config: TableDataConfig, train: Part, val: Part) -> TableDataConfig:
-    """The config with ``columns`` and the target's ``classes``, of both parts, or its ``target_column``."""
+    """Return the config with ``columns`` and with the ``classes`` of both parts, or with ``target_column``."""
     fitted = [_fit_column(config, cells, cells.values[train.rows]) for cells in train.columns]
     targets = [part.target for part in (train, val)]
     if train.target.names is None:
@@ -68,18 +68,18 @@ def fit(config: TableDataConfig, train: Part, val: Part) -> TableDataConfig:
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Whether float64 ``values``, without NaN, are the same but for rounding."""
+    """Whether float64 ``values``, which have no NaN, differ by no more than rounding."""
     return bool(values.max() / 2 - values.min() / 2 <= _ROUNDING * np.abs(values).max())
 
 
 def scale(values: np.ndarray, column: NumberColumn) -> np.ndarray:
-    """``(values - mean) / std`` in float64; halved before, so that the difference of large numbers does not overflow."""
+    """``(values - mean) / std`` in float64. Halving first keeps the difference of large numbers from overflowing."""
     with np.errstate(over="ignore"):
         return np.asarray((values / 2 - column.mean / 2) / (column.std / 2))
 
 
 def in_order(names: list[str]) -> list[str]:
-    """The different names: numbers by value, of which 1.50 and 1.5 are one, or texts in alphabetical order."""
+    """The different names in order: numbers by value, where 1.50 and 1.5 are one, or texts in alphabetical order."""
     different = sorted(set(names))
     if not all(value_of(name) is not None for name in different) or any(_has_leading_zero(name) for name in different):
         return different
@@ -88,11 +88,14 @@ def in_order(names: list[str]) -> list[str]:
 
 
 def find(names: list[str], known: list[str]) -> np.ndarray:
-    """int64 indices of ``names`` in ``known``, by text, else by value (01 is 1, 1.50 is 1.5); -1 for an unknown one."""
+    """The int64 index in ``known`` of each of ``names``, and -1 at the end. Equal texts match, else equal values (01 is 1).
+
+    An unknown name has the index -1.
+    """
     by_name = {name: index for index, name in enumerate(known)}
     by_value = {value_of(name): index for index, name in enumerate(known) if value_of(name) is not None}
     found = [by_name[name] if name in by_name else by_value.get(value_of(name), -1) for name in names]
-    return np.array([*found, -1], dtype=np.int64)  # the last is that of code -1, a missing cell
+    return np.array([*found, -1], dtype=np.int64)  # code -1, a missing cell, takes the last
 
 
 def _fit_column(config: TableDataConfig, cells: Cells, values: np.ndarray) -> NumberColumn | CategoryColumn:
@@ -109,7 +112,7 @@ def _fit_column(config: TableDataConfig, cells: Cells, values: np.ndarray) -> Nu
 
 
 def _fit_number(name: str, values: np.ndarray) -> NumberColumn:
-    """Mean and deviation, without overflow. The deviation of a constant, and of no value at all, is 1."""
+    """The mean and the standard deviation, computed without overflow. The deviation of a constant or of no values is 1."""
     if len(values) == 0:
         return NumberColumn(name=name, mean=0.0, std=1.0)
     if is_constant(values):
@@ -147,7 +150,7 @@ def _used(values: np.ndarray, names: list[str]) -> np.ndarray:
 
 
 def value_of(name: str) -> Decimal | None:
-    """The number that a text is, exactly; None for another text."""
+    """The exact number that a text is, or None."""
     try:
         value = Decimal(name)
     except InvalidOperation:

@@ -1,4 +1,4 @@
-"""What a person should look at twice in a table: constants, identifiers, copies of the target, repeated rows."""
+"""Warnings about a table: constants, identifiers, copies of the target, and rows that are in both parts."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ from activelr_service.config.data import CategoryColumn, NumberColumn, TableData
 from activelr_service.data.table.cells import Cells, Part
 from activelr_service.data.table.fit import LARGEST_INTEGER_CLASS_COUNT, find, is_constant, scale
 
-_HEAD = 1_000  # rows that are looked at first: most columns are done with them
-_LEAST_ROWS = 20  # below which everything looks like a row number, or like the target
-_LARGEST_EXACT, _LARGEST_INTEGER = 2.0**53, 1e25  # of larger ones the digits are hardly those of an identifier
+_HEAD = 1_000  # rows that are compared first; they decide for most columns
+_LEAST_ROWS = 20  # with fewer rows any column can look like a row number or like the target
+_LARGEST_EXACT, _LARGEST_INTEGER = 2.0**53, 1e25  # larger integers are hardly identifiers
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: Part) -> Iterator[str]:
-    """Warnings on a column by itself."""
+    """Warnings about one column."""
     values = cells.values[train.rows]
     if isinstance(column, CategoryColumn):
         if len(column.categories) == 1 and (values >= 0).all():
@@ -28,7 +28,7 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
         return
     largest = np.nanmax(np.abs(values))
     if largest > _LARGEST_EXACT and (values % 1 == 0).all() and largest < _LARGEST_INTEGER:
-        text = "has integers beyond 2**53, of which neighbours are read as one number, and looks like an identifier"
+        text = "has integers beyond 2**53, of which neighbors are read as one number, and looks like an identifier"
         yield f"the column {column.name!r} {text}; see data.ignore"
     elif is_constant(values[~np.isnan(values)]):
         yield f"the column {column.name!r} is {column.mean:g} in every training row, and tells nothing; it is not scaled"
@@ -41,7 +41,7 @@ def look_at_column(column: NumberColumn | CategoryColumn, cells: Cells, train: P
 
 
 def look_at_target(config: TableDataConfig, train: Part) -> Iterator[str]:
-    """A warning for every column that says the target, one to one, and for a number that may be a class."""
+    """A warning for each column that gives the target away, and for a number as the target that may be a class."""
     if len(train.rows) < _LEAST_ROWS:
         return
     target = train.target.values[train.rows]
@@ -78,25 +78,25 @@ def _is_one_to_one(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _is_linear(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether ``b`` is ``a``, but for a factor and a constant. NaN is not."""
+    """Whether ``b`` is a linear function of ``a``. It is not if there is a NaN."""
     a, b = a - a.mean(), b - b.mean()
     length = np.sqrt((a**2).sum() * (b**2).sum())
     return bool(length > 0 and np.abs((a * b).sum()) > (1 - 1e-9) * length)
 
 
 def duplicates(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
-    """A warning if held-out rows are training rows, too: with the same inputs and the same target."""
+    """A warning if validation rows have the same inputs and the same target as training rows."""
     is_known = np.isin(_row_hashes(config, val), _row_hashes(config, train))
     if count := int(is_known.sum()):
         row = val.rows[np.flatnonzero(is_known)[0]] + 1
         text = (
-            f"{count:,} of {len(val.rows):,} held-out rows are training rows, too, value for value (first: row {row})"
+            f"{count:,} of {len(val.rows):,} validation rows are training rows, too, value for value (first: row {row})"
         )
         yield f"{text}; they measure what was learned by heart"
 
 
 def _row_hashes(config: TableDataConfig, part: Part) -> np.ndarray:
-    """uint64 (rows,), the same for rows that are the same to the model."""
+    """Hashes of the rows, uint64 (rows,). Rows that are equal for the model have equal hashes."""
     import pandas as pd
 
     columns = []

@@ -1,12 +1,11 @@
-"""What was read of a table, and what a person should look at twice."""
+"""The notes and warnings about a table."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
-from activelr_service.data.held_out import describe_classes, shorten
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.table.cells import Cells, Part
 from activelr_service.data.table.fit import FARTHEST, find, is_index, is_whole, scale, value_of
 from activelr_service.data.table.looks import duplicates, look_at_column, look_at_target
@@ -16,15 +15,15 @@ _NO_CLASSES = {"?", "??", "-", "--", ".", "n/a", "n.a.", "#n/a", "<na>", "nan", 
 
 
 def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[str, ...]) -> DataInfo:
-    """The info of a prepared config. Raises :class:`JobError` for a held-out target that no loss can be measured on."""
+    """Describe the table of a prepared config. Raises :class:`JobError` for a validation target that cannot be scored."""
     assert config.columns is not None
     width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
     notes = [*_files(config, train, val), *_columns(config, train), *_gaps(train, val)]
     unknown: list[str] = []
     looks = [*warnings, *_header(train)]
-    for column, cells, held_out in zip(config.columns, train.columns, val.columns, strict=True):
+    for column, cells, val_part in zip(config.columns, train.columns, val.columns, strict=True):
         looks += look_at_column(column, cells, train)
-        noted, warned = _held_out(column, held_out, val)
+        noted, warned = _describe_val(column, val_part, val)
         unknown, looks = unknown + noted, looks + warned
     notes += _some(unknown)
     looks += [*look_at_target(config, train), *duplicates(config, train, val)]
@@ -54,12 +53,12 @@ def _files(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
         yield f"{part.file.path}: {table.num_rows:,} rows, {table.num_columns:,} columns{facts}"
     if val.file is not train.file:
         extra = [name for name in val.file.table.column_names if name not in train.file.table.column_names]
-        yield f"held out: the {len(val.rows):,} rows of {val.file.path}"
+        yield f"validation: the {len(val.rows):,} rows of {val.file.path}"
         if extra:
             yield f"columns of {val.file.path} that are not used: {shorten(list(map(repr, extra)), _MOST_NAMES)}"
         return
     share = "" if config.classes is None else ", from each class its share"
-    yield f"held out: {len(val.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 0{share}"
+    yield f"validation: {len(val.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 0{share}"
 
 
 def _columns(config: TableDataConfig, train: Part) -> Iterator[str]:
@@ -104,7 +103,7 @@ def _more(lines: list[str]) -> str:
 
 
 def _some(lines: list[str]) -> list[str]:
-    """Not thousands, for a table of thousands of columns."""
+    """The first lines, and how many more there are: a table can have thousands of columns."""
     more = len(lines) - _MOST_LINES
     return [*lines[:_MOST_LINES], f"and {more:,} more of this kind"] if more > 0 else lines
 
@@ -115,10 +114,10 @@ def _header(train: Part) -> Iterator[str]:
         yield f"the first line of {train.file.path} looks like data, and names the columns: {shorten(names, 5)}"
 
 
-def _held_out(column: NumberColumn | CategoryColumn, cells: Cells, val: Part) -> tuple[list[str], list[str]]:
-    """(notes, warnings) on values of the held-out rows that the training rows do not have."""
+def _describe_val(column: NumberColumn | CategoryColumn, cells: Cells, val: Part) -> tuple[list[str], list[str]]:
+    """(notes, warnings) on values of the validation rows that the training rows do not have."""
     values = cells.values[val.rows]
-    place = f"the column {column.name!r} of the held-out rows"
+    place = f"the column {column.name!r} of the validation rows"
     if isinstance(column, NumberColumn):
         far = np.flatnonzero(np.abs(scale(values, column)) > FARTHEST)
         if len(far) == 0:
@@ -140,7 +139,7 @@ def _held_out(column: NumberColumn | CategoryColumn, cells: Cells, val: Part) ->
 
 
 def _class_numbers(config: TableDataConfig, part: Part) -> np.ndarray:
-    """int64 (rows,); raises :class:`JobError` naming the classes that the model does not know."""
+    """The int64 class of each row (rows,). Raises :class:`JobError` with the classes that the model does not know."""
     names, classes = part.target.names or [], config.classes or []
     numbers = find(names, classes)[part.target.values[part.rows]]
     if (numbers < 0).any():
@@ -159,7 +158,7 @@ def _class_target(config: TableDataConfig, train: Part) -> str:
 
 
 def _no_classes(config: TableDataConfig) -> Iterator[str]:
-    """A warning of classes that mean no value rather than a class, unless the job says that they are classes."""
+    """A warning for classes that look like a missing value, unless the job says that they are classes."""
     names = [repr(name) for name in config.classes or [] if name.lower() in _NO_CLASSES]
     if names and config.target not in config.types:
         text = (

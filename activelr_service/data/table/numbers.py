@@ -1,4 +1,4 @@
-"""Texts that are numbers: written with points or commas, and with words for a value that is missing."""
+"""Parses texts as numbers, with decimal points or commas, and knows the words for a missing value."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from activelr_service.data.table.file import TableFile
 
-# What stands in a column of numbers for no value, whatever the case. In a column of texts these are texts like others.
+# Words for a missing value in a column of numbers, in lower case. In a column of texts they are texts like any other.
 MISSING_WORDS = {
     *("?", "??", "-", "--", ".", "na", "n/a", "n.a.", "n.d.", "#n/a", "#na", "<na>", "nil", "null", "(null)", "none"),
     *("nan", "+nan", "-nan", "inf", "+inf", "-inf", "infinity", "+infinity", "-infinity"),
@@ -14,14 +14,18 @@ MISSING_WORDS = {
     *("#null!", "#div/0!", "#value!", "#ref!", "#num!", "#name?"),
 }
 _SAMPLE_ROWS = 10_000
-_LEAST_NUMBERS = 0.95  # of the different texts of a column, for it to say something of the decimal sign
+_LEAST_NUMBERS = 0.95  # the least share of numbers among the texts of a column that shows the decimal sign
 
 Gaps = dict[str, tuple[int, int]]
 
 
 class Parsed(NamedTuple):
-    """A column as numbers. ``values``: float64, NaN where missing. ``gaps``: the text (``""``: an empty cell) of what counts
-    as missing -> (rows, first row from 1). ``odd_rows``: indices of the cells that are neither a number nor missing."""
+    """A column as float64 ``values``, NaN where one is missing.
+
+    ``gaps`` maps each text that counts as missing (``""`` is an empty cell) to (number of rows, first row from 1).
+    ``odd_rows`` are the indices of the cells that are neither a number nor missing. ``grouped`` is an example of a number
+    whose digits are grouped.
+    """
 
     values: np.ndarray
     gaps: Gaps
@@ -30,7 +34,7 @@ class Parsed(NamedTuple):
 
 
 def parse_numbers(column: Any, decimal: str, missing: list[str]) -> Parsed:
-    """``column``: an arrow array of numbers or of trimmed large_string; ``missing``: texts that count as no value."""
+    """Parse an arrow array of numbers or of trimmed large_string. The texts in ``missing`` count as missing."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -54,18 +58,18 @@ def parse_numbers(column: Any, decimal: str, missing: list[str]) -> Parsed:
 
 
 def count_gap(gaps: Gaps, text: str, is_gap: np.ndarray) -> Gaps:
-    """``gaps`` with the rows where ``is_gap``, if there are any."""
+    """Add the rows where ``is_gap`` is true to ``gaps``, if there are any."""
     rows = np.flatnonzero(is_gap)
     return {**gaps, text: (len(rows), int(rows[0]) + 1)} if len(rows) else gaps
 
 
 def to_numpy(column: Any) -> np.ndarray:
-    """NaN where a number is null."""
+    """The arrow array as a NumPy array, in which a null number is NaN."""
     return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
-    """(the decimal sign of the texts in the columns ``names``, a warning if both would be right).
+    """The decimal sign of the texts in the columns ``names``, and a warning if both signs would be possible.
 
     Raises :class:`JobError` if some numbers have points and others commas.
     """
@@ -88,7 +92,7 @@ def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
 
 
 class _Style(NamedTuple):
-    """Examples of numbers of a column that only a decimal comma, only a decimal point, or both would explain."""
+    """Examples of numbers of a column: with a decimal comma, with a decimal point, or possible with either."""
 
     name: str
     comma: str | None = None
@@ -121,7 +125,7 @@ def _first_grouped(texts: Any, decimal: str) -> str | None:
 
 
 def _cast_texts(column: Any, decimal: str) -> np.ndarray | None:
-    """The fast way, for a column of nothing but plain finite numbers and empty cells; None for another."""
+    """Cast a column that has only plain finite numbers and empty cells, which is fast; None for any other column."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -137,7 +141,7 @@ def _cast_texts(column: Any, decimal: str) -> np.ndarray | None:
 
 
 def _with_missing(values: np.ndarray, is_empty: np.ndarray, missing: list[str]) -> Parsed:
-    """Infinity, and the numbers among ``missing``, count as missing, too."""
+    """Make the parsed column. Infinity and the numbers in ``missing`` count as missing, too."""
     import pyarrow as pa
 
     gaps = count_gap({}, "", is_empty)
@@ -150,7 +154,7 @@ def _with_missing(values: np.ndarray, is_empty: np.ndarray, missing: list[str]) 
 
 
 def _values(texts: Any, decimal: str) -> np.ndarray:
-    """float64 of trimmed texts, NaN where one is no finite number."""
+    """The float64 values of trimmed texts, NaN where a text is no finite number."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -164,9 +168,9 @@ def _values(texts: Any, decimal: str) -> np.ndarray:
 
 
 def _patterns(decimal: str) -> tuple[str, str, str]:
-    """Regular expressions of (a plain number, one in groups of three digits, what may stand between the groups).
+    """Regular expressions for a plain number, for a number in groups of three digits, and for the sign between the groups.
 
-    That is a comma (a point, if the comma is the decimal sign), an apostrophe or a space.
+    That sign is a comma (a point if the comma is the decimal sign), an apostrophe or a space.
     """
     point, group = (r"\.", ",") if decimal == "." else (",", r"\.")
     group = f"[{group}' \u00a0\u202f]"

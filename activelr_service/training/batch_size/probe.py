@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import is_out_of_memory
 from activelr_service.optim import ActiveOptimizer
@@ -28,9 +28,9 @@ from activelr_service.training.batch_size.choice import (
     RISE_WANTED,
     SMALLEST_BATCH,
     BatchSizeChoice,
-    Found,
-    Limit,
-    Tried,
+    BatchSizeLimit,
+    ProbeResult,
+    ProbeSample,
     choose,
     limit_in_time,
     limit_of,
@@ -50,46 +50,45 @@ ROWS_READ = 256  # larger batches repeat them
 STEPS = 3
 
 
-def settle_batch_size(
-    path: Path, job: TrainJob, info: DataInfo, device: torch.device, fence: Fence | None = None
-) -> tuple[TrainJob, BatchSizeChoice | None]:
-    """The job with its batch size, and the choice at ``path``, which is made and written if there is none and the job gives
-    no batch size. Every rank must call it; all share the folder. With a ``fence`` only the newest attempt writes it."""
-    if distributed.broadcast_int(path.exists(), device):
-        choice = read_choice(path)
-    elif job.global_batch_size is None:
+def resolve_batch_size(
+    path: Path, job: ResolvedJob, info: DataInfo, device: torch.device, fence: Fence | None = None
+) -> tuple[CompleteJob, BatchSizeChoice | None]:
+    """The complete job, and the choice at ``path`` that completed it: None if the job gives its batch size.
+
+    A choice that is missing is made and written. Every rank must call it; all share the folder. With a ``fence`` only the
+    newest attempt writes it.
+    """
+    if not distributed.broadcast_int(path.exists(), device):
+        if isinstance(job, CompleteJob):
+            return job, None
         choice = probe(job, info, device)
         if distributed.rank() == 0:
             with fence.held() if fence else nullcontext():
                 write_choice(path, choice)
         distributed.barrier()
     else:
-        return job, None
-    assert choice is not None
+        choice = read_choice(path)
     return choice.complete(job), choice
 
 
-def probe(job: TrainJob, info: DataInfo, device: torch.device) -> BatchSizeChoice:
-    """Measure and choose: the same on every rank. Raises ``torch.OutOfMemoryError`` if not even one row fits."""
-    assert info.num_train is not None
-    limit = limit_of(job, info.num_train)
-    accum_steps = job.grad_accum_steps or 1
-    sizes = {
-        "global_batch_size": distributed.world_size() * accum_steps,
-        "grad_accum_steps": accum_steps,
-    }
-    measuring = Probe(build_training(job.model_copy(update=sizes), info, device, is_probe=True), limit)
-    found, smallest = measuring.measure(), measuring.smallest
+def probe(job: ResolvedJob, info: DataInfo, device: torch.device) -> BatchSizeChoice:
+    """Measure and choose: the same on every rank. Raises ``torch.OutOfMemoryError`` if not even one sample fits."""
+    num_train, _ = info.counted()
+    limit = limit_of(job, num_train)
+    accum_steps = 1 if job.grad_accum_steps is None else job.grad_accum_steps
+    smallest_job = job.complete(distributed.world_size() * accum_steps, accum_steps)
+    measuring = Probe(build_training(smallest_job, info, device, is_probe=True), limit)
+    result, smallest = measuring.measure(), measuring.smallest
     del measuring
     MemoryMeter(device).free()
     if job.compile:
         torch.compiler.reset()  # what was compiled for many sizes is not what would be for one
-    size, reason = choose(found, limit_in_time(limit, found, job, info.num_train))
-    largest = max(tried.micro_batch_size for tried in found.tried if tried.fits)
-    return BatchSizeChoice(size, job.grad_accum_steps, largest, info.num_train, reason, found.tried, smallest)
+    size, reason = choose(result, limit_in_time(limit, result, job, num_train))
+    largest = max(sample.micro_batch_size for sample in result.tried if sample.fits)
+    return BatchSizeChoice(size, job.grad_accum_steps, largest, num_train, reason, result.tried, smallest)
 
 
-class Agreed(NamedTuple):
+class AttemptResult(NamedTuple):
     """How an attempt went on the rank on which it went worst. ``elapsed``: seconds since the probe began."""
 
     failed: bool
@@ -101,7 +100,7 @@ class Agreed(NamedTuple):
 class Probe:
     """Measures sizes with a training that is of no use afterwards."""
 
-    def __init__(self, training: Training, limit: Limit) -> None:
+    def __init__(self, training: Training, limit: BatchSizeLimit) -> None:
         self.training = training
         self.limit = limit
         self.start = time.monotonic()
@@ -116,22 +115,22 @@ class Probe:
         for group in training.optimizer.param_groups:
             group["lr"] = 0.0  # where there is one: weights that ran away could not be measured
 
-    def measure(self) -> Found:
+    def measure(self) -> ProbeResult:
         """Try sizes, from small to large, until something stops it."""
         size, step_seconds = self.allocate()
         idle = self.attempt(lambda: (0.0, self.meter.used())).memory
-        tried: list[Tried] = []
+        tried: list[ProbeSample] = []
         while True:
             went = self.attempt(partial(self.time_passes, size))
             tried.append(describe(size, went, step_seconds))
             if not any(one.fits for one in tried):
                 size = self.halve(size)
             elif reason := self.why_stop(tried, idle, went.elapsed):
-                return Found(tuple(tried), reason, step_seconds)
+                return ProbeResult(tuple(tried), reason, step_seconds)
             else:
                 self.has_worked, size = True, 2 * size
 
-    def why_stop(self, tried: list[Tried], idle: float, elapsed: float) -> str | None:
+    def why_stop(self, tried: list[ProbeSample], idle: float, elapsed: float) -> str | None:
         """Why no larger size is tried than the last; ``idle`` is the memory that no rows take."""
         last = tried[-1]
         too_large = [one.micro_batch_size for one in tried if not one.fits]
@@ -153,7 +152,7 @@ class Probe:
             size = self.halve(size)
         return size, went.seconds
 
-    def attempt(self, work: Callable[[], tuple[float, float]]) -> Agreed:
+    def attempt(self, work: Callable[[], tuple[float, float]]) -> AttemptResult:
         """Do ``work``, which has no collective and returns seconds and a share of memory; then agree with the others."""
         failed, seconds, memory = False, 0.0, 0.0
         try:
@@ -168,7 +167,7 @@ class Probe:
         self.meter.free()
         mine = [float(failed), seconds, memory, time.monotonic() - self.start]
         went = distributed.max_(self.agreed.copy_(torch.tensor(mine, dtype=torch.float64))).tolist()
-        return Agreed(bool(went[0]), *went[1:])
+        return AttemptResult(bool(went[0]), *went[1:])
 
     def take_steps(self, size: int) -> tuple[float, float]:
         """The seconds of an optimizer step. The gradients are this rank's own: nothing is learnt from them."""
@@ -219,7 +218,7 @@ class Probe:
     def forward(self, batch: Any) -> torch.Tensor:
         """The loss of the bare model: the replica would send buffers and gradients to the other ranks."""
         with autocast(self.training.device, self.training.job.precision):
-            return self.training.task.step(self.training.model, batch)[0]
+            return self.training.task.compute_loss(self.training.model, batch)[0]
 
     def halve(self, size: int) -> int:
         if size <= self.smallest:
@@ -241,11 +240,11 @@ def end_epoch_alone(optimizer: torch.optim.Optimizer) -> None:
             optimizer.end_window()
 
 
-def describe(size: int, went: Agreed, step_seconds: float) -> Tried:
+def describe(size: int, went: AttemptResult, step_seconds: float) -> ProbeSample:
     if went.failed:
-        return Tried(size, 0.0, 1.0, fits=False)
+        return ProbeSample(size, 0.0, 1.0, fits=False)
     fits = went.memory <= MEMORY_ALLOWED or size == 1
-    return Tried(size, size / (went.seconds + step_seconds), went.memory, fits)
+    return ProbeSample(size, size / (went.seconds + step_seconds), went.memory, fits)
 
 
 def smallest_micro_batch_size(model: nn.Module) -> int:

@@ -1,11 +1,11 @@
-"""The text of the standard library: held out is what follows the training text, and no more is promised than is there."""
+"""The text of the standard library: validation follows the training text, and no more is promised than is there."""
 
 import hashlib
 
 import pytest
 
 from activelr_service.data import inspect_data
-from activelr_service.data.stdlib_chars import NUM_VAL, _read
+from activelr_service.data.bundled import CHARS_VAL, _read
 from activelr_service.errors import JobError
 from tests.data.test_data import assert_rows_match, data_config
 
@@ -14,8 +14,8 @@ def test_the_text_is_that_of_the_modules_in_order():
     config = data_config(type="stdlib_chars", block_size=32)
     _, train, val = assert_rows_match(config)
     text = b"".join(bytes(part.tensors[0].flatten().tolist()) for part in (train, val))
-    assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + NUM_VAL) * 32)).digest()
-    assert "held out: the last 256 rows of 32 characters" in inspect_data(config).notes
+    assert hashlib.sha256(text).digest() == hashlib.sha256(_read((2048 + CHARS_VAL) * 32)).digest()
+    assert "validation: the last 256 blocks of 32 characters" in inspect_data(config).notes
 
 
 def test_no_row_is_repeated_and_more_rows_than_there_are_is_refused_with_the_largest_number():

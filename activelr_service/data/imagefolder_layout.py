@@ -1,11 +1,11 @@
-"""What a folder of images holds: its splits, its classes, and the files that are no images."""
+"""The splits, the class folders and the other files in a folder of images."""
 
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from activelr_service.data.held_out import shorten
 from activelr_service.data.images import formats
+from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files, list_folders, suffix_of
 from activelr_service.data.splits import one_name_each, split_of
 from activelr_service.errors import JobError
@@ -14,7 +14,7 @@ PLACE = "data.root"
 
 
 class Layout(NamedTuple):
-    """Where the training images are, and the held-out ones unless a share is to be held out."""
+    """The folders of the training and of the validation images; ``val`` is None if there is none."""
 
     train: Path
     val: Path | None
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
 
 
 class Classes(NamedTuple):
-    """The image files of each class folder, and the files that are not read: no images, and images in no class folder."""
+    """``images`` of each class folder, ``others`` that are no images, and ``strays``: images outside of class folders."""
 
     images: dict[str, list[str]]
     others: list[str]
@@ -33,7 +33,7 @@ class Classes(NamedTuple):
 
 @cache
 def extensions() -> frozenset[str]:
-    """Suffixes of the images that Pillow decodes, as installed here."""
+    """The suffixes of the images that the installed Pillow decodes."""
     from PIL import Image
 
     decoded = formats()
@@ -45,10 +45,10 @@ def is_image(path: str) -> bool:
 
 
 def find_layout(root: Path) -> Layout:
-    """Folders that are called as splits are splits, unless they are classes among others.
+    """Find the split folders below ``root``. A folder named like a split can also be a class.
 
-    They are classes if other folders lie beside them and they hold images directly. They are splits if they hold class
-    folders. Raises :class:`JobError` where neither is clear.
+    It is a class if it holds images itself and other folders lie beside it. It is a split if it holds class folders.
+    Raises :class:`JobError` if neither is clear.
     """
     names = list_folders(root, PLACE)
     splits, others = [name for name in names if split_of(name)], [name for name in names if not split_of(name)]
@@ -58,7 +58,7 @@ def find_layout(root: Path) -> Layout:
         return Layout(root, None, warnings=(note,) if splits else ())
     if others and not _are_splits(root, with_classes, others):
         text = f"{root} has folders called as splits ({shorten(with_classes)}) among others ({shorten(others)}); if all are"
-        text += f" classes, rename {shorten(with_classes)}; if not, call the held-out folder val, or move others away"
+        text += f" classes, rename {shorten(with_classes)}; if not, call the validation folder val, or move others away"
         raise JobError.at(PLACE, text)
     left = [f"left out: {shorten(others)} under {root}, beside the splits {shorten(with_classes)}"] if others else []
     if direct := _direct_images(root):
@@ -68,7 +68,7 @@ def find_layout(root: Path) -> Layout:
 
 
 def _holds_classes(folder: Path, strictly: bool) -> bool:
-    """Whether there are folders in it, and if ``strictly`` no images directly."""
+    """Whether the folder holds folders and, if ``strictly``, no images beside them."""
     return bool(list_folders(folder, PLACE)) and not (strictly and _direct_images(folder))
 
 
@@ -77,7 +77,7 @@ def _direct_images(folder: Path) -> list[str]:
 
 
 def _are_splits(root: Path, with_classes: list[str], others: list[str]) -> bool:
-    """Two splits with class folders are no accident; a single one is a split if the other folders hold no images."""
+    """Whether folders are splits: train and another one are; train alone is if no other folder holds images."""
     kinds = {split_of(name) for name in with_classes}
     if "train" in kinds and len(kinds) > 1:
         return True
@@ -96,18 +96,18 @@ def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     warnings = []
     if "test" in splits and splits["test"] not in with_classes:
         warnings.append(f"left out: {root / splits.pop('test')}, which has no class folders")
-    held_out = splits.get("validation") or splits.get("test")
-    if held_out is None:
+    val_part = splits.get("validation") or splits.get("test")
+    if val_part is None:
         return Layout(root / splits["train"], None, warnings=tuple(warnings))
     reason = "" if "validation" in splits else ", since there is no validation folder"
-    notes = [f"held out: the folder {root / held_out}{reason}"]
+    notes = [f"validation: the folder {root / val_part}{reason}"]
     if "validation" in splits and "test" in splits:
         notes.append(f"left out: the folder {root / splits['test']}")
-    return Layout(root / splits["train"], root / held_out, tuple(notes), tuple(warnings))
+    return Layout(root / splits["train"], root / val_part, tuple(notes), tuple(warnings))
 
 
 def list_classes(folder: Path) -> Classes:
-    """The class folders of ``folder`` with the images in them and in all folders below."""
+    """List the class folders of ``folder`` and the images in each, at any depth."""
     names = list_folders(folder, PLACE)
     images, others = {}, []
     for name in names:
@@ -135,7 +135,7 @@ def _nested_splits(folder: Path, names: list[str]) -> tuple[str, ...]:
 
 
 def check_classes(folder: Path, found: Classes, smallest: int) -> None:
-    """Raise :class:`JobError` for class folders that are too few or without an image."""
+    """Raise :class:`JobError` if there are too few class folders, or if one has no image."""
     empty = sorted(name for name, paths in found.images.items() if not paths)
     if len(found.images) >= smallest and not empty:
         return

@@ -1,0 +1,84 @@
+"""Two datasets that need no download: the digits of scikit-learn and the source text of Python's standard library."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from activelr_service.config.data import DigitsDataConfig, StdlibCharsDataConfig
+from activelr_service.data.info import DataInfo
+from activelr_service.errors import JobError
+
+DIGITS_TRAIN, DIGITS_VAL = 1437, 360
+TRAIN_COUNTS = (150, 145, 147, 147, 142, 144, 147, 137, 136, 142)  # samples of each digit
+VAL_COUNTS = (28, 37, 30, 36, 39, 38, 34, 42, 38, 38)
+VOCAB_SIZE = 128  # ASCII; other characters are left out
+CHARS_VAL = 256
+
+
+def inspect_digits(config: DigitsDataConfig) -> DataInfo:
+    """Describe the digits (Alpaydin & Kaynak 1998, UCI), whose counts are known."""
+    shape = (3, config.image_size, config.image_size)
+    names = tuple(str(digit) for digit in range(10))
+    counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
+    notes = (
+        f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
+        f"classes, with their training and validation samples: {counts}",
+    )
+    return DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
+
+
+def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
+    """Make (train, val) datasets of float32 images (3, size, size) in [0, 1], resized bilinearly, and int64 labels.
+
+    The split is always the same.
+    """
+    import torch
+    from sklearn.datasets import load_digits
+    from torch.utils.data import TensorDataset
+
+    raw = load_digits()
+    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0))
+    images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[order].unsqueeze(1)
+    size = (config.image_size, config.image_size)
+    images = torch.nn.functional.interpolate(images, size=size, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+    labels = torch.tensor(raw.target, dtype=torch.int64)[order]
+    train = TensorDataset(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN])
+    return train, TensorDataset(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+
+
+def inspect_stdlib_chars(config: StdlibCharsDataConfig) -> DataInfo:
+    """Read as many characters as the job needs. Raises :class:`JobError` if the library has fewer."""
+    size = (config.num_train + CHARS_VAL) * config.block_size
+    found = len(_read(size))
+    if found < size:
+        largest = found // config.block_size - CHARS_VAL
+        text = f"the standard library here has {found:,} characters, and {config.num_train} + {CHARS_VAL} blocks of"
+        hint = f"{config.block_size} need {size:,}; use at most {largest}, or a smaller block_size"
+        raise JobError.at("data.num_train", f"{text} {hint}")
+    notes = (
+        f"the first {size:,} characters of the modules of the standard library, in alphabetical order",
+        f"validation: the last {CHARS_VAL} blocks of {config.block_size} characters",
+    )
+    shape = (config.block_size,)
+    return DataInfo(("language_modeling",), config.num_train, CHARS_VAL, shape, vocab_size=VOCAB_SIZE, notes=notes)
+
+
+def build_stdlib_chars(config: StdlibCharsDataConfig) -> tuple[Any, Any]:
+    """Make (train, val) datasets of blocks: int64 (block_size,). The validation text follows the training text."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    size = (config.num_train + CHARS_VAL) * config.block_size
+    ids = torch.frombuffer(bytearray(_read(size)), dtype=torch.uint8).long()
+    blocks = ids.view(-1, config.block_size)
+    return TensorDataset(blocks[: config.num_train]), TensorDataset(blocks[config.num_train :])
+
+
+def _read(size: int) -> bytes:
+    """The first ``size`` ASCII characters of the modules in alphabetical order, or all if there are fewer."""
+    text = bytearray()
+    for path in sorted(Path(os.__file__).parent.glob("*.py")):
+        if len(text) >= size:
+            break
+        text += path.read_text(encoding="utf-8", errors="ignore").encode("ascii", errors="ignore")
+    return bytes(text[:size])
