@@ -25,11 +25,11 @@ ALLOWED = {
     "tracking": {"redact", "runs"},
     "export": {"config", "data", "models", "tracking"},
     "pyfunc": {"export"},
-    "report": {"config"},
+    "report": set(),
     "training": {"config", "data", "models", "optim", "redact", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "models", "redact", "runs", "tasks", "tracking", "training"},
-    "studies": {"config", "data", "redact", "report", "runs", "service", "tasks", "tracking", "training"},
-    "cli": {"config", "redact", "report", "runs", "service", "studies", "tracking"},
+    "studies": {"config", "data", "redact", "report", "runs", "service", "tracking", "training"},
+    "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
 }
 LIBRARIES = {
     "ray": {
