@@ -55,7 +55,7 @@ class ResolvedWorkersConfig(WorkersConfig):
 class TrackingConfig(StrictConfig):
     """How a run is tracked: in MLflow, or not at all."""
 
-    backend: Literal["mlflow", "none"] = Field("mlflow", description="With `none` nothing is tracked: the results are in files only.")
+    backend: Literal["mlflow", "none"] = Field("mlflow", description="With `none` nothing is tracked.")
     uri: str | None = Field(
         None, description="The MLflow server or store. Derived: $MLFLOW_TRACKING_URI, else SQLite in output_dir."
     )
