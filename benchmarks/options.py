@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 
-from activelr_service.config import parse_job
+from activelr_service.config import CompleteJob, parse_job
 from activelr_service.data import inspect_data
 from activelr_service.service.resolve import Resources, resolve_job
-from activelr_service.training.batch_size.choice import at_the_limit
 from activelr_service.training.build import build_training
 from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import train_step
@@ -58,8 +57,9 @@ def make_step(job: dict[str, Any], device: torch.device) -> Callable[[], None]:
     checked = parse_job(job)
     info = inspect_data(checked.data)
     resources = Resources(2, torch.cuda.device_count())
-    resolved, _ = resolve_job(checked, info, resources)
-    training = build_training(at_the_limit(resolved, info.counted()[0]), info, device)
+    complete = resolve_job(checked, info, resources)[0]
+    assert isinstance(complete, CompleteJob)
+    training = build_training(complete, info, device)
     totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), device)
     batch = next(iter(training.train_loader))
     training.replica.train()

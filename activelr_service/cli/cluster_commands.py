@@ -1,4 +1,4 @@
-"""Commands about a Ray cluster, over its Jobs API."""
+"""The jobs of a Ray cluster: send, follow, stop and list them through Ray's Jobs API."""
 
 import asyncio
 import http.client
@@ -23,9 +23,10 @@ ANSWER_S = 10
 
 
 def submit_document(address: str, job: TrainJob | StudyJob, *, follow: bool, insecure: bool, check: bool) -> None:
-    """Send a validated job or study, as one YAML file, and say how to follow it.
+    """Send a validated job or study as one YAML file, and print how to follow it.
 
-    ``check``: look at the data here first, where the address is of this machine; elsewhere they may be on the cluster only.
+    With ``check``, and if the cluster is on this machine, the data are checked first. A cluster elsewhere may have data
+    that this machine does not have.
     """
     address = dashboard_url(address)
     if not _is_loopback(address) and urlsplit(address).scheme != "https" and not insecure:
@@ -52,7 +53,7 @@ def submit_document(address: str, job: TrainJob | StudyJob, *, follow: bool, ins
 
 
 def _with_absolute_paths(job: TrainJob | StudyJob) -> TrainJob | StudyJob:
-    """Of a study: of the data and models of its workloads."""
+    """The job with absolute paths. In a study these are the paths of the data and models of its workloads."""
     from activelr_service.service.check import absolute_paths, with_absolute_paths
 
     if isinstance(job, TrainJob):
@@ -94,7 +95,7 @@ def show_status(address: str, submission_id: str) -> None:
 
 
 def show_logs(address: str, submission_id: str, follow: bool) -> None:
-    """Print the log; with ``follow`` until the job ends, and then fail if it failed."""
+    """Print the log of a job. With ``follow``, print until the job ends; raise :class:`CommandError` if it failed."""
     with connect(address) as client:
         if not follow:
             return print(redact(client.get_job_logs(submission_id)), end="")
@@ -120,7 +121,7 @@ def list_jobs(address: str) -> None:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """A Jobs client; what goes wrong with it becomes one line that says what to do."""
+    """A client of the Jobs API. Each error of it becomes a :class:`CommandError` of one line with a remedy."""
     address = dashboard_url(address)
     _use_token_of_this_machine(address)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers the environment to the argument
@@ -143,7 +144,10 @@ def connect(address: str) -> Iterator[Any]:
 
 
 def dashboard_url(address: str) -> str:
-    """An address as Ray's client takes it: with a scheme, in small letters. Raises :class:`CommandError` for any other."""
+    """The address as Ray's client needs it: with a scheme, and in lower case.
+
+    Raises :class:`CommandError` if it is not the address of a dashboard, or if it holds a password or token.
+    """
     url = address if "://" in address else f"http://{address}"
     try:
         parts = urlsplit(url)
@@ -158,12 +162,12 @@ def dashboard_url(address: str) -> str:
 
 
 def _check_that_it_answers(address: str) -> None:
-    """Ray's client would wait for ever."""
+    """Raise :class:`CommandError` if nothing answers in :data:`ANSWER_S` seconds. Ray's client would wait for ever."""
     try:
         with urllib.request.urlopen(f"{address}/api/version", timeout=ANSWER_S):  # noqa: S310 - http or https
             pass
     except urllib.error.HTTPError:
-        return  # it asks for a token, which Ray's client sends
+        return  # the cluster wants a token, which Ray's client sends later
     except (OSError, http.client.HTTPException) as error:
         raise _nobody_there(address) from error
 
@@ -182,7 +186,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _use_token_of_this_machine(address: str) -> None:
-    """Ray's clients send a token only if told to; to this machine there is no reason not to."""
+    """Let Ray's client send its token. By default it sends none; a cluster on this machine may always have it."""
     has_token = "RAY_AUTH_TOKEN" in os.environ or (Path.home() / ".ray" / "auth_token").exists()
     if _is_loopback(address) and has_token:
         os.environ.setdefault("RAY_AUTH_MODE", "token")

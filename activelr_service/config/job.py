@@ -53,9 +53,9 @@ class ResolvedWorkersConfig(WorkersConfig):
 
 
 class TrackingConfig(StrictConfig):
-    """Where the run is tracked."""
+    """How a run is tracked: in MLflow, or not at all."""
 
-    backend: Literal["mlflow", "none"] = Field("mlflow", description="none tracks nothing: results are in files only.")
+    backend: Literal["mlflow", "none"] = Field("mlflow", description="With `none` nothing is tracked.")
     uri: str | None = Field(
         None, description="The MLflow server or store. Derived: $MLFLOW_TRACKING_URI, else SQLite in output_dir."
     )

@@ -1,4 +1,4 @@
-"""Figures of scores over epochs, as the paper's Figures 4, 5, 7, 8 and 9."""
+"""Figures of the score after each epoch, like Figures 4, 5, 7, 8 and 9 of the paper."""
 
 from collections.abc import Iterator
 
@@ -10,21 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame, Series
 
-from activelr_service.report.drawing import Picture, metric_axis
-from activelr_service.report.labels import Style, ordered, pairs, styles
+from activelr_service.report.drawing import Picture, Style, metric_axis, styles
+from activelr_service.report.labels import held_text, ordered, pairs, setting
 from activelr_service.report.metrics import axis_trials
 from activelr_service.report.trials import NOT_TRAINED
-from activelr_service.report.wording import held_text, setting
 
 COLUMNS = 3
 
-OTHERS = "others"
+OTHERS = "other optimizers"
 
 
 def curves_of(table: DataFrame, trials: DataFrame) -> DataFrame:
-    """(epochs, trials): the score of each of the ``trials`` after each epoch from 1 on.
+    """(epochs, trials): the score of each trial after each epoch, from epoch 1 on.
 
-    A trial that diverged goes on as its untrained model, one that ended early with its last score.
+    A trial that diverged continues with the score of its untrained model, a shorter trial with its last score.
     """
     rows = table[(table["epoch"] >= 1) & np.isfinite(table["score"])]
     names = trials.set_index("trial")
@@ -39,7 +38,7 @@ def curves_of(table: DataFrame, trials: DataFrame) -> DataFrame:
 
 
 def curves_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
-    """Mean and deviation over the learning rates: a panel for each ActiveLR variant and its base, one for all others."""
+    """Mean and deviation over the learning rates: a panel for each ActiveLR variant with its baseline."""
     trials = axis_trials(trials, "initial_lr")
     if trials.empty:
         return
@@ -51,18 +50,18 @@ def curves_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
             _band(plot, _by(curves, trials, label, "initial_lr"), label, looks[label])
         _finish(plot, trials, title)
     paired = [plot for plot, (title, _) in zip(plots, panels, strict=False) if title != OTHERS]
-    _share_scale(paired or plots[: len(panels)])  # the others have their own: one of them may be far off
+    _share_scale(
+        paired or plots[: len(panels)]
+    )  # the other optimizers keep their own scale, as their scores may be far from these
     held = held_text(trials.assign(held=trials["batch_size"]), "initial_lr")
     figure.suptitle(f"{trials['workload'].iloc[0]}: mean over initial learning rates {held}".rstrip())
-    caption = (
-        "Mean over the initial learning rates of the score after each epoch; the band is one standard deviation over"
-    )
-    caption = f"{caption} them, within the values seen"
-    yield Picture("curves", f"{caption}: the narrower, the less the learning rate matters.", figure)
+    caption = "Score after each epoch, mean over the initial learning rates. The band is one standard deviation over"
+    caption = f"{caption} the learning rates, cut at the lowest and the highest score"
+    yield Picture("curves", f"{caption}. In a narrow band the learning rate matters little.", figure)
 
 
 def batch_size_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
-    """A line for each batch size, a panel for each optimizer that was run with several."""
+    """A line for each batch size, and a panel for each optimizer that was run with more than one batch size."""
     trials = axis_trials(trials, "batch_size")
     several = trials.groupby("optimizer")["batch_size"].nunique() if len(trials) else Series(dtype=int)
     labels = [label for label in ordered(several.index) if several[label] > 1]
@@ -79,15 +78,17 @@ def batch_size_figure(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
         _finish(plot, trials, f"{label}, lr {setting(rate)}" if pd.notna(rate) else label, has_legend=False)
     _share_scale(plots[: len(labels)])
     handles = {line.get_label(): line for plot in plots[: len(labels)] for line in plot.lines}
-    names = [setting(size) for size in sizes if setting(size) in handles]  # an optimizer at one size has no panel
+    names = [
+        setting(size) for size in sizes if setting(size) in handles
+    ]  # a batch size may belong only to optimizers without a panel
     figure.legend(
         [handles[name] for name in names], names, title="batch size", loc="outside right upper", frameon=False
     )
-    figure.suptitle(f"{trials['workload'].iloc[0]}: score by batch size")
+    figure.suptitle(f"{trials['workload'].iloc[0]}: score after each epoch, by batch size")
     caption = (
-        "Mean score over seeds after each epoch, a line for each batch size: the closer the lines, the less the batch"
+        "Score after each epoch, mean over seeds, a line for each batch size. Where the lines are close, the batch size"
     )
-    yield Picture("curves_by_batch_size", f"{caption} size matters.", figure)
+    yield Picture("curves_by_batch_size", f"{caption} matters little.", figure)
 
 
 def _panels(trials: DataFrame) -> list[tuple[str, list[str]]]:
@@ -104,7 +105,7 @@ def _panels(trials: DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def _by(curves: DataFrame, trials: DataFrame, label: str, axis: str) -> DataFrame:
-    """(epochs, values): the means over seeds of one optimizer."""
+    """(epochs, values): the mean scores of one optimizer over seeds, at each value of the axis."""
     own = trials[trials["optimizer"] == label].set_index("trial")[axis].fillna(0.0)
     return curves[own.index].T.groupby(own).mean(skipna=False).T
 
@@ -114,7 +115,9 @@ def _band(plot: Axes, means: DataFrame, label: str, look: Style) -> None:
     every = max(len(mean) // 8, 1)
     plot.plot(mean, label=label, linewidth=1.8, markersize=5, markevery=every, **look._asdict())
     shade = 0.25 if look.linestyle == "-" else 0.1
-    low = np.maximum(mean - deviation, means.min(axis=1))  # no accuracy above 1, no perplexity below 0
+    low = np.maximum(
+        mean - deviation, means.min(axis=1)
+    )  # so a band shows no accuracy above 1 and no perplexity below 0
     high = np.minimum(mean + deviation, means.max(axis=1))
     plot.fill_between(mean.index, low, high, color=look.color, alpha=shade, linewidth=0)
     for edge in (low, high):
@@ -133,15 +136,16 @@ def _grid(panels: int, columns: int = COLUMNS) -> tuple[Figure, list[Axes]]:
 
 def _finish(plot: Axes, trials: DataFrame, title: str, has_legend: bool = True) -> None:
     metric_axis(plot, trials)
+    plot.set_xlabel("epoch")
     plot.xaxis.set_major_locator(MaxNLocator(integer=True))
     plot.set_title(title, fontsize=10)
-    if has_legend:  # under the panel: never on the data
+    if has_legend:  # below the panel, where it cannot cover the data
         columns = 1 if max(map(len, plot.get_legend_handles_labels()[1])) > 24 else 2
-        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False, fontsize=8)
+        plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, frameon=False, fontsize=8)
 
 
 def _share_scale(plots: list[Axes]) -> None:
-    """The same vertical axis for all panels, so that they can be compared."""
+    """Give all panels the same vertical axis, so that they can be compared."""
     scale = "log" if any(plot.get_yscale() == "log" for plot in plots) else "linear"
     limits = [plot.get_ylim() for plot in plots if plot.lines]
     for plot in plots:

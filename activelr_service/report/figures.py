@@ -1,4 +1,4 @@
-"""The figures of a report. Each is drawn only where the table has what it needs."""
+"""The figures of a report. A figure is drawn only if the table has the data for it."""
 
 from collections.abc import Iterator
 
@@ -11,32 +11,33 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullFormatter
 from pandas import DataFrame
 
-from activelr_service.report.comparisons import search_costs
 from activelr_service.report.curve_figures import batch_size_figure, curves_figure
-from activelr_service.report.drawing import Picture, file_name, is_wide, legend_beside, metric_axis
-from activelr_service.report.labels import ordered, styles
+from activelr_service.report.drawing import Picture, file_name, is_wide, legend_beside, metric_axis, styles
+from activelr_service.report.labels import AXIS_NAMES, metric_name, ordered, setting, short
 from activelr_service.report.metrics import AXES, value_means
+from activelr_service.report.statistics import search_costs
 from activelr_service.report.targets import LARGEST_RATIO, costs_to_target, profile, ratios, with_curves
 from activelr_service.report.trials import counted, trials_of
-from activelr_service.report.wording import AXIS_NAMES, setting, short
 
 SEARCHES = tuple(range(1, 9))
 
 
 def draw(table: DataFrame) -> list[Picture]:
-    """The figures of a table in normal form: of each workload in turn, then those over all of them.
+    """Draw the figures of a table in normal form: first those of each workload, then the one over all workloads.
 
-    Score over epochs for each pair of base and ActiveLR variant (Figures 5, 7, 8 and 9 of the paper) and for each batch
-    size (Figure 4), where there are curves; score against the initial learning rate (Figures 6, 10, 11 and 12) or the
-    batch size, where an optimizer has several; a heat map of both; the expected best of a random search; performance
-    profiles, where there are two workloads or more with curves.
+    - the score after each epoch, for each baseline and its ActiveLR variant (Figures 5, 7, 8 and 9 of the paper) and for
+      each batch size (Figure 4), if a trial has more than one epoch;
+    - the score by initial learning rate (Figures 6, 10, 11 and 12) or by batch size, if an optimizer has several;
+    - a heat map of the score by both;
+    - the expected best score of a random search;
+    - performance profiles, if there are at least two problems (see ``targets.ratios``).
     """
     trials = trials_of(table)
     pictures: list[Picture] = []
     for place, (workload, group) in enumerate(trials.groupby("workload")):
         name = file_name(str(workload))
         if any(picture.name.startswith(f"{name}_") for picture in pictures):
-            name = f"{name}_{place}"  # of a workload whose name differs only in what a file's may not have
+            name = f"{name}_{place}"  # two names of workloads may give the same name of a file
         own = _of_workload(table[table["workload"] == workload], group)
         pictures += [picture._replace(name=f"{name}_{picture.name}") for picture in own]
     found = ratios(costs_to_target(table, trials))
@@ -57,7 +58,7 @@ def _of_workload(table: DataFrame, trials: DataFrame) -> Iterator[Picture]:
 
 
 def _by_value(trials: DataFrame, axis: str) -> Iterator[Picture]:
-    """Mean score against the values of an axis, a line for each optimizer."""
+    """The mean score at each value of an axis, a line for each optimizer."""
     means = value_means(trials, axis)
     if not means.duplicated("optimizer").any() or means["score"].isna().all():
         return
@@ -70,7 +71,7 @@ def _by_value(trials: DataFrame, axis: str) -> Iterator[Picture]:
             plot.errorbar(rows["value"], rows["score"], label=label, **bars, **style._asdict())
         elif len(rows) == 1:
             value, score = rows.iloc[0][["value", "score"]]
-            at = f" at {setting(value)}" if pd.notna(value) else ""
+            at = f" at {AXIS_NAMES[axis]} {setting(value)}" if pd.notna(value) else ""
             at += ", diverged" if rows["diverged"].iloc[0] else ""
             plot.axhline(score, linewidth=1, color=style.color, linestyle=":", label=f"{label}{at}")
     several = means[means.duplicated("optimizer", keep=False)]
@@ -83,11 +84,11 @@ def _by_value(trials: DataFrame, axis: str) -> Iterator[Picture]:
     metric_axis(plot, means)
     plot.set(xlabel=AXIS_NAMES[axis], title=f"{trials['workload'].iloc[0]}: score by {AXIS_NAMES[axis]}")
     legend_beside(figure, plot)
-    caption = f"Mean score at each {AXIS_NAMES[axis]}, bars of one standard deviation over seeds; the flatter, the more"
+    caption = f"Mean score over seeds at each {AXIS_NAMES[axis]}, with bars of one standard deviation. A flat line is a"
     yield Picture(
         f"by_{axis}",
-        f"{caption} robust, the better placed, the better. Dotted: optimizers run at one value only. Solid lines are"
-        " ActiveLR, dashed ones are not.",
+        f"{caption} robust optimizer. Solid lines: ActiveLR variants. Dashed lines: other optimizers. Dotted lines:"
+        " optimizers that were run at one value only.",
         figure,
     )
 
@@ -102,8 +103,10 @@ def _log_axis(plot: Axes, axis: str, values: np.ndarray) -> None:
 
 
 def _heat_map(trials: DataFrame) -> Iterator[Picture]:
-    """Mean score over seeds by learning rate and batch size, a panel for each optimizer with two batch sizes or more at
-    two learning rates or more."""
+    """The mean score over seeds by learning rate and batch size.
+
+    A panel for each optimizer that has at least two learning rates with at least two batch sizes each.
+    """
     means = counted(trials).groupby(["optimizer", "batch_size", "initial_lr"])["score"].mean(skipna=False)
     tables = {
         label: means[label].unstack().sort_index(axis=1) for label in ordered(trials["optimizer"]) if label in means
@@ -124,16 +127,18 @@ def _heat_map(trials: DataFrame) -> Iterator[Picture]:
         panel.set_title(label, fontsize=9)
     for panel in panels[len(tables) :]:
         panel.set_axis_off()
-    figure.colorbar(image, ax=panels, label=trials["metric"].iloc[0], shrink=0.8)
+    figure.colorbar(image, ax=panels, label=metric_name(trials["metric"].iloc[0]), shrink=0.8)
     figure.supxlabel("initial learning rate", fontsize=10)
     figure.supylabel("batch size", fontsize=10)
     figure.suptitle(f"{trials['workload'].iloc[0]}: score by initial learning rate and batch size")
-    caption = "Mean score over seeds; brighter is better. An evenly bright panel is an optimizer that needs no tuning."
-    yield Picture("heat_map", f"{caption} White: not run, or its value is unknown.", figure)
+    caption = (
+        "Mean score over seeds; a brighter color is better. An optimizer whose panel is bright everywhere needs no"
+    )
+    yield Picture("heat_map", f"{caption} tuning. White: not run, or the score is unknown.", figure)
 
 
 def _cells(panel: Axes, table: DataFrame, norm: Normalize, colors: str) -> AxesImage:
-    """A table of scores as colours and numbers."""
+    """Draw a table of scores as colors with numbers."""
     image = panel.imshow(table, cmap=colors, norm=norm, aspect="auto")
     panel.set_xticks(range(table.shape[1]), [setting(value) for value in table.columns], fontsize=7, rotation=45)
     panel.set_yticks(range(table.shape[0]), [setting(value) for value in table.index], fontsize=7)
@@ -145,7 +150,7 @@ def _cells(panel: Axes, table: DataFrame, norm: Normalize, colors: str) -> AxesI
 
 
 def _searches(trials: DataFrame) -> Iterator[Picture]:
-    """The expected best of k learning rates."""
+    """The expected best score of a random search, by the number of learning rates that it tries."""
     costs = search_costs(trials, SEARCHES)
     if costs.empty or costs["learning_rates"].max() < 2 or costs["best_of_1"].isna().all():
         return
@@ -156,26 +161,33 @@ def _searches(trials: DataFrame) -> Iterator[Picture]:
         if len(rows):
             plot.plot(SEARCHES, rows.iloc[0, -len(SEARCHES) :], label=label, linewidth=1.8, **style._asdict())
     metric_axis(plot, trials)
-    plot.set(xlabel="learning rates tried", title=f"{trials['workload'].iloc[0]}: expected best of a random search")
+    plot.set(xlabel="number of learning rates tried")
+    plot.set_title(f"{trials['workload'].iloc[0]}: expected best score of a random search")
     legend_beside(figure, plot)
     caption = (
-        "The score that a random search over these learning rates can expect after so many trials. What starts high"
+        "Expected best score of a random search that tries so many of these learning rates. An optimizer whose line"
     )
-    yield Picture("random_search", f"{caption} and stays level needs no search.", figure)
+    yield Picture("random_search", f"{caption} starts well and is flat needs no search.", figure)
 
 
 def _profiles(found: DataFrame) -> Picture:
-    """rho(tau) of each optimizer over all problems."""
+    """The performance profile of each optimizer over all problems."""
     figure = Figure(figsize=(8.6, 4.6), layout="constrained")
     plot = figure.subplots()
     taus = np.linspace(1, LARGEST_RATIO, 601)
     for place, (label, style) in enumerate(styles(found.index).items()):
         shares = profile(found.loc[label].to_numpy(dtype=float), taus)
-        shifted = shares + (place - len(found) / 2) * 0.004  # else equal lines hide each other
+        shifted = shares + (place - len(found) / 2) * 0.004  # else a line would hide an equal one
         plot.plot(taus, shifted, label=label, linewidth=1.8, markevery=(place * 7, 100), **style._asdict())
-    plot.set(xlabel="epochs to the target / least of any optimizer", ylabel="share of problems", ylim=(-0.05, 1.05))
-    plot.set_title(f"Performance profiles over {found.shape[1]} problems: workloads at learning rates")
+    plot.set(
+        xlabel="epochs to the target / epochs of the fastest optimizer",
+        ylabel="fraction of problems solved",
+        ylim=(-0.05, 1.05),
+    )
+    plot.set_title(f"Performance profiles over {found.shape[1]} problems (a workload at a learning rate)")
     plot.grid(alpha=0.3)
     legend_beside(figure, plot)
-    caption = "The share of problems, a workload at a learning rate each, on which an optimizer was at the target"
-    return Picture("performance_profiles", f"{caption} within so many times the epochs of the fastest.", figure)
+    caption = (
+        "Fraction of the problems in which an optimizer reaches the target score within the epochs of the fastest one"
+    )
+    return Picture("performance_profiles", f"{caption}, times the number on the horizontal axis.", figure)

@@ -1,17 +1,18 @@
 """How robust an optimizer is along an axis: the initial learning rate, or the batch size.
 
-Every number is made of means over seeds, one for each value of the axis (``value_means``).
+All numbers are computed from the means over seeds at each value of the axis (``value_means``).
 
 - *LR sensitivity* (Wortsman et al. 2023, arXiv 2309.14322, section 2.2): the mean over the values of
-  min(l, l0) - l*, where l is the cost (the loss, or the score with its sign turned if higher is better), l0 that of the
-  untrained model and l* the optimizer's own lowest. A bad optimizer that is as bad everywhere has 0: look at its best
-  value and regret too.
-- *Regret* is the same with l* the lowest of all optimizers of the workload: quality and robustness in one number.
-- *Basin width*: the length, in decades of the learning rate or doublings of the batch size, over which the score is
-  within 1 % or 5 % of the optimizer's own best, linear between the values that were run.
+  min(l, l0) - l*. Here l is the cost: the loss, or the score, negated if higher is better. l0 is the cost of the untrained
+  model and l* the lowest cost of this optimizer. An optimizer that is equally bad everywhere has a sensitivity of 0, so
+  read it together with the best value and the regret.
+- *Regret* is the same, but l* is the lowest cost of all optimizers of the workload. It combines quality and robustness.
+- *Basin width* is the length of the axis on which the score is within 1 % or 5 % of the best score of this optimizer, in
+  decades of the learning rate or in doublings of the batch size. Between two measured values the score is interpolated
+  linearly.
 
-A trial that diverged counts as its untrained model. Where that was not measured its value is unknown, and so is every
-number that needs it; the best value does not, and in the basin width an unknown value counts as outside.
+A trial that diverged has the score of its untrained model. If that was not measured, the score is unknown, and so are all
+numbers that need it. The best value does not need it. For the basin width an unknown score is outside the basin.
 """
 
 from typing import Any
@@ -21,22 +22,21 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from activelr_service.report.labels import ordered
+from activelr_service.report.labels import OTHER, ordered
 from activelr_service.report.trials import counted
 
 Floats = NDArray[np.float64]
 AXES = {"initial_lr": np.log10, "batch_size": np.log2}
-OTHER = {"initial_lr": "batch_size", "batch_size": "initial_lr"}
 BASINS = (0.01, 0.05)
 NEED_TWO_VALUES = ("deviation", "range", "sensitivity", "loss_sensitivity", "basin_1", "basin_5")
 
 
 def axis_trials(trials: DataFrame, axis: str) -> DataFrame:
-    """The trials that count along an axis, from ``trials_of``; all others differ in a second thing.
+    """The trials that are compared along an axis, from ``trials_of``. Only the axis and the seed differ between them.
 
-    Along ``initial_lr``: those of one batch size for each workload, the one with the most learning rates, the middle one
-    of several. Along ``batch_size``: those of one learning rate for each optimizer, the one with the most batch sizes, of
-    several the one with the best mean score, as if it had been tuned.
+    Along ``initial_lr``: for each workload the trials of one batch size, the one with the most learning rates. If several
+    have equally many, it is the middle one. Along ``batch_size``: for each optimizer the trials of one learning rate, the
+    one with the most batch sizes. If several have equally many, it is the one with the best mean score.
     """
     trials = counted(trials)
     if trials.empty:
@@ -47,11 +47,11 @@ def axis_trials(trials: DataFrame, axis: str) -> DataFrame:
 
 
 def value_means(trials: DataFrame, axis: str) -> DataFrame:
-    """The means over seeds: a row for each workload, optimizer and ``value`` of the axis, ascending, NaN for none.
+    """The means over seeds: a row for each workload, optimizer and ``value`` of the axis, in ascending order.
 
-    Its columns: ``metric``, ``higher_is_better``, ``held`` (the value of the other axis), ``trials``, ``diverged``,
-    ``out_of_memory``, ``score`` and its ``deviation`` over seeds (n - 1), ``loss``, and ``clipped_score`` and
-    ``clipped_loss``, at worst those of the untrained model.
+    ``value`` is NaN for an optimizer without a learning rate. The other columns are ``metric``, ``higher_is_better``,
+    ``held`` (the value of the other axis), the counts ``trials``, ``diverged`` and ``out_of_memory``, ``score`` and its
+    standard ``deviation`` over seeds (n - 1), ``loss``, ``clipped_score`` and ``clipped_loss`` (see ``trials_of``).
     """
     rows = axis_trials(trials, axis)
     rows = rows.assign(value=rows[axis], held=rows[OTHER[axis]], deviation=rows["score"])
@@ -66,13 +66,15 @@ def value_means(trials: DataFrame, axis: str) -> DataFrame:
     return _in_order(pd.concat([fixed, counts, means], axis=1).reset_index())
 
 
-def summarise(trials: DataFrame, axis: str) -> DataFrame:
-    """One row for each workload and optimizer, in units of the score: ``mean``, standard ``deviation``, ``best`` (and
-    where: ``best_at``), ``worst`` and ``range`` of the means over seeds, ``sensitivity``, ``regret``, the basin widths
-    ``basin_1`` and ``basin_5``, and ``divergence``, the share of trials that diverged; in units of the validation loss
-    ``loss_best``, ``loss_sensitivity`` and ``loss_regret``.
+def summarize(trials: DataFrame, axis: str) -> DataFrame:
+    """One row for each workload and optimizer, over the values of the axis.
 
-    ``deviation``, ``range``, ``sensitivity`` and basins of an optimizer that was run at one value only are NaN.
+    In units of the score: ``mean``, standard ``deviation``, ``best``, ``worst`` and ``range`` of the means over seeds,
+    ``sensitivity`` and ``regret``. In units of the validation loss: ``loss_best``, ``loss_sensitivity``, ``loss_regret``.
+    ``best_at`` is the value with the best score, ``basin_1`` and ``basin_5`` are the basin widths, and ``divergence`` is
+    the fraction of trials that diverged.
+
+    For an optimizer with one value, ``deviation``, ``range``, ``sensitivity`` and the basin widths are NaN.
     """
     means = value_means(trials, axis)
     rows = []
@@ -82,28 +84,41 @@ def summarise(trials: DataFrame, axis: str) -> DataFrame:
     return DataFrame(rows)
 
 
+def has_axis(means: DataFrame, axis: str) -> bool:
+    """Whether a report has a section about an axis, from ``value_means``. Batch sizes have one only if they were varied."""
+    return not means.empty and (axis == "initial_lr" or bool(means.duplicated(["workload", "optimizer"]).any()))
+
+
+def grid(means: DataFrame) -> DataFrame:
+    """(optimizers, values): the mean scores of one workload. The values are those of optimizers with more than one."""
+    several = means[means.duplicated("optimizer", keep=False)]
+    values = sorted(several["value"].dropna().unique())
+    table = means[means["value"].isin(values)].pivot(index="optimizer", columns="value", values="score")
+    return table.reindex(index=pd.unique(means["optimizer"]), columns=values)
+
+
 def costs_of(means: DataFrame, column: str = "score") -> pd.Series:
-    """The column with its sign turned where higher is better: lower is better in what comes back."""
+    """The column as a cost, of which lower is better: it is negated where a higher score is better."""
     return means[column].where(~means["higher_is_better"], -means[column])
 
 
 def sensitivity(costs: Floats, lowest: float | None = None) -> float:
-    """The mean of clipped ``costs`` (values,) above ``lowest``, by default their own: Wortsman et al.'s, or the regret."""
+    """The mean of clipped ``costs`` (values,) less the lowest: of these costs (sensitivity), or the given one (regret)."""
     return float(np.mean(costs) - (np.min(costs) if lowest is None else lowest))
 
 
-def worsened(cost: float, share: float) -> float:
-    """The cost that is worse by a share of itself."""
-    return cost + share * abs(cost)
+def worsened(cost: float, fraction: float) -> float:
+    """The cost, made worse by a fraction of itself."""
+    return cost + fraction * abs(cost)
 
 
-def basin_width(positions: Floats, costs: Floats, share: float) -> float:
-    """Length of the part of the axis where the cost is at most ``worsened(lowest, share)``.
+def basin_width(positions: Floats, costs: Floats, fraction: float) -> float:
+    """The length of the axis on which the cost is at most ``worsened(lowest, fraction)``.
 
-    ``positions`` (values,): ascending, in decades or doublings; ``costs`` (values,): linear in between, NaN counts as
-    outside together with the parts beside it.
+    ``positions`` (values,): ascending, in decades or doublings. ``costs`` (values,): interpolated linearly. The intervals
+    on both sides of a NaN are outside.
     """
-    limit = worsened(_lowest(costs), share)
+    limit = worsened(_lowest(costs), fraction)
     low, high = np.minimum(costs[:-1], costs[1:]), np.maximum(costs[:-1], costs[1:])
     with np.errstate(invalid="ignore", divide="ignore"):
         inside = np.where(high <= limit, 1.0, np.clip((limit - low) / (high - low), 0, 1))
@@ -127,7 +142,7 @@ def _at(rows: DataFrame, column: str, value: float) -> DataFrame:
 
 
 def _in_order(means: DataFrame) -> DataFrame:
-    """Optimizers in the order of ``labels.ordered``, values ascending."""
+    """The rows sorted by workload, then by optimizer as in ``labels.ordered``, then by ascending value."""
     places = {label: place for place, label in enumerate(ordered(means["optimizer"]))}
     means = means.assign(place=means["optimizer"].map(places)).sort_values(["workload", "place", "value"])
     return means.drop(columns="place").reset_index(drop=True)
@@ -153,7 +168,7 @@ def _spread(group: DataFrame) -> dict[str, Any]:
     is_best = np.flatnonzero(costs == _lowest(costs))
     return {
         "mean": np.mean(scores),
-        "deviation": np.std(scores),  # of these values, not an estimate for others
+        "deviation": np.std(scores),  # the deviation of exactly these values, not an estimate for other values
         "best": sign * _lowest(costs),
         "best_at": group["value"].iloc[is_best[0]] if len(is_best) else np.nan,
         "worst": sign * np.max(costs),
@@ -169,7 +184,7 @@ def _sensitivities(group: DataFrame, column: str, prefix: str, lowest: float) ->
 def _basins(group: DataFrame, axis: str) -> dict[str, float]:
     group = group[group["value"].notna()]
     positions, costs = AXES[axis](group["value"].to_numpy()), costs_of(group).to_numpy()
-    return {f"basin_{share * 100:.0f}": basin_width(positions, costs, share) for share in BASINS}
+    return {f"basin_{fraction * 100:.0f}": basin_width(positions, costs, fraction) for fraction in BASINS}
 
 
 def _lowest(values: Floats) -> float:

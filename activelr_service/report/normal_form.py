@@ -1,4 +1,4 @@
-"""The normal form of a study's table: a row for every trial and epoch, with the same columns wherever it comes from."""
+"""The normal form of a table of trials: a row for each trial and epoch, with the same columns for every source."""
 
 import re
 from collections.abc import Callable
@@ -19,12 +19,18 @@ COLUMNS = (
     *("workload", "optimizer", "initial_lr", "batch_size", "seed", "trial", "status", "reason"),
     *("epoch", "metric", "higher_is_better", *MEASURED),
 )
-SETTINGS = ["workload", "optimizer", "initial_lr", "batch_size", "seed"]  # what a trial is a trial of
+SETTINGS = [
+    "workload",
+    "optimizer",
+    "initial_lr",
+    "batch_size",
+    "seed",
+]  # all rows of a trial have the same values of these
 ALIASES = {
     "workload": ("task", "dataset"),
     "initial_lr": ("lr", "learning_rate"),
     "batch_size": ("global_batch_size",),
-    "epoch": ("epochs",),  # of a table with one row per trial: the number of epochs run
+    "epoch": ("epochs",),  # a table with one row for each trial has the number of its epochs here
 }
 DEFAULTS = {**dict.fromkeys((*POSITIVE, *MEASURED), np.nan), "seed": 0, "epoch": 1, "reason": ""}
 HIGHER = frozenset({"accuracy", "acc", "top1", "top5", "map", "f1", "bleu"})
@@ -35,17 +41,17 @@ TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0"
 def normal_form(
     table: DataFrame, place: str, workload: str, metric: str | None = None, higher_is_better: bool | None = None
 ) -> DataFrame:
-    """The table in normal form, checked; one that already is comes back as it was, with its rows numbered from 0.
+    """Check a table and bring it to normal form. A table in normal form stays the same, with its rows numbered from 0.
 
-    ``place`` names the table in errors, ``workload`` is the name of its workload where it has no column for it. ``metric``
-    is the column to take as the score: by default the table's ``score``, or the column whose name most looks like one
-    (accuracy before loss, held out before training, best before final, left before right). Whether higher is better
-    follows from its name.
+    ``place`` names the table in errors. ``workload`` is the name of the workload if the table has no column for it.
+    ``metric`` is the column that is the score. The default is the column ``score``, or else the column whose name looks
+    most like a score: accuracy before loss, validation before training, best before final, left before right.
+    ``higher_is_better`` follows from the name of the metric if it is None.
 
-    A trial with no finite score at its end counts as diverged where the table has no ``status``.
+    If the table has no column ``status``, a trial without a finite score in its last row is one that diverged.
 
-    Raises ``CommandError``, with the place, for an empty table, one without optimizer or metric, values that are no
-    numbers, and a trial that has two rows for an epoch or changes its settings.
+    Raises ``CommandError``, with the place, for an empty table, a table without optimizer or metric, a value that is not
+    a number, and a trial that has two rows for one epoch or more than one value of a setting.
     """
     if table.empty:
         raise CommandError(f"{place} has no rows")
@@ -64,7 +70,7 @@ def normal_form(
 
 
 def _with_our_names(table: DataFrame, place: str) -> DataFrame:
-    """Columns by our names, whatever their case, or their aliases where the table has no column by our name."""
+    """The table with the names of ``COLUMNS``. Case does not matter; ``ALIASES`` are read if the name is missing."""
     by_lower = {str(name).strip().lower().replace(" ", "_"): name for name in reversed(table.columns)}
     names = {}
     for ours in COLUMNS:
@@ -81,18 +87,20 @@ def _with_score(table: DataFrame, place: str, metric: str | None, higher_is_bett
     if has_its_own and (metric is None or set(table["metric"]) == {metric}):
         return table
     if metric is None:
-        metric = "score" if "score" in table else _recognised(table, place)
+        metric = "score" if "score" in table else _find_metric(table, place)
     elif metric not in table:
         raise CommandError(f"{place} has no column {metric!r} to take as the score; it has {_listed(table)}")
     if higher_is_better is None:
         higher_is_better = _direction(metric)
     if higher_is_better is None:
-        raise CommandError(f"{place}: is a higher {metric} better or worse? Its name does not say; give the direction")
+        raise CommandError(
+            f"{place}: is a higher {metric} better or worse? Its name does not tell it; give the direction"
+        )
     return table.assign(score=table[metric], metric=metric, higher_is_better=higher_is_better)
 
 
-def _recognised(table: DataFrame, place: str) -> str:
-    """The column that most looks like the score of a trial."""
+def _find_metric(table: DataFrame, place: str) -> str:
+    """The column whose name looks most like the score of a trial."""
     names = [str(name) for name in table if _direction(str(name)) is not None]
     if not names:
         raise CommandError(f"{place} has no column that looks like a score; name the metric, one of {_listed(table)}")
@@ -110,7 +118,7 @@ def _recognised(table: DataFrame, place: str) -> str:
 
 
 def _direction(name: str) -> bool | None:
-    """Whether a higher value of the metric is better, None where its name does not say."""
+    """Whether a higher value of the metric is better. None if its name does not tell it."""
     higher, lower = bool(_words(name) & HIGHER), bool(_words(name) & LOWER)
     return higher if higher != lower else None
 
@@ -120,7 +128,7 @@ def _words(name: str) -> set[str]:
 
 
 def _parse(table: DataFrame, place: str) -> None:
-    """Give every column its type, in place."""
+    """Convert every column to its type, in place. Raises ``CommandError`` for a value that has another type."""
     for name in (*POSITIVE, *WHOLE, *MEASURED):
         table[name] = _numbers(table[name], place, name)
     _refuse(table, POSITIVE, place, lambda column: (column <= 0) | np.isinf(column), "is not a positive number")
@@ -134,7 +142,7 @@ def _parse(table: DataFrame, place: str) -> None:
 
 
 def _numbers(column: Series, place: str, name: str) -> Series:
-    """float64; an empty text is NaN."""
+    """The column as float64. An empty text is NaN."""
     if column.dtype.kind in "iuf":
         return column.astype(float)
     texts = column.astype("object").where(column.notna(), "nan").astype(str).str.strip().replace("", "nan")
@@ -165,7 +173,7 @@ def _refuse(
 
 
 def _names(table: DataFrame) -> list[str]:
-    """Of the trials of a table that does not name them: their settings."""
+    """Names of the trials of a table without the column ``trial``: their settings."""
     rows = table[SETTINGS].itertuples(index=False)
     return [
         f"{row.workload}/{row.optimizer}/lr={row.initial_lr:g}/bs={row.batch_size:g}/seed={row.seed}" for row in rows
@@ -187,7 +195,7 @@ def _check(table: DataFrame, place: str) -> None:
         row = table.iloc[twice[0]]
         same = (table[["workload", "trial", "epoch"]] == row[["workload", "trial", "epoch"]]).all(axis=1)
         text = f"{place}, rows {np.flatnonzero(same)[0] + 1} and {twice[0] + 1}: epoch {row.epoch} of trial {row.trial}"
-        raise CommandError(f"{text} is there twice; tell repeated trials apart by a column seed or trial")
+        raise CommandError(f"{text} is there twice; add a column seed or trial that tells repeated trials apart")
     for keys, names in ((["workload", "trial"], SETTINGS), (["workload"], ["metric", "higher_is_better"])):
         kinds = table.groupby(keys, sort=False)[names].nunique(dropna=False).stack()
         if (kinds > 1).any():

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file with everything in it, which reads without a network or JavaScript."""
+"""The page of a report: one HTML file with all tables and figures. It needs no network and no JavaScript."""
 
 import base64
 from collections.abc import Iterator
@@ -11,14 +11,22 @@ import pandas as pd
 from pandas import DataFrame
 
 from activelr_service.report.drawing import Picture
-from activelr_service.report.labels import ordered
+from activelr_service.report.labels import (
+    AXIS_NAMES,
+    caveats,
+    direction,
+    held_text,
+    metric_name,
+    ordered,
+    setting,
+    short,
+)
+from activelr_service.report.metrics import grid
 from activelr_service.report.normal_form import STATUSES
-from activelr_service.report.text import grid
-from activelr_service.report.wording import AXIS_NAMES, caveats, direction, held_text, setting, short
 
 
 class Results(NamedTuple):
-    """Everything that a report says. ``means`` and ``summaries`` are by axis."""
+    """All numbers and figures of a report. The keys of ``means`` and ``summaries`` are the axes."""
 
     table: DataFrame
     trials: DataFrame
@@ -31,7 +39,7 @@ class Results(NamedTuple):
     pictures: list[Picture]
 
     def tables(self) -> dict[str, DataFrame]:
-        """The tables by the names of their files."""
+        """The tables by the names of their files. Empty tables are left out."""
         values = [rows.assign(axis=axis) for axis, rows in self.means.items()]
         found = {
             "summary": pd.concat(list(self.summaries.values())) if self.summaries else DataFrame(),
@@ -45,7 +53,7 @@ class Results(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A table of the page: texts, the first column names the row."""
+    """A table of the page. All cells are text, and the first column names the row."""
 
     title: str
     head: list[str]
@@ -54,7 +62,7 @@ class Block(NamedTuple):
 
 
 def render(results: Results, title: str, figures: Path) -> str:
-    """The page, with the pictures that are in the folder ``figures`` as .png. Whatever the table says is escaped."""
+    """The HTML of the page. It contains the .png files of the folder ``figures``. All text of the table is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
         resources.files("activelr_service.report").joinpath("report.html.j2").read_text(encoding="utf-8")
@@ -66,7 +74,7 @@ def render(results: Results, title: str, figures: Path) -> str:
         summaries=list(_summaries(results)),
         comparisons=[block for block in _comparisons(results) if block.rows],
         pictures=list(zip(results.pictures, images, strict=True)),
-        lost=_lost(results.trials),
+        unfinished=_unfinished(results.trials),
     )
 
 
@@ -75,7 +83,9 @@ def _facts(trials: DataFrame) -> list[tuple[str, str]]:
     statuses = [f"{counts[status]:,} {status.replace('_', ' ')}" for status in STATUSES if status in counts]
     values = {axis: sorted(trials[axis].dropna().unique()) for axis in AXIS_NAMES}
     several = {
-        "Workloads": [f"{row.workload}: {row.metric}" for row in trials.drop_duplicates("workload").itertuples()],
+        "Workloads": [
+            f"{row.workload}: {metric_name(row.metric)}" for row in trials.drop_duplicates("workload").itertuples()
+        ],
         "Optimizers": ordered(trials["optimizer"]),
         **{f"{AXIS_NAMES[axis].capitalize()}s": [setting(value) for value in found] for axis, found in values.items()},
         "Seeds": [str(seed) for seed in sorted(trials["seed"].unique())],
@@ -85,7 +95,7 @@ def _facts(trials: DataFrame) -> list[tuple[str, str]]:
 
 
 def _summaries(results: Results) -> Iterator[tuple[str, list[Block]]]:
-    """The tables of each workload: for each axis the numbers, and the means they are made of."""
+    """The tables of each workload: for each axis the summary, and the means from which it is computed."""
     for workload in results.trials["workload"].drop_duplicates():
         blocks: list[Block] = []
         for axis, summary in results.summaries.items():
@@ -97,7 +107,7 @@ def _summaries(results: Results) -> Iterator[tuple[str, list[Block]]]:
 
 def _of_axis(rows: DataFrame, means: DataFrame, axis: str) -> Iterator[Block]:
     first, name = rows.iloc[0], AXIS_NAMES[axis]
-    metric = f"{first['metric']}, {direction(first['higher_is_better'])}"
+    metric = f"{metric_name(first['metric'])}, {direction(first['higher_is_better'])}"
     width = "decades" if axis == "initial_lr" else "doublings"
     head = ["optimizer", "mean", "deviation", "worst", "range", "best at", "best", "sensitivity", "regret"]
     head += [f"basin 1 %, {width}", f"basin 5 %, {width}", "diverged"]
@@ -114,7 +124,7 @@ def _of_axis(rows: DataFrame, means: DataFrame, axis: str) -> Iterator[Block]:
 
 def _summary_cells(row: dict[str, Any], with_loss: bool) -> list[str]:
     cells = [row["optimizer"], _with_interval(row, "mean"), short(row["deviation"]), short(row["worst"])]
-    # A flat but bad optimizer has a low sensitivity: never without its best value and its regret beside it.
+    # An optimizer that is equally bad everywhere has a low sensitivity, so best value and regret stand beside it.
     cells += [_with_interval(row, "range"), setting(row["best_at"]), short(row["best"])]
     cells += [_with_interval(row, "sensitivity"), short(row["regret"]), short(row["basin_1"]), short(row["basin_5"])]
     cells.append(f"{row['diverged']} of {row['trials']}")
@@ -127,35 +137,37 @@ def _with_interval(row: dict[str, Any], name: str) -> str:
 
 
 def _comparisons(results: Results) -> Iterator[Block]:
-    head = ["workload", "optimizer", "base", "pairs", "mean difference", "pairs won", "p"]
+    head = ["workload", "optimizer", "baseline", "pairs", "mean difference", "pairs won", "p"]
     rows = [
-        [row.workload, row.optimizer, row.base, f"{row.pairs}", short(row.difference), f"{row.wins}", short(row.p)]
+        [row.workload, row.optimizer, row.baseline, f"{row.pairs}", short(row.difference), f"{row.wins}", short(row.p)]
         for row in results.pairs.itertuples()
     ]
-    yield Block("ActiveLR against its base, trial by trial (positive: ActiveLR is better)", head, rows)
-    head = ["workload", "optimizer", "target", "trials", "reached it", "epochs", "samples", "seconds"]
+    yield Block(
+        "Each ActiveLR variant against its baseline, in pairs of trials (positive: ActiveLR is better)", head, rows
+    )
+    head = ["workload", "optimizer", "target score", "trials", "reached", "epochs", "samples", "seconds"]
     rows = [
         [row.workload, row.optimizer, short(row.target), f"{row.trials}", f"{row.reached:.0%}"]
         + [_amount(value) for value in (row.epochs, row.samples, row.seconds)]
         for row in results.targets.itertuples()
     ]
-    yield Block("To the target: medians over all trials", head, rows)
+    yield Block("Cost to reach the target score, median over all trials", head, rows)
     best = [name for name in results.searches if name.startswith("best_of_")]
     head = ["workload", "optimizer", *(name.replace("_", " ") for name in best)]
     rows = [
         [row["workload"], row["optimizer"], *(short(row[name]) for name in best)]
         for row in results.searches.to_dict("records")
     ]
-    yield Block("Expected best of a random search over the learning rates", head, rows)
+    yield Block("Expected best score of a random search over the learning rates", head, rows)
     rows = [[row.optimizer, short(row.profile_score)] for row in results.profiles.itertuples()]
-    yield Block("Benchmark score over all workloads", ["optimizer", "score, 0 to 1"], rows)
+    yield Block("Benchmark score over all workloads", ["optimizer", "score (0 to 1)"], rows)
 
 
 def _amount(value: float) -> str:
     return "missed" if value == float("inf") else "-" if pd.isna(value) else f"{value:,.6g}"
 
 
-def _lost(trials: DataFrame) -> list[list[str]]:
+def _unfinished(trials: DataFrame) -> list[list[str]]:
     rows = trials[trials["status"] != "finished"].sort_values(["status", "workload", "optimizer"], kind="stable")
     return [
         [row.trial, row.status.replace("_", " "), row.workload, row.optimizer, setting(row.initial_lr)]

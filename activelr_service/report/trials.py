@@ -1,22 +1,28 @@
-"""From a row for every trial and epoch to one row for every trial."""
+"""Tables of trials: read from a file, and reduced from a row for each epoch to a row for each trial."""
+
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
+
+from activelr_service.errors import CommandError
+from activelr_service.report.normal_form import COLUMNS, normal_form
 
 KEYS = ["workload", "trial"]
 NOT_TRAINED = ("diverged", "out_of_memory")
 
 
 def trials_of(table: DataFrame) -> DataFrame:
-    """One row for each trial of a table in normal form, with its settings, status, reason, metric, and
+    """One row for each trial of a table in normal form, with its settings, status, reason, metric, and these columns:
 
-    - ``best_score``, ``lowest_loss``: over the epochs from 1 on; ``final_score``: of its last epoch;
-    - ``epochs``, ``seconds``, ``samples``: how long it trained, in all;
-    - ``untrained_score``, ``untrained_loss``: of epoch 0, or where the trial lacks it the mean of its workload;
-    - ``score``, ``loss``: what counts in every number: the best score and the lowest validation loss. A trial that
-      diverged or ran out of memory counts as its untrained model, NaN if that is not known; a failed one is NaN;
-    - ``clipped_score``, ``clipped_loss``: the same, at worst those of the untrained model.
+    - ``best_score``, ``lowest_loss``: the best of the epochs from 1 on; ``final_score``: the score of the last epoch;
+    - ``epochs``, ``seconds``, ``samples``: the whole length of the training;
+    - ``untrained_score``, ``untrained_loss``: those of epoch 0. A trial without epoch 0 has the mean of its workload;
+    - ``score``, ``loss``: all numbers of a report are made of these two. They are the best score and the lowest
+      validation loss. A trial that diverged or ran out of memory has those of its untrained model, or NaN if they are
+      unknown. A failed trial has NaN;
+    - ``clipped_score``, ``clipped_loss``: the same, but not worse than those of the untrained model.
     """
     table = table.sort_values([*KEYS, "epoch"], kind="stable")
     table = table.assign(**{name: table[name].where(np.isfinite(table[name])) for name in ("score", "val_loss")})
@@ -37,12 +43,12 @@ def trials_of(table: DataFrame) -> DataFrame:
 
 
 def sign_of(rows: DataFrame) -> Series:
-    """1 where a higher score is better, else -1."""
+    """(rows,): 1 where a higher score is better, -1 where a lower one is."""
     return pd.Series(np.where(rows["higher_is_better"], 1.0, -1.0), index=rows.index)
 
 
 def counted(trials: DataFrame) -> DataFrame:
-    """The trials that numbers are made of: all but those that failed for a reason outside the optimizer."""
+    """All trials except the failed ones: those failed for a reason that is not the optimizer."""
     return trials[trials["status"] != "failed"]
 
 
@@ -60,3 +66,42 @@ def _add_what_counts(trials: DataFrame, sign: Series) -> None:
     worse_than_untrained = sign * trials["score"] < sign * trials["untrained_score"]
     trials["clipped_score"] = trials["score"].mask(worse_than_untrained, trials["untrained_score"])
     trials["clipped_loss"] = trials["loss"].mask(trials["loss"] > trials["untrained_loss"], trials["untrained_loss"])
+
+
+def load_table(path: Path, metric: str | None = None, higher_is_better: bool | None = None) -> DataFrame:
+    """Read a table of trials from a .csv or .parquet file; ``normal_form`` tells which columns it may have.
+
+    ``metric`` is the column that is the score, and ``higher_is_better`` its direction; give them if the names of the
+    columns do not tell them. A table without a column for the workload has one workload, named after the file.
+
+    Raises ``CommandError`` if the file is missing, has another format or cannot be read, and as ``normal_form`` does. A
+    pickle is refused, because reading a pickle runs the code in it.
+    """
+    path = Path(path)
+    if path.suffix not in (".csv", ".parquet"):
+        raise CommandError(f"{path} is neither a .csv nor a .parquet file; write the table as one of these")
+    if not path.is_file():
+        raise CommandError(f"no such file: {path}")
+    return normal_form(_read(path), str(path), path.stem, metric, higher_is_better)
+
+
+def _read(path: Path) -> DataFrame:
+    try:
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        # All values are read as text, so that an error can show the text of the file.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except pd.errors.EmptyDataError as error:
+        raise CommandError(f"{path} is empty") from error
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of parsing are ValueErrors
+        raise CommandError(f"{path} cannot be read: {(str(error).splitlines() or ['?'])[0]}") from error
+    for name in table.columns.difference(list(COLUMNS)):
+        table[name] = _number_if_all_are(table[name])
+    return table
+
+
+def _number_if_all_are(column: pd.Series) -> pd.Series:
+    try:
+        return pd.to_numeric(column)
+    except ValueError:
+        return column

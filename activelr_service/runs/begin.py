@@ -51,8 +51,8 @@ def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
     run = newest_run(folder)
     if run is None or run.state()["status"] in ENDED:
         return None
-    written = run.written_job()
-    if not any(is_same_job(job.lasting(own.duration), own) for own in (written, run.job())):
+    written, resolved = run.written_job(), run.job()
+    if not any(is_same_job(job.lasting(own.duration), own) for own in (written, resolved)):
         changes = "; ".join(diff_jobs(written, job))
         remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
         raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")

@@ -1,11 +1,12 @@
-"""What is written down of an epoch: the same record goes to the checkpoint, the journal, the log and MLflow."""
+"""What is written about an epoch, and about an error that ends a run. Checkpoint, journal, log and tracker get the same."""
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from activelr_service.config import TrainJob
 from activelr_service.config.duration import Position
+from activelr_service.errors import says_out_of_memory
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
@@ -18,6 +19,28 @@ OLDER_FIELDS = {
     "cosine": "cosine",
 }
 GRAD_NORM_PREFIX = "grad_l1/"
+
+
+KINDS_BY_TYPE = {"NonFiniteLossError": "diverged", "MemoryError": "memory", "OutOfMemoryError": "memory"}
+
+
+class Failure(NamedTuple):
+    """An error of a worker that another worker group would meet again. ``type`` is the name of its class, ``kind`` a key
+    of :data:`~activelr_service.errors.EXIT_CODES`, ``rank`` the rank that met it first."""
+
+    type: str
+    kind: str
+    message: str
+    rank: int
+    traceback: str
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Failure":
+        """Read a failure. Files of version 0.1.0 have fewer kinds: there the type and the message tell the others."""
+        kind = kept.get("kind", "training")
+        if kind in ("training", "environment"):
+            kind = "memory" if says_out_of_memory(kept["message"]) else KINDS_BY_TYPE.get(kept["type"], kind)
+        return cls(kept["type"], kind, kept["message"], kept.get("rank", 0), kept.get("traceback", ""))
 
 
 @dataclass(frozen=True)

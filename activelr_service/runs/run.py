@@ -6,30 +6,19 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import psutil
 
 from activelr_service.config import JobSource, ResolvedJob, TrainJob, dump_job, read_job, read_resolved_job
-from activelr_service.errors import CommandError, JobError, RunDamagedError, says_out_of_memory
+from activelr_service.errors import CommandError, JobError, RunDamagedError
 from activelr_service.redact import redact, redact_values
 from activelr_service.runs.files import append_line, take_lock, write_text
+from activelr_service.runs.record import Failure
 
 Job = TypeVar("Job", bound=TrainJob)
 
 ENDED = ("finished", "failed")
-KINDS_BY_TYPE = {"NonFiniteLossError": "diverged", "MemoryError": "memory", "OutOfMemoryError": "memory"}
-
-
-class Failure(NamedTuple):
-    """An error of a worker that another worker group would meet again. ``type`` is the name of its class, ``kind`` a key
-    of :data:`~activelr_service.errors.EXIT_CODES`, ``rank`` the rank that met it first."""
-
-    type: str
-    kind: str
-    message: str
-    rank: int
-    traceback: str
 
 
 @dataclass(frozen=True)
@@ -113,14 +102,8 @@ class Run:
         write_text(self.failure, json.dumps(redact_values(failure._asdict())))
 
     def read_failure(self) -> Failure | None:
-        """What :attr:`failure` holds, or None. Files of version 0.1.0 know fewer kinds; the type says the same there."""
-        if not self.failure.exists():
-            return None
-        kept = json.loads(self.failure.read_text())
-        kind = kept.get("kind", "training")
-        if kind in ("training", "environment"):
-            kind = "memory" if says_out_of_memory(kept["message"]) else KINDS_BY_TYPE.get(kept["type"], kind)
-        return Failure(kept["type"], kind, kept["message"], kept.get("rank", 0), kept.get("traceback", ""))
+        """What :attr:`failure` holds; None if no worker has failed for good."""
+        return Failure.from_json(json.loads(self.failure.read_text())) if self.failure.exists() else None
 
     def notify(self, line: str) -> None:
         """Have the driver write a line to the log."""

@@ -76,8 +76,8 @@ def log_batch_size(run: Run, tracker: Tracker) -> None:
         return
     job = completed.job
     sizes = {"global_batch_size": job.global_batch_size, "grad_accum_steps": job.grad_accum_steps}
-    derived = derived_sizes(job, completed.choice.num_train)
-    tracker.log_params({**sizes, "derived": derived}, {"activelr.why.global_batch_size": completed.reason})
+    derived, tags = derived_sizes(job, completed.choice.num_train), {"activelr.why.global_batch_size": completed.reason}
+    tracker.log_params({**sizes, "derived": derived}, tags)
     tracker.log_artifacts(run.folder, [run.batch_size])
 
 

@@ -43,8 +43,7 @@ def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
     _, val = build_data(measured_job.data)
-    batch_size = measured_job.micro_batch_size()
-    metrics = evaluate_dataset(measured_job.task, load_model(run.model), val, batch_size)
+    metrics = evaluate_dataset(measured_job.task, load_model(run.model), val, measured_job.micro_batch_size())
     return {"rows": len(val), **metrics}
 
 

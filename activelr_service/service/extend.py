@@ -7,7 +7,6 @@ from activelr_service.config.duration import Duration
 from activelr_service.errors import JobError
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
-from activelr_service.tracking.store import tracking_uri
 
 
 def check_duration(run: Run, now: ResolvedJob, job: ResolvedJob, history: list[Record]) -> None:
@@ -43,14 +42,12 @@ def change_duration(run: Run, now: ResolvedJob, duration: Duration, history: lis
     return line
 
 
-def move_tracking(run: Run, job: ResolvedJob) -> ResolvedJob:
-    """Track ``run`` where ``job``, its job with another tracking, says; returns the job that is now on disk.
+def move_tracking(run: Run, job: ResolvedJob) -> str:
+    """Have MLflow track ``run`` where ``job``, its new job, says; returns the line that says so.
 
     All of the run is delivered there when it ends, or at once if it has ended.
     """
-    tracking = job.tracking
-    uri = tracking_uri(tracking.uri, run.folder.parent.parent, tracking.backend)
-    resolved = job.model_copy(update={"tracking": tracking.model_copy(update={"uri": uri})})
     run.update(tracked=False, model_uri=None)
-    run.write_jobs(run.written_job(), resolved)
-    return resolved
+    run.write_jobs(run.written_job(), job)
+    place = f"tracked at {job.tracking.uri}" if job.tracking.uri else "not tracked"
+    return f"run {run.label}: {place} from now on"

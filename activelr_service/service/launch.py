@@ -24,6 +24,7 @@ from activelr_service.service.prepare import (
     write_data,
 )
 from activelr_service.service.track import open_run_tracker, sync_to_tracking
+from activelr_service.tracking.store import tracking_uri
 
 
 def train(job: TrainJob) -> Run:
@@ -73,8 +74,8 @@ def resume(run: Run, job: ResolvedJob | None = None) -> Run:
         if job is not None and (rest != now or wanted == now):
             check_duration(run, now, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
-            now = move_tracking(run, now.model_copy(update={"tracking": wanted.tracking}))
-            log(f"run {run.label}: tracked at {now.tracking.uri or 'no place'} from now on")
+            now = now.model_copy(update={"tracking": wanted.tracking})
+            log(move_tracking(run, now))
         is_whole = has_model(run) and is_journal_whole(run.journal)
         if run.state()["status"] != "finished" or wanted != now or not is_whole:
             return _continue(run, now, wanted.duration)
@@ -90,7 +91,9 @@ def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJo
     if job.output_dir not in places:
         text = f"a run is resumed where it is, in {root}, got {job.output_dir}"
         raise JobError.at("output_dir", f"{text}; leave it out, or move the whole folder first")
-    return relocate(job, root)
+    here = relocate(job, root)
+    uri = tracking_uri(here.tracking.uri, root, here.tracking.backend)
+    return here.model_copy(update={"tracking": here.tracking.model_copy(update={"uri": uri})})
 
 
 def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:

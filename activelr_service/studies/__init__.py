@@ -1,1 +1,1 @@
-"""Robustness studies: many trainings that differ in one thing at a time, run by Ray Tune, in one table."""
+"""Robustness studies: Ray Tune runs many trainings that differ in one setting, and one table holds their results."""

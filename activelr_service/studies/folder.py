@@ -1,4 +1,4 @@
-"""A study on disk: ``OUTPUT_DIR/studies/NAME`` with its plan, an outcome for every trial that has ended, and its report."""
+"""A study on disk, in ``OUTPUT_DIR/studies/NAME``: its plan, the outcome of every trial that has ended, and its report."""
 
 import json
 from collections.abc import Iterator
@@ -7,24 +7,31 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import CommandError, JobError
-from activelr_service.runs.files import write_text
+from activelr_service.runs.files import take_lock, write_text
 from activelr_service.runs.run import output_root
 
 FOLDER = "studies"
-RESULTS = ("finished", "diverged", "out_of_memory")  # what a trial says of its settings; a failed one is run again
-MUCH_MORE = 2  # times the memory that a trial had: it is run again where there is so much
+RESULTS = (
+    "finished",
+    "diverged",
+    "out_of_memory",
+)  # these tell something about the settings; a failed trial is run again
+MEMORY_FACTOR = 2  # a trial that ran out of memory is run again where it can have this many times the memory
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. ``status``: finished, diverged (its loss was not finite), out_of_memory or failed; ``epoch``:
-    the one it ended in; ``rows``: the metrics of every epoch that was completed, and of the untrained model as epoch 0;
-    ``memory``: bytes that one which ran out of memory could take, 0 if its process was ended from outside."""
+    """How a trial ended.
+
+    - ``status``: finished, diverged (its loss was not finite), out_of_memory or failed;
+    - ``reason``: one line, empty for a finished trial;
+    - ``epoch``: the epoch in which it ended;
+    - ``rows``: the metrics of every completed epoch. The first row, of epoch 0, is that of the untrained model;
+    - ``memory``: for a trial that ran out of memory, the bytes that it could use. 0 if another process ended it.
+    """
 
     status: str
     reason: str = ""
@@ -33,16 +40,19 @@ class Outcome:
     memory: int | None = None
 
     def is_result(self, memory_now: int) -> bool:
-        """Whether it says something of the trial's settings; it does not where a trial ran out of memory because the machine
-        was busy or small, and one that is run now could take ``memory_now`` bytes."""
+        """Whether the outcome tells something about the settings of the trial, so that the trial is not run again.
+
+        A trial may run out of memory only because the machine was busy or small. ``memory_now`` is the number of bytes
+        that the trial could use now; with enough of them it is run again.
+        """
         if self.status == "out_of_memory" and self.memory is not None:
-            return self.memory > 0 and memory_now < MUCH_MORE * self.memory
+            return self.memory > 0 and memory_now < MEMORY_FACTOR * self.memory
         return self.status in RESULTS
 
 
 @dataclass(frozen=True)
 class StudyFolder:
-    """The files of one study. Every file appears whole or not at all."""
+    """The files of one study. Each file is replaced as a whole: no reader sees half of one."""
 
     path: Path
 
@@ -55,11 +65,11 @@ class StudyFolder:
         return self.path / "study.log"
 
     def trial(self, trial_id: str) -> Path:
-        """Where a trial that is a Ray Train run of its own keeps it."""
+        """The run folder of a trial that is a Ray Train run of its own."""
         return self.path / "trials" / trial_id
 
     def write_plan(self, plan: dict[str, tuple[CompleteJob, DataInfo]]) -> None:
-        """The resolved jobs of the trials, for the processes that run them."""
+        """Write the resolved jobs of the trials, for the processes that run them."""
         data = {key: {"job": job.model_dump(mode="json"), "info": info._asdict()} for key, (job, info) in plan.items()}
         write_text(self.path / "plan.json", json.dumps(data))
 
@@ -71,7 +81,7 @@ class StudyFolder:
         write_text(self.outcome(trial_id), json.dumps(asdict(outcome)))
 
     def read_outcome(self, trial_id: str) -> Outcome | None:
-        """None if there is none, or one that cannot be read: then the trial is run again."""
+        """The outcome of a trial. None if it has none, or if the file cannot be read: then the trial is run again."""
         try:
             return Outcome(**json.loads(self.outcome(trial_id).read_text()))
         except (FileNotFoundError, ValueError, TypeError):
@@ -84,7 +94,10 @@ class StudyFolder:
         return self.path / "trials" / f"{trial_id}.json"
 
     def state(self) -> dict[str, Any]:
-        """``mlflow_run_id`` and ``tracking_uri``, once there are any."""
+        """The state of the study: ``mlflow_run_id``, ``tracking_uri``, ``delivered`` (trials in MLflow) and ``data``.
+
+        Raises :class:`CommandError` if its file is damaged.
+        """
         path = self.path / "study.json"
         try:
             return dict(json.loads(path.read_text())) if path.exists() else {}
@@ -97,19 +110,19 @@ class StudyFolder:
 
 
 @contextmanager
-def hold_study(output_dir: str, name: str) -> Iterator[StudyFolder]:
-    """The folder of a study, held against other processes; the system lets go of it if this one dies."""
+def lock_study(output_dir: str, name: str) -> Iterator[StudyFolder]:
+    """The folder of a study, locked against other processes. The lock ends with this process.
+
+    Raises :class:`JobError` if another process runs the study, or if the folder cannot be written.
+    """
     folder = output_root(output_dir) / FOLDER / name
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = take_lock(folder / ".lock", 0)
+    except TimeoutError:
         text = f"the study {name!r} is being run by another process; wait for it, stop it, or use another name"
         raise JobError.at("name", text) from None
     except OSError as error:
         raise JobError.at("output_dir", f"{folder} cannot be written: {error.strerror}") from error
-    try:
+    with lock:
         yield StudyFolder(folder)
-    finally:
-        lock.release()

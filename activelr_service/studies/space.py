@@ -1,4 +1,4 @@
-"""From a study to its trials: plain data, nothing is run."""
+"""The trials of a study: the product of its workloads, optimizers, sweeps and seeds. Nothing is run here."""
 
 import copy
 import hashlib
@@ -13,14 +13,19 @@ from activelr_service.config.optimizer import OPTIMIZER_CONFIGS
 from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
-ONLY = "only"  # in a sweep: the types of the optimizers that it is for
+ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training of a study. ``optimizer`` is its label; ``settings`` are the values of the sweeps, by path, that are
-    neither the learning rate nor the batch size. ``id`` is a hash of all that the training depends on, so that the same
-    trial is recognised in another version of its study."""
+    """One training of a study.
+
+    - ``id``: a hash of all that the training depends on. A changed study finds the trials that it shares with the old one;
+    - ``workload``: the name of its workload;
+    - ``optimizer``: the label of its optimizer, see :func:`optimizer_label`;
+    - ``settings``: the swept values by path, without the learning rate and the batch size;
+    - ``job``: the training job.
+    """
 
     id: str
     workload: str
@@ -29,14 +34,14 @@ class Trial:
     job: TrainJob
 
     def describe(self) -> str:
-        """One line for a log."""
+        """One line for a log: workload, optimizer, learning rate, batch size and seed."""
         lr = f"lr {self.job.optimizer.lr:g}" if self.job.optimizer.lr is not None else "no lr"
         batch = f", batch {self.job.global_batch_size}" if self.job.global_batch_size else ""
         return f"{self.workload}, {self.optimizer}, {lr}{batch}, seed {self.job.seed}"
 
 
 class _Point(NamedTuple):
-    """A place in the space of a study: what is set, and where in the study it was written."""
+    """One point in the grid of a study: the values, and the places in the file where they are written."""
 
     workload: str
     optimizer: dict[str, Any]
@@ -47,7 +52,10 @@ class _Point(NamedTuple):
 
 
 def make_trials(study: StudyJob) -> list[Trial]:
-    """The trials of a study, each once. Raises :class:`JobError` for what no training job takes, where it was written."""
+    """The trials of a study, each once.
+
+    Raises :class:`JobError`, with the place in the file, for a value that a training job does not take.
+    """
     _check_paths(study)
     trials = (_make_trial(study, point) for point in _points(study))
     by_id: dict[str, Trial] = {}
@@ -62,7 +70,7 @@ def _points(study: StudyJob) -> Iterator[_Point]:
     for workload, (at, entry, is_swept) in itertools.product(study.workloads, entries):
         sweeps = list(enumerate(study.sweeps))
         own = [(index, sweep) for index, sweep in sweeps if entry["type"] in sweep.get(ONLY, [entry["type"]])]
-        for index, sweep in own or [(0, {})]:  # one that no sweep is for is run as it stands
+        for index, sweep in own or [(0, {})]:  # without a sweep for it, an optimizer is run once with its own settings
             taken = {path: values for path, values in sweep.items() if _takes(entry, path, is_swept)}
             for values in itertools.product(*taken.values()):
                 for seed in study.seeds:
@@ -71,7 +79,7 @@ def _points(study: StudyJob) -> Iterator[_Point]:
 
 
 def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
-    """Whether an optimizer is swept over ``path``: not over settings that it has not got, nor a baseline over any."""
+    """Whether an optimizer is swept over ``path``. It must have this setting; a baseline keeps its own settings."""
     if path == ONLY:
         return False
     if path == BATCH_SIZE and _is_full_batch(entry):
@@ -115,7 +123,10 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
 
 
 def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
-    """With the study's workers, and the defaults of what a sweep may name written out: it is the same trial if one does."""
+    """The job with the workers of the study, and with the defaults of all that a sweep may set.
+
+    A sweep that names the default value then gives the same trial as a study without this sweep.
+    """
     lr = job.optimizer.lr if job.optimizer.lr is not None else job.optimizer.default_lr
     trials = study.trials
     workers = {
@@ -135,8 +146,10 @@ def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
 
 
 def optimizer_label(entry: dict[str, Any], settings: dict[str, Any]) -> str:
-    """``adamw``, or with what makes it another optimizer in this study, ``adamw (schedule=cosine)``. An entry's own
-    ``label`` stands for its settings."""
+    """The name of an optimizer in a study: ``adamw``, or with its own settings ``adamw (schedule=cosine)``.
+
+    An entry with a ``label`` has this label instead of the type and its own settings.
+    """
     known = OPTIMIZER_CONFIGS.get(entry["type"])
     defaults = {} if known is None else {name: field.default for name, field in known.model_fields.items()}
     own = {key: value for key, value in entry.items() if key not in ("type", "lr", "label") and "label" not in entry}
@@ -147,7 +160,7 @@ def optimizer_label(entry: dict[str, Any], settings: dict[str, Any]) -> str:
 
 
 def _check_paths(study: StudyJob) -> None:
-    """A setting that no optimizer of the study has is a mistake, not a sweep of nothing; so is a type it has not got."""
+    """Raise :class:`JobError` for a sweep over a setting, or for a type, that no optimizer of the study has."""
     swept, types = _types(study.optimizers), _types([*study.optimizers, *study.baselines])
     for index, sweep in enumerate(study.sweeps):
         for path in sweep.keys() - {ONLY}:
@@ -168,12 +181,12 @@ def _set(data: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         data = data.setdefault(key, {})
         if not isinstance(data, dict):
-            return  # the job's own check says what is wrong with it
+            return  # the check of the job reports this error
     data[keys[-1]] = value
 
 
 def _where_written(problem: Problem, point: _Point) -> Problem:
-    """A problem of a trial's job, at the place in the study that it comes from."""
+    """The problem of a trial's job, with the place in the study where the value is written."""
     for path in point.values:
         keys = tuple(path.split("."))
         if problem.location[: len(keys)] == keys:
@@ -184,6 +197,8 @@ def _where_written(problem: Problem, point: _Point) -> Problem:
 
 
 def _hash(job: TrainJob) -> str:
-    without = {"tracking", "output_dir"} | (set() if job.budget else {"budget"})  # the ids of before there were budgets
-    data = job.model_dump(mode="json", exclude=without)
+    left_out = {"tracking", "output_dir"}
+    if not job.budget:
+        left_out.add("budget")  # version 0.1 had no budgets: its trials keep their ids
+    data = job.model_dump(mode="json", exclude=left_out)
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

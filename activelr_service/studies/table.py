@@ -1,21 +1,33 @@
-"""The table of a study: one row per trial and epoch, in the form that :mod:`activelr_service.report` reads."""
+"""Tables of results: a row for each trial and epoch, from a study, an MLflow experiment or a file.
+
+The columns are those that :mod:`activelr_service.report` reads.
+"""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from activelr_service.config.task import metrics_of_task
-from activelr_service.studies.folder import Outcome, StudyFolder
+from activelr_service.errors import CommandError
+from activelr_service.report import load_table, summary_lines, write_report
+from activelr_service.runs.run import output_root
+from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.space import Trial
+from activelr_service.tracking.client import TrackedRun, read_experiment
+from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
-RENAMED = {"perf/epoch_seconds": "seconds", "perf/rows": "samples"}
+RENAMED = {"perf/epoch_seconds": "seconds", "perf/samples": "samples", "perf/rows": "samples"}  # perf/rows: until 0.1
 
 
 def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
-    """All trials of the plan that have ended. Epoch 0 is the untrained model; a trial that diverged or failed has a last row
-    without a score for the epoch that it ended in."""
+    """The table of all trials of a plan that have ended, and of those that cannot run.
+
+    Epoch 0 is the untrained model. A trial that diverged or failed has a last row for the epoch in which it ended; that
+    row has no score.
+    """
     rows = []
     for trial in plan.trials:
         if trial.id in plan.refused:
@@ -26,6 +38,7 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 
 
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
+    """The rows of one trial."""
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
     task = metrics_of_task(job.task or "classification")
     metric = column_name(task.val_score)
@@ -57,3 +70,84 @@ def table_names(row: dict[str, float]) -> dict[str, float]:
 def column_name(metric: str) -> str:
     """The column of a metric: ``val/accuracy`` becomes ``val_accuracy``, which every tool takes as a name."""
     return RENAMED.get(metric, metric.replace("/", "_"))
+
+
+FILES = (".csv", ".parquet")
+
+
+def read_results(
+    target: str, output_dir: str, metric: str | None, higher_is_better: bool | None
+) -> tuple[pd.DataFrame, str]:
+    """The table of ``target`` and a title for its report.
+
+    ``target``: a .csv or .parquet file, the name or folder of a study, or the name of an MLflow experiment. Raises
+    :class:`CommandError` if it is none of them.
+    """
+    path = Path(target)
+    study = find_study(output_dir, target)
+    if path.suffix in FILES or path.is_file():
+        return load_table(path, metric, higher_is_better), path.stem
+    if study is not None:
+        results = study.report / "results.parquet"
+        if not results.exists():
+            raise CommandError(f"no trial of the study {target} has ended yet")
+        return load_table(results, metric, higher_is_better), study.path.name
+    root = output_root(output_dir)
+    uri = tracking_uri(None, root)
+    if uri == embedded_store(root) and not (root / DATABASE).exists():
+        raise CommandError(
+            f"no results {target!r}: no such file, and neither a study nor an MLflow store in {output_dir}"
+        )
+    return experiment_table(read_experiment(str(uri), target)), target
+
+
+def report_results(
+    target: str, output_dir: str, output: Path, metric: str | None = None, higher_is_better: bool | None = None
+) -> list[str]:
+    """Write the report of ``target``, as :func:`read_results` reads it, to the folder ``output``.
+
+    Returns the summary and the path of the page as lines. Raises :class:`CommandError` if the folder cannot be written.
+    """
+    table, title = read_results(target, output_dir, metric, higher_is_better)
+    try:
+        write_report(table, output, title)
+    except OSError as error:
+        raise CommandError(f"--output {output} cannot be written: {error.strerror}") from error
+    return [*summary_lines(table), f"{output / 'report.html'}"]
+
+
+def find_study(output_dir: str, target: str) -> StudyFolder | None:
+    """The study with this folder or name, None if there is none."""
+    folders = (Path(target), output_root(output_dir) / FOLDER / target)
+    return next((StudyFolder(path) for path in folders if (path / "study.yaml").is_file()), None)
+
+
+def experiment_table(runs: list[TrackedRun]) -> pd.DataFrame:
+    """The table of an MLflow experiment: a row for each run and epoch."""
+    return pd.DataFrame([row for run in runs for row in run_rows(run)])
+
+
+def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
+    """The rows of one MLflow run, with the columns of :func:`trial_rows`."""
+    params, tags = run.params, run.tags
+    task = metrics_of_task(params.get("task", "classification"))
+    metric = column_name(task.val_score)
+    status = tags.get("activelr.status", "finished" if run.status == "FINISHED" else "failed")
+    constant = {
+        "workload": tags.get("activelr.workload", params.get("name", "")),
+        "optimizer": tags.get("activelr.optimizer", params["optimizer.type"]),
+        "initial_lr": float(params.get("optimizer.lr", "nan")),
+        "batch_size": float(params.get("global_batch_size", "nan")),
+        "seed": int(params.get("seed", "0")),
+        "trial": run.run_id,
+        "status": status,
+        "reason": tags.get("activelr.reason", ""),
+        "metric": metric,
+        "higher_is_better": task.higher_is_better,
+    }
+    epochs = sorted({epoch for values in run.history.values() for epoch in values})
+    by_epoch = [{name: values[epoch] for name, values in run.history.items() if epoch in values} for epoch in epochs]
+    rows = [{**constant, "epoch": epoch, **table_names(row)} for epoch, row in zip(epochs, by_epoch, strict=True)]
+    if status != "finished":
+        rows.append({**constant, "epoch": max(epochs, default=-1) + 1})
+    return [{**row, "score": row.get(metric, math.nan)} for row in rows]

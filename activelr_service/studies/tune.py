@@ -1,5 +1,7 @@
-"""Running the trials of a study with Ray Tune: a grid in first-in, first-out order, since stopping trials early would bias
-what a study says of robustness."""
+"""Run the trials of a study with Ray Tune, as a grid in first-in, first-out order.
+
+No trial is stopped early. Early stopping would bias the comparison of how robust optimizers are.
+"""
 
 import logging
 import os
@@ -20,23 +22,25 @@ from activelr_service.service.ray_cluster import find_resources, init_ray, is_at
 from activelr_service.service.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
-from activelr_service.studies.trial import describe, device_of, limit_memory, run_trial
-from activelr_service.studies.worker_group import run_distributed_trial
+from activelr_service.studies.trial import describe, device_of, limit_memory, run_distributed_trial, run_trial
 from activelr_service.training.monitors import available_memory, free_memory
 
-HEAD_NODE = "node:__internal_head__"  # a resource that every Ray cluster has
+HEAD_NODE = "node:__internal_head__"  # every Ray cluster has this resource
 
 OnEnd = Callable[[str], None]
 
 
 def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end: OnEnd) -> None:
-    """Run the pending trials, whose jobs are in the folder's plan. Each leaves its outcome in the folder; ``on_end`` is
-    called with its id. Raises :class:`ClusterError` if Ray ends before the trials have."""
+    """Run the pending trials. Their jobs are in the folder's plan.
+
+    Each trial writes its outcome to the folder; then ``on_end`` is called with its id. Raises :class:`ClusterError` if
+    Ray ends before the trials have ended.
+    """
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see run_in_ray
     os.environ.setdefault("TUNE_FORCE_TRIAL_CLEANUP_S", "5")  # how long trials may take to stop
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0: nothing but what the study itself says
-    hand_on_no_secrets()
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # with verbose=0, Ray Tune prints nothing of its own
+    keep_secrets_from_ray()
     init_ray(num_cpus=count_concurrent(study) * cpus_of_a_trial(study))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     tuner = tune.Tuner(
@@ -63,17 +67,19 @@ def run_trials(study: StudyJob, folder: StudyFolder, pending: list[str], on_end:
     except (RuntimeError, tune.TuneError) as error:  # such as a trial's process that Ray ended for its memory
         remedy = "the same command runs the trials that are left"
         raise ClusterError(f"Ray Tune has ended: {describe(error)}; {remedy}") from error
-    shutil.rmtree(folder.path / "tune", ignore_errors=True)  # what counts is in the outcomes
+    shutil.rmtree(folder.path / "tune", ignore_errors=True)  # the outcomes hold all that is needed
 
 
-def hand_on_no_secrets() -> None:
-    """Ray Tune would hand $AWS_SECRET_ACCESS_KEY and its like to trials in a way that Ray writes into its logs. Trials have
-    the environment of their node, as the workers of a training do."""
+def keep_secrets_from_ray() -> None:
+    """Stop Ray Tune from sending $AWS_SECRET_ACCESS_KEY and similar variables to trials: Ray would write them to its logs.
+
+    Trials have the environment of their node, as the workers of a training do.
+    """
     class_cache.ENV_VARS_TO_PROPAGATE -= {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 
 
 def count_concurrent(study: StudyJob) -> int:
-    """How many trials run at once."""
+    """How many trials run at once: as many as the resources allow, at most ``max_concurrent``."""
     resources = find_resources()
     trials = study.trials
     count = max(1, resources.num_cpus // cpus_of_a_trial(study))
@@ -83,7 +89,7 @@ def count_concurrent(study: StudyJob) -> int:
 
 
 def check_resources(study: StudyJob) -> None:
-    """Raise :class:`JobError` if a trial needs more than there is: it would wait for ever."""
+    """Raise :class:`JobError` if a trial needs more CPUs or GPUs than there are. It would wait for ever."""
     resources, trials = find_resources(), study.trials
     cpus, gpus = cpus_of_a_trial(study), trials.num_workers * trials.gpus_per_worker
     if gpus > resources.num_gpus:
@@ -94,16 +100,17 @@ def check_resources(study: StudyJob) -> None:
 
 
 def cpus_of_a_trial(study: StudyJob) -> int:
+    """The CPUs of all workers of a trial."""
     return study.trials.num_workers * study.trials.cpus_per_worker
 
 
 def needs_of_a_trial(study: StudyJob) -> dict[str, float]:
-    """What a packed trial takes of the node it is on, under Ray's names."""
+    """The resources that a packed trial takes of its node, under Ray's names."""
     return {"CPU": study.trials.cpus_per_worker, "GPU": study.trials.gpus_per_worker}
 
 
 def memory_of_a_trial(study: StudyJob) -> int:
-    """Bytes that a packed trial could take if it ran on this node now."""
+    """The bytes of memory that a packed trial could use if it ran on this node now."""
     resources = find_resources()
     here: dict[str, float] = {"CPU": resources.num_cpus, "GPU": resources.num_gpus}
     if is_attached():
@@ -112,7 +119,7 @@ def memory_of_a_trial(study: StudyJob) -> int:
 
 
 def trials_on(resources: dict[str, float], needs: dict[str, float], most: int) -> int:
-    """How many trials a node with the ``resources`` takes at once: those of other nodes take none of its memory."""
+    """How many trials a node with these ``resources`` runs at once, at most ``most``. They share the memory of the node."""
     counts = [int(resources.get(name, 0) / need + 1e-6) for name, need in needs.items() if need]
     return max(1, min([most, *counts]))
 
@@ -125,12 +132,14 @@ def this_node() -> dict[str, float]:
 
 def _trainable(study: StudyJob) -> Any:
     if not is_packed(study):
-        return tune.with_resources(run_distributed_trial, {HEAD_NODE: 0.001})  # its workers ask for what they need
+        return tune.with_resources(
+            run_distributed_trial, {HEAD_NODE: 0.001}
+        )  # its workers ask for the resources themselves
     return tune.with_resources(PackedTrials, {"cpu": study.trials.cpus_per_worker, "gpu": study.trials.gpus_per_worker})
 
 
 class PackedTrials(tune.Trainable):
-    """A process that takes trial after trial (``reuse_actors``), each in one step: one start for all of them."""
+    """A process that runs trial after trial, each as a step of Ray Tune. It starts only once (``reuse_actors``)."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.config = config
@@ -148,13 +157,13 @@ class PackedTrials(tune.Trainable):
         if outcome.status == "out_of_memory":
             outcome = replace(outcome, memory=self.memory)
         if outcome.status != "finished" or job.workers.use_gpu:
-            free_memory(device_of(job))  # for the next trial, and for the others on this GPU
+            free_memory(device_of(job))  # for the next trial, and for other trials on this GPU
         folder.write_outcome(self.config["trial"], outcome)
         return {"done": True, "status": outcome.status}
 
 
 class EndOfTrial(tune.Callback):
-    """Tells that a trial has ended; one whose process died without a word gets its outcome from the error."""
+    """Calls ``on_end`` when a trial has ended. If the process of a trial died, its outcome is made from the error."""
 
     def __init__(self, folder: StudyFolder, on_end: OnEnd) -> None:
         self.folder = folder
@@ -166,12 +175,12 @@ class EndOfTrial(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         trial_id = trial.config["trial"]
         if self.folder.read_outcome(trial_id) is None:
-            self.folder.write_outcome(trial_id, outcome_of_lost(trial.get_error()))
+            self.folder.write_outcome(trial_id, lost_trial_outcome(trial.get_error()))
         self.on_end(trial_id)
 
 
-def outcome_of_lost(error: BaseException | None) -> Outcome:
-    """Of a trial whose process was lost: the kernel and Ray end those that take too much memory."""
+def lost_trial_outcome(error: BaseException | None) -> Outcome:
+    """The outcome of a trial whose process was lost. The kernel and Ray end processes that use too much memory."""
     is_memory = error is not None and (is_out_of_memory(error) or isinstance(error, ray.exceptions.OutOfMemoryError))
     reason = f"the trial's process was lost: {describe(error or RuntimeError('without an error'))}"
     return Outcome("out_of_memory", reason, memory=0) if is_memory else Outcome("failed", reason)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from activelr_service.redact import redact
-from activelr_service.tracking.client import search_runs, talking_to, upload_seconds
-from activelr_service.tracking.registry import register_model
+from activelr_service.tracking.client import register_model, search_runs, talking_to, upload_seconds
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
 LONGEST_NAME = 250

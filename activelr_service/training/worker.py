@@ -18,8 +18,8 @@ from activelr_service.data.info import DataInfo
 from activelr_service.errors import DeterministicError, SupersededError, kind_of
 from activelr_service.runs.fence import Fence, begin_group
 from activelr_service.runs.files import write_text
-from activelr_service.runs.record import Record
-from activelr_service.runs.run import Failure, Run
+from activelr_service.runs.record import Failure, Record
+from activelr_service.runs.run import Run
 from activelr_service.training.batch_size.probe import resolve_batch_size
 from activelr_service.training.build import Training, build_training
 from activelr_service.training.checkpoint import CheckpointStore

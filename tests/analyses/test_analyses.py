@@ -6,8 +6,9 @@ import math
 import pytest
 from PIL import Image
 
-from activelr_service.analyses import ANALYSES, carbon, gain_operations, sign_cases, theorem_4_1, theorem_5_1
-from activelr_service.analyses.toy_functions import CRITICAL_POINTS, classify
+from activelr_service.analyses import ANALYSES, carbon, descents, gain_operations, theorems
+from activelr_service.analyses.descents import CRITICAL_POINTS, classify
+from activelr_service.cli import study_commands
 from activelr_service.data.info import DataInfo
 from activelr_service.export.model import write_recipe
 from activelr_service.runs.journal import write_journal
@@ -24,8 +25,8 @@ DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
 
 @pytest.mark.parametrize("name", ANALYSES)
 def test_an_analysis_leaves_a_table_a_picture_and_an_mlflow_run(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(theorem_4_1, "TRIALS", 10)
-    monkeypatch.setattr(theorem_5_1, "TRIALS", 10)
+    monkeypatch.setattr(theorems, "TRIALS_4_1", 10)
+    monkeypatch.setattr(theorems, "TRIALS_5_1", 10)
     lines = analyze(name, tmp_path, track=True)
     folder = tmp_path / "analyses" / name
     with (folder / f"{name}.csv").open() as file:
@@ -56,8 +57,8 @@ def test_the_paper_s_pair_of_operations_settles_at_mean_1_and_deviation_0_3():
 
 
 def test_the_gain_grows_while_the_sign_stays_and_shrinks_while_it_changes():
-    rows = [row for row in sign_cases.compute() if row["optimizer"] == "ActiveSGD"]
-    for case, lr in sign_cases.CASES.items():
+    rows = [row for row in descents.compute_signs() if row["optimizer"] == "ActiveSGD"]
+    for case, lr in descents.CASES.items():
         gains = [row["gain"] for row in rows if row["case"] == case][2:10]
         assert gains == sorted(gains, reverse=lr > 0.5)
         assert len(set(gains)) == len(gains)
@@ -69,8 +70,8 @@ def test_of_the_paper_s_three_minima_one_is_a_minimum():
 
 
 def test_theorem_4_1_holds_where_its_assumption_does_and_not_elsewhere(monkeypatch):
-    monkeypatch.setattr(theorem_4_1, "TRIALS", 40)
-    table = theorem_4_1.compute()
+    monkeypatch.setattr(theorems, "TRIALS_4_1", 40)
+    table = theorems.compute_4_1()
     assert all(row["bound_holds"] == 1 for row in table)
     assert all(row["inner_product"] == 1 for row in table if row["sum_falls"] == 1)
     assert any(row["same_sign"] < 0.8 for row in table if row["start"] == "near the optimum")
@@ -78,8 +79,8 @@ def test_theorem_4_1_holds_where_its_assumption_does_and_not_elsewhere(monkeypat
 
 
 def test_theorem_5_1_s_bound_always_holds_and_its_sign_does_not(monkeypatch):
-    monkeypatch.setattr(theorem_5_1, "TRIALS", 200)
-    table = theorem_5_1.compute()
+    monkeypatch.setattr(theorems, "TRIALS_5_1", 200)
+    table = theorems.compute_5_1()
     assert all(row["bound_holds"] == 1 for row in table)
     assert all(row["better"] >= row["not_negative"] for row in table)
     assert any(row["not_negative"] < 1 for row in table)
@@ -127,8 +128,14 @@ def test_a_run_is_accounted_for_by_measured_energy_where_there_is_any(tmp_path, 
     assert float(own["tflop"]) == pytest.approx(3 * 2 * (3072 * 64 + 64 * 64 + 64 * 10) * 2000 / 1e12)
 
 
-def test_the_commands_print_what_was_found(tmp_path):
-    result = activelr("analyse", "carbon", "--no-track", "--output-dir", str(tmp_path))
+@pytest.mark.parametrize("command", ["analyze", "analyse"])  # the second is the name up to version 0.1
+def test_the_commands_print_what_was_found(tmp_path, command):
+    result = activelr(command, "carbon", "--no-track", "--output-dir", str(tmp_path))
     assert result.returncode == 0, result.stderr
     assert "61.11 h x 0.3 kW x 0.432 kg/kWh = 7.92 kg" in result.stdout
-    assert activelr("analyse", "carbon", "--run", "nothing", "--output-dir", str(tmp_path)).returncode == 2
+    assert activelr(command, "carbon", "--run", "nothing", "--output-dir", str(tmp_path)).returncode == 2
+
+
+def test_the_command_line_offers_every_analysis():
+    offered = {command.name or command.callback.__name__ for command in study_commands.analyses.registered_commands}
+    assert offered == set(ANALYSES)

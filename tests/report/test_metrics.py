@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from activelr_service.report.comparisons import expected_best, paired_tests, search_costs
-from activelr_service.report.intervals import intervals
-from activelr_service.report.labels import family_of, ordered, pairs, styles
-from activelr_service.report.metrics import axis_trials, basin_width, summarise
+from activelr_service.report.drawing import styles
+from activelr_service.report.labels import family_of, ordered, pairs
+from activelr_service.report.metrics import axis_trials, basin_width, summarize
+from activelr_service.report.statistics import expected_best, intervals, paired_tests, search_costs
 from activelr_service.report.targets import (
     benchmark_score,
     costs_to_target,
@@ -23,7 +23,7 @@ from tests.report.tables import table_of, trial
 
 
 def summary_of(*trials, axis="initial_lr"):
-    return summarise(trials_of(table_of(*trials)), axis).set_index("optimizer")
+    return summarize(trials_of(table_of(*trials)), axis).set_index("optimizer")
 
 
 def test_a_trial_counts_with_its_best_epoch_and_a_diverged_one_as_its_untrained_model():
@@ -203,7 +203,7 @@ def test_an_interval_holds_the_mean_and_is_a_point_for_equal_seeds():
     ]
     trials = trials_of(table_of(*rows, trial("single", 0.1, [0.5])))
     found = intervals(trials, "initial_lr").set_index("optimizer")
-    summary = summarise(trials, "initial_lr").set_index("optimizer")
+    summary = summarize(trials, "initial_lr").set_index("optimizer")
     for name in ("mean", "range", "sensitivity"):
         low, high = found[f"{name}_low"], found[f"{name}_high"]
         assert low["noisy"] < summary.loc["noisy", name] < high["noisy"]

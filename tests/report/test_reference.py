@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from activelr_service.report import load_table, summary_lines
-from activelr_service.report.comparisons import paired_tests
-from activelr_service.report.metrics import summarise, value_means
+from activelr_service.report.metrics import summarize, value_means
+from activelr_service.report.statistics import paired_tests
 from activelr_service.report.trials import trials_of
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -40,7 +40,7 @@ def test_cifar_s_means_and_ranges_are_the_published_ones(label):
     values, mean, spread = PUBLISHED[label]
     assert means["value"].tolist() == [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
     assert means["score"].tolist() == pytest.approx(values, abs=0.01)
-    (row,) = summarise(trials, "initial_lr").query("optimizer == @label").to_dict("records")
+    (row,) = summarize(trials, "initial_lr").query("optimizer == @label").to_dict("records")
     assert row["mean"] == pytest.approx(mean, abs=0.01)
     assert row["range"] == pytest.approx(spread, abs=0.01)
 
@@ -53,7 +53,7 @@ def test_every_optimizer_s_numbers_are_those_worked_out_by_hand(name, metric, hi
     by_hand = means_by_hand(name, metric)
     best_of = max if higher else min
     best_of_all = best_of(value for values in by_hand.values() for value in values)
-    rows = summarise(trials_of(table), "initial_lr").set_index("optimizer")
+    rows = summarize(trials_of(table), "initial_lr").set_index("optimizer")
     assert set(rows.index) == set(by_hand)
     for label, values in by_hand.items():
         row, mean, best = rows.loc[label], statistics.mean(values), best_of(values)
@@ -68,7 +68,7 @@ def test_every_optimizer_s_numbers_are_those_worked_out_by_hand(name, metric, hi
 
 def test_the_pairs_are_of_the_same_learning_rate_and_seed():
     rows = paired_tests(trials_of(load_table(REFERENCE / "cifar10_resnet18.csv"))).set_index("optimizer")
-    assert rows["base"].to_dict() == {"ActiveBelief": "AdaBelief", "ActiveAdamW": "AdamW", "ActiveRAdam": "RAdam"}
+    assert rows["baseline"].to_dict() == {"ActiveBelief": "AdaBelief", "ActiveAdamW": "AdamW", "ActiveRAdam": "RAdam"}
     assert (rows["pairs"] == 35).all()
     by_hand = means_by_hand("cifar10_resnet18", "best_test_accuracy")
     difference = statistics.mean(by_hand["ActiveAdamW"]) - statistics.mean(by_hand["AdamW"])

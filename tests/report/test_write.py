@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from activelr_service.report import load_table, summary_lines, write_report
-from activelr_service.report.wording import short
+from activelr_service.report.labels import short
 from tests.report.tables import study, table_of, trial
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from activelr_service.runs.run import Run
-from activelr_service.studies.worker_group import ending
+from activelr_service.studies.trial import ending
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr
 
 pytestmark = [pytest.mark.xdist_group("studies"), pytest.mark.ray]

@@ -15,7 +15,7 @@ from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import make_plan
 from activelr_service.studies.table import make_table
 from activelr_service.studies.trial import classify, run_trial
-from activelr_service.studies.tune import PackedTrials, hand_on_no_secrets, outcome_of_lost, trials_on
+from activelr_service.studies.tune import PackedTrials, keep_secrets_from_ray, lost_trial_outcome, trials_on
 from tests.conftest import ROOT, small_job
 from tests.training.test_loop import resolved
 
@@ -143,9 +143,9 @@ def test_a_trial_that_ran_out_of_memory_is_final_unless_its_machine_was_busy_or_
     assert not Outcome("out_of_memory", memory=1 * gib).is_result(9 * gib)
     assert not Outcome("out_of_memory", memory=0).is_result(gib)
     assert not Outcome("failed").is_result(gib)
-    killed = outcome_of_lost(RuntimeError("OutOfMemoryError: the worker was killed, the node was low on memory"))
+    killed = lost_trial_outcome(RuntimeError("OutOfMemoryError: the worker was killed, the node was low on memory"))
     assert (killed.status, killed.is_result(gib)) == ("out_of_memory", False)
-    assert outcome_of_lost(RuntimeError("the actor died")).status == "failed"
+    assert lost_trial_outcome(RuntimeError("the actor died")).status == "failed"
 
 
 def test_a_model_that_needs_more_than_its_share_of_memory_fails_in_its_own_trial(tmp_path):
@@ -166,7 +166,7 @@ print(outcome.status)
 
 def test_a_study_hands_ray_no_keys_to_write_into_its_logs(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
-    hand_on_no_secrets()
+    keep_secrets_from_ray()
     assert "canary" not in str(class_cache._ActorClassCache().get(PackedTrials)._default_options)
 
 
