@@ -13,14 +13,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from activelr_service.api import train, write_report
+    from activelr_service.api import report, train
     from activelr_service.config import load_job
     from activelr_service.export.model import load_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_job", "load_model", "train", "write_report"]
+__all__ = ["__version__", "load_job", "load_model", "report", "train"]
 
-_MODULES = {"load_job": "config", "load_model": "export.model", "train": "api", "write_report": "api"}
+_MODULES = {"load_job": "config", "load_model": "export.model", "train": "api", "report": "api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activelr_service.config import TrainJob, read_job
-from activelr_service.errors import CommandError, naming_missing_packages
+from activelr_service.errors import naming_missing_packages
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -46,8 +46,8 @@ def train(job: TrainJob | str | Path, overrides: Sequence[str] = ()) -> "Run":
     return train_job(job)
 
 
-@naming_missing_packages("activelr_service.write_report")
-def write_report(
+@naming_missing_packages("activelr_service.report")
+def report(
     results: str | Path,
     output: str | Path = "report",
     *,
@@ -71,12 +71,6 @@ def write_report(
         CommandError: There are no such results, they cannot be used, or the folder cannot be written.
         MissingPackageError: The extra ``train`` is not installed.
     """
-    from activelr_service.report import write_report as write_files
-    from activelr_service.studies.results import read_results
+    from activelr_service.studies.table import report_results
 
-    table, title = read_results(str(results), output_dir, metric, higher_is_better)
-    try:
-        write_files(table, Path(output), title)
-    except OSError as error:
-        raise CommandError(f"the report {output} cannot be written: {error.strerror}") from error
-    return table
+    return report_results(str(results), output_dir, Path(output), metric, higher_is_better)

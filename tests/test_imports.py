@@ -25,12 +25,12 @@ ALLOWED = {
     "tracking": {"redact"},
     "export": {"models", "tracking"},
     "pyfunc": {"export"},
-    "report": set(),
+    "reports": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "models", "runs", "tracking", "training"},
-    "studies": {"config", "data", "report", "runs", "service", "tracking", "training"},
-    "api": {"config", "report", "runs", "service", "studies"},
-    "cli": {"api", "config", "redact", "runs", "service", "studies", "tracking"},
+    "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
+    "api": {"config", "runs", "service", "studies"},
+    "cli": {"api", "config", "redact", "reports", "runs", "service", "studies", "tracking"},
 }
 ARROWS_PER_ROOM = 2.5  # at most, without those to ``errors``
 LIBRARIES = {

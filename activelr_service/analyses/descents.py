@@ -35,7 +35,7 @@ def _descend_signs(case: str, lr: float, name: str) -> list[dict[str, Any]]:
     weight = torch.nn.Parameter(torch.tensor(START, dtype=torch.float64))
     increment = 0.1 if name == "ActiveSGD" else 0.0
     decay = 0.9 if name == "ActiveSGD" else 1.0
-    optimizer = ActiveSGD([weight], lr=lr, gain_increment=increment, gain_decay=decay, steps_per_epoch=1)
+    optimizer = ActiveSGD([weight], rule="paper", lr=lr, gain_increment=increment, gain_decay=decay, steps_per_epoch=1)
     rows = [{"case": case, "optimizer": name, "step": 0, "weight": START, "gain": 1.0}]
     for step in range(1, STEPS + 1):
         optimizer.zero_grad()
@@ -128,7 +128,7 @@ def _build(name: str, point: torch.nn.Parameter, lr: float) -> torch.optim.Optim
     if name == "Adam":
         return torch.optim.Adam([point], lr=lr)
     increment = 0.1 if name == "ActiveAdamW" else 0.1 / lr
-    return ActiveAdamW([point], lr=lr, weight_decay=0.0, gain_increment=increment, steps_per_epoch=1)
+    return ActiveAdamW([point], rule="paper", lr=lr, weight_decay=0.0, gain_increment=increment, steps_per_epoch=1)
 
 
 def classify(x: float, y: float) -> str:

@@ -17,7 +17,7 @@ NO_LR = 1.0  # what stands in a parameter group as "lr" where the learning rate 
 SHARED_ARGUMENTS = r"""
     Args of all ActiveLR optimizers:
         rule (str): ``"robust"`` (default) needs no learning rate: it keeps one gain per tensor and moves it at the ends of
-            windows of its own (:mod:`activelr_service.optim.robust_rule` has the formulas). ``"paper"`` is the rule of
+            windows of its own (:mod:`activelr_service.optim.robust_formulas` has the formulas). ``"paper"`` is the rule of
             the ActiveLR paper: it keeps one gain per parameter, which multiplies ``lr``, and moves it at the end of
             every epoch (:mod:`activelr_service.optim.paper_rule`).
         total_steps (int, optional): robust rule: the number of steps of the whole run (default: None). Without it, set

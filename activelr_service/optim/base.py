@@ -124,7 +124,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         The first call moves no gain: there is no epoch before it. ``reduce`` is as in :meth:`end_step`. The robust rule
         has windows of its own: there it does nothing, and says so once.
         """
-        if self.rule.uses_lr:
+        if self.rule.has_epochs:
             self.end_sums(reduce)
         else:
             self.say_once("end_epoch() does nothing under the robust rule, which ends windows of its own")

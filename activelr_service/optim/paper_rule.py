@@ -16,20 +16,19 @@ At the end of an epoch, with the sums of this epoch and of the one before (Algor
     \end{cases}
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from activelr_service.optim.sums import Group, State
+
 DEFAULTS = {"gain_increment": 0.1, "gain_decay": 0.9, "hold_on_zero": False}
 DEFAULT_LR = 1e-3
 
-State = dict[str, Tensor]
-Group = dict[str, Any]
-
 
 class PaperRule:
-    """The paper's rule as an object, in the verbs of :class:`~activelr_service.optim.base.Rule`.
+    """The paper's rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
     State of a parameter: ``gain``, float32 in the parameter's shape, which starts at 1; and ``grew`` and
     ``non_finite``, 0-dim float32 counts of elements at the last end of an epoch.
@@ -37,6 +36,7 @@ class PaperRule:
 
     name = "paper"
     uses_lr = True
+    has_epochs = True
     state_keys: tuple[str, ...] = ("gain", "grew", "non_finite")
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress

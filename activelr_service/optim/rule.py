@@ -16,6 +16,7 @@ class Rule(Protocol):
 
     name: str
     uses_lr: bool  # whether the learning rate has an effect
+    has_epochs: bool  # whether the end of an epoch can end the sums
     total_steps: int | None  # of the whole run, where the rule needs it and was told
     progress: float | None  # the share of the run that is behind after the coming step, where a trainer sets it
     state_keys: tuple[str, ...]  # what it keeps of a parameter, all float32

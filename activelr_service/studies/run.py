@@ -7,7 +7,7 @@ from typing import Any
 from activelr_service.config import StudyJob, dump_job
 from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
 from activelr_service.errors import JobError, TrackingError
-from activelr_service.report import summary_lines, write_report
+from activelr_service.reports import summary_lines, write_report
 from activelr_service.runs.console import Follower, log_to
 from activelr_service.runs.files import write_text
 from activelr_service.runs.run import output_root

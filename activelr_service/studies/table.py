@@ -1,6 +1,6 @@
 """Tables of results: a row for each trial and epoch, from a study, an MLflow experiment or a file.
 
-The columns are those that :mod:`activelr_service.report` reads.
+The columns are those that :mod:`activelr_service.reports` reads.
 """
 
 import math
@@ -11,7 +11,7 @@ import pandas as pd
 
 from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CommandError
-from activelr_service.report import load_table, summary_lines, write_report
+from activelr_service.reports import load_table, write_report
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
@@ -63,7 +63,7 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
 
 
 def table_names(row: dict[str, float]) -> dict[str, float]:
-    """The metrics of a row by their column names, without the time stamp."""
+    """The metrics of an epoch under the names of columns, without the time stamp."""
     return {column_name(name): value for name, value in row.items() if name != "timestamp_ms"}
 
 
@@ -103,17 +103,17 @@ def read_results(
 
 def report_results(
     target: str, output_dir: str, output: Path, metric: str | None = None, higher_is_better: bool | None = None
-) -> list[str]:
-    """Write the report of ``target``, as :func:`read_results` reads it, to the folder ``output``.
+) -> pd.DataFrame:
+    """Write the report of ``target``, as :func:`read_results` reads it, to the folder ``output``. Returns the table.
 
-    Returns the summary and the path of the page as lines. Raises :class:`CommandError` if the folder cannot be written.
+    Raises :class:`CommandError` if the folder cannot be written.
     """
     table, title = read_results(target, output_dir, metric, higher_is_better)
     try:
         write_report(table, output, title)
     except OSError as error:
-        raise CommandError(f"--output {output} cannot be written: {error.strerror}") from error
-    return [*summary_lines(table), f"{output / 'report.html'}"]
+        raise CommandError(f"the report {output} cannot be written: {error.strerror}") from error
+    return table
 
 
 def find_study(output_dir: str, target: str) -> StudyFolder | None:

@@ -110,7 +110,7 @@ def test_another_machine_without_https_is_refused(job_file):
 
 
 def test_report_says_the_published_numbers_of_published_results(tmp_path):
-    results = ROOT / "tests" / "report" / "reference" / "cifar10_resnet18.csv"
+    results = ROOT / "tests" / "reports" / "reference" / "cifar10_resnet18.csv"
     result = activelr("report", results, "--output", "report", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("ActiveAdamW")]

@@ -8,7 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD, RobustConstants, robust_rule
+from activelr_service.optim import (
+    ActiveAdamW,
+    ActiveBelief,
+    ActiveRAdam,
+    ActiveSGD,
+    RobustConstants,
+    robust_formulas,
+    robust_rule,
+)
 from tests.optim.test_family import MEMBERS, make_params, set_grads
 
 every_member = pytest.mark.parametrize("member", MEMBERS, ids=lambda member: member.active.__name__)
@@ -103,13 +111,13 @@ def test_the_scale_of_the_loss_cancels(member):
 def test_a_window_lasts_two_steps_or_a_fifth_of_those_done():
     ends = [0]
     while ends[-1] < 100:
-        ends.append(robust_rule.next_window_end(ends[-1], RobustConstants()))
+        ends.append(robust_formulas.next_window_end(ends[-1], RobustConstants()))
     assert ends == [0, 2, 4, 6, 8, 10, 12, 14, 16, 19, 22, 26, 31, 37, 44, 52, 62, 74, 88, 105]
 
 
 def updated(gain, clip, total, prev, window=20, **constants):
-    agreed = robust_rule.agreement_of(total, prev)
-    return robust_rule.update_gain(
+    agreed = robust_formulas.agreement_of(total, prev)
+    return robust_formulas.update_gain(
         torch.tensor(gain), torch.tensor(clip), agreed, window, RobustConstants(**constants)
     ).item()
 
@@ -129,7 +137,7 @@ def test_a_gain_forgets_what_the_cap_cut_off_unless_told_not_to():
 
 def test_the_cosine_weighs_signs_by_size_and_their_share_does_not():
     total, prev = torch.tensor([10.0, 0.1, 0.1, 0.1, 0.0]), torch.tensor([10.0, -0.1, -0.1, -0.1, 1.0])
-    agreed = robust_rule.agreement_of(total, prev)
+    agreed = robust_formulas.agreement_of(total, prev)
     assert agreed.cosine > 0.9
     assert agreed.sign_agreement.item() == 0.25  # where one is zero there is no sign to agree
     assert updated(1.0, 1.0, total, prev, signs=True) == pytest.approx(math.exp(-0.5 + 0.2))
@@ -355,9 +363,9 @@ def test_the_step_that_is_reported_is_how_far_the_tensor_went_also_when_directio
 
 
 def test_a_bounded_gain_changes_no_step():
-    gain, length = robust_rule.bound_gain(torch.tensor(8.0), torch.tensor(2.0))
+    gain, length = robust_formulas.bound_gain(torch.tensor(8.0), torch.tensor(2.0))
     assert (gain.item(), length.item()) == (1.0, 0.25)
-    assert [value.item() for value in robust_rule.bound_gain(torch.tensor(0.3), torch.tensor(2.0))] == [
+    assert [value.item() for value in robust_formulas.bound_gain(torch.tensor(0.3), torch.tensor(2.0))] == [
         pytest.approx(0.3),
         2.0,
     ]

@@ -41,12 +41,12 @@ def test_a_job_that_python_cannot_train_is_refused_with_its_line(tmp_path):
 
 
 def test_the_python_functions_write_a_report(tmp_path):
-    results = ROOT / "tests" / "report" / "reference" / "cifar10_resnet18.csv"
-    table = activelr_service.write_report(results, tmp_path / "report")
+    results = ROOT / "tests" / "reports" / "reference" / "cifar10_resnet18.csv"
+    table = activelr_service.report(results, tmp_path / "report")
     assert (tmp_path / "report" / "report.html").exists()
     assert {"optimizer", "score"} <= set(table.columns)
     with pytest.raises(CommandError, match="cannot be written"):
-        activelr_service.write_report(results, results / "report")
+        activelr_service.report(results, results / "report")
 
 
 def test_a_run_explains_what_it_chose_and_how_its_steps_moved(run):
@@ -54,7 +54,7 @@ def test_a_run_explains_what_it_chose_and_how_its_steps_moved(run):
     assert "run small/001: active_adamw, robust rule; finished, epochs trained: 5" in text
     assert "task = classification  (inferred from the data)" in text
     assert "global_batch_size = " in text
-    for column in ("step 1", "step 3", "step 5", "lr 5", "signs agree", "capped"):
+    for column in ("step 1", "step 3", "step 5", "lr 5", "signs agree", "clipped"):
         assert column in text
     assert len([line for line in text.splitlines() if line.startswith(("  1 ", "  3 "))]) == 2
 

@@ -7,9 +7,9 @@ import pandas as pd
 from pandas import DataFrame
 from scipy import stats
 
-from activelr_service.report.labels import ordered, pairs
-from activelr_service.report.metrics import Floats, axis_trials, costs_of, value_means
-from activelr_service.report.trials import counted
+from activelr_service.reports.labels import ordered, pairs
+from activelr_service.reports.metrics import Floats, axis_trials, costs_of, value_means
+from activelr_service.reports.trials import counted
 
 SEARCHES = (1, 2, 4, 8)
 SETTINGS = ["initial_lr", "batch_size", "seed"]

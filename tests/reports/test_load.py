@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from activelr_service.errors import CommandError
-from activelr_service.report import load_table
-from tests.report.tables import study
+from activelr_service.reports import load_table
+from tests.reports.tables import study
 
 GOOD = (
     "optimizer,lr,global_batch_size,seed,epochs,best_train_acc,best_val_acc,val_loss\nadamw,0.1,32,1,90,0.9,0.8,0.5\n"

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from activelr_service.report import load_table, summary_lines, write_report
-from activelr_service.report.labels import short
-from tests.report.tables import study, table_of, trial
+from activelr_service.reports import load_table, summary_lines, write_report
+from activelr_service.reports.labels import short
+from tests.reports.tables import study, table_of, trial
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from activelr_service.report import load_table, summary_lines
-from activelr_service.report.metrics import summarize, value_means
-from activelr_service.report.statistics import paired_tests
-from activelr_service.report.trials import trials_of
+from activelr_service.reports import load_table, summary_lines
+from activelr_service.reports.metrics import summarize, value_means
+from activelr_service.reports.statistics import paired_tests
+from activelr_service.reports.trials import trials_of
 
 REFERENCE = Path(__file__).parent / "reference"
 PUBLISHED = {

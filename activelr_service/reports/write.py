@@ -6,8 +6,8 @@ from pathlib import Path
 import matplotlib
 from pandas import DataFrame
 
-from activelr_service.report.figures import draw
-from activelr_service.report.labels import (
+from activelr_service.reports.figures import draw
+from activelr_service.reports.labels import (
     AXIS_NAMES,
     caveats,
     direction,
@@ -17,12 +17,12 @@ from activelr_service.report.labels import (
     setting,
     short,
 )
-from activelr_service.report.metrics import AXES, grid, has_axis, summarize, value_means
-from activelr_service.report.normal_form import normal_form
-from activelr_service.report.page import Results, render
-from activelr_service.report.statistics import paired_tests, search_costs, with_intervals
-from activelr_service.report.targets import costs_to_target, profile_scores, time_to_target
-from activelr_service.report.trials import trials_of
+from activelr_service.reports.metrics import AXES, grid, has_axis, summarize, value_means
+from activelr_service.reports.normal_form import normal_form
+from activelr_service.reports.page import Results, render
+from activelr_service.reports.statistics import paired_tests, search_costs, with_intervals
+from activelr_service.reports.targets import costs_to_target, profile_scores, time_to_target
+from activelr_service.reports.trials import trials_of
 
 DPI = 130
 

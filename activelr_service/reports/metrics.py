@@ -22,8 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from pandas import DataFrame
 
-from activelr_service.report.labels import OTHER, ordered
-from activelr_service.report.trials import counted
+from activelr_service.reports.labels import OTHER, ordered
+from activelr_service.reports.trials import counted
 
 Floats = NDArray[np.float64]
 AXES = {"initial_lr": np.log10, "batch_size": np.log2}

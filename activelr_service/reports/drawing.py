@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from pandas import DataFrame
 
-from activelr_service.report.labels import direction, family_of, is_active, metric_name, ordered
-from activelr_service.report.metrics import Floats
+from activelr_service.reports.labels import direction, family_of, is_active, metric_name, ordered
+from activelr_service.reports.metrics import Floats
 
 BLACK, ORANGE, SKY, GREEN, _, BLUE, VERMILION, PURPLE = matplotlib.color_sequences["okabe_ito"]
 PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # without yellow: it is too pale

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from activelr_service.report.drawing import styles
-from activelr_service.report.labels import family_of, ordered, pairs
-from activelr_service.report.metrics import axis_trials, basin_width, summarize
-from activelr_service.report.statistics import expected_best, intervals, paired_tests, search_costs
-from activelr_service.report.targets import (
+from activelr_service.reports.drawing import styles
+from activelr_service.reports.labels import family_of, ordered, pairs
+from activelr_service.reports.metrics import axis_trials, basin_width, summarize
+from activelr_service.reports.statistics import expected_best, intervals, paired_tests, search_costs
+from activelr_service.reports.targets import (
     benchmark_score,
     costs_to_target,
     profile,
@@ -18,8 +18,8 @@ from activelr_service.report.targets import (
     ratios,
     time_to_target,
 )
-from activelr_service.report.trials import trials_of
-from tests.report.tables import table_of, trial
+from activelr_service.reports.trials import trials_of
+from tests.reports.tables import table_of, trial
 
 
 def summary_of(*trials, axis="initial_lr"):

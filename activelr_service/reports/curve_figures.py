@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from pandas import DataFrame, Series
 
-from activelr_service.report.drawing import Picture, Style, metric_axis, styles
-from activelr_service.report.labels import held_text, ordered, pairs, setting
-from activelr_service.report.metrics import axis_trials
-from activelr_service.report.trials import NOT_TRAINED
+from activelr_service.reports.drawing import Picture, Style, metric_axis, styles
+from activelr_service.reports.labels import held_text, ordered, pairs, setting
+from activelr_service.reports.metrics import axis_trials
+from activelr_service.reports.trials import NOT_TRAINED
 
 COLUMNS = 3
 

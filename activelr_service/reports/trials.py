@@ -7,7 +7,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from activelr_service.errors import CommandError
-from activelr_service.report.normal_form import COLUMNS, normal_form
+from activelr_service.reports.normal_form import COLUMNS, normal_form
 
 KEYS = ["workload", "trial"]
 NOT_TRAINED = ("diverged", "out_of_memory")

@@ -10,8 +10,8 @@ import jinja2
 import pandas as pd
 from pandas import DataFrame
 
-from activelr_service.report.drawing import Picture
-from activelr_service.report.labels import (
+from activelr_service.reports.drawing import Picture
+from activelr_service.reports.labels import (
     AXIS_NAMES,
     caveats,
     direction,
@@ -21,8 +21,8 @@ from activelr_service.report.labels import (
     setting,
     short,
 )
-from activelr_service.report.metrics import grid
-from activelr_service.report.normal_form import STATUSES
+from activelr_service.reports.metrics import grid
+from activelr_service.reports.normal_form import STATUSES
 
 
 class Results(NamedTuple):
@@ -65,7 +65,7 @@ def render(results: Results, title: str, figures: Path) -> str:
     """The HTML of the page. It contains the .png files of the folder ``figures``. All text of the table is escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(
-        resources.files("activelr_service.report").joinpath("report.html.j2").read_text(encoding="utf-8")
+        resources.files("activelr_service.reports").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     images = [base64.b64encode((figures / f"{picture.name}.png").read_bytes()).decode() for picture in results.pictures]
     return template.render(

@@ -11,13 +11,13 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullFormatter
 from pandas import DataFrame
 
-from activelr_service.report.curve_figures import batch_size_figure, curves_figure
-from activelr_service.report.drawing import Picture, file_name, is_wide, legend_beside, metric_axis, styles
-from activelr_service.report.labels import AXIS_NAMES, metric_name, ordered, setting, short
-from activelr_service.report.metrics import AXES, value_means
-from activelr_service.report.statistics import search_costs
-from activelr_service.report.targets import LARGEST_RATIO, costs_to_target, profile, ratios, with_curves
-from activelr_service.report.trials import counted, trials_of
+from activelr_service.reports.curve_figures import batch_size_figure, curves_figure
+from activelr_service.reports.drawing import Picture, file_name, is_wide, legend_beside, metric_axis, styles
+from activelr_service.reports.labels import AXIS_NAMES, metric_name, ordered, setting, short
+from activelr_service.reports.metrics import AXES, value_means
+from activelr_service.reports.statistics import search_costs
+from activelr_service.reports.targets import LARGEST_RATIO, costs_to_target, profile, ratios, with_curves
+from activelr_service.reports.trials import counted, trials_of
 
 SEARCHES = tuple(range(1, 9))
 

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from pandas import DataFrame, Series
 
-from activelr_service.report.labels import ordered
-from activelr_service.report.metrics import Floats, axis_trials, costs_of, worsened
-from activelr_service.report.trials import KEYS, NOT_TRAINED, sign_of
+from activelr_service.reports.labels import ordered
+from activelr_service.reports.metrics import Floats, axis_trials, costs_of, worsened
+from activelr_service.reports.trials import KEYS, NOT_TRAINED, sign_of
 
 TARGET_FRACTION = 0.05  # the target is worse than the best score by this fraction
 LARGEST_RATIO = 4.0  # as in AlgoPerf
