@@ -1,17 +1,27 @@
-"""Every error that this package raises for its users, each with the exit code of the command that meets it.
+"""Every error that this package raises for its users, and the kinds of failures of a run.
 
 An error with an ``exit_code`` explains itself: the command line prints its text, without a traceback.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 Location = tuple[str | int, ...]
 
-# The exit codes of a run that was started and did not end well, by the kind of its failure.
-EXIT_CODES = {"job": 2, "training": 3, "checkpoint": 4, "workers": 5, "environment": 7}
-PERMANENT = ("job", "training")  # kinds that would only happen again; after all others the run can be continued
+# The kinds of failures of a run that was started, with the exit codes of the command. ``diverged``: the loss was not finite.
+EXIT_CODES = {
+    "job": 2,
+    "training": 3,
+    "diverged": 3,
+    "checkpoint": 4,
+    "workers": 5,
+    "environment": 7,  # a full disk, or a file that cannot be read
+    "memory": 7,
+}
+PERMANENT = ("job", "training", "diverged")  # these would only happen again; after the others the run can be continued
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "low on memory", "status_alloc_failed")
 
 # What the extras of pyproject.toml install, by the names that are imported.
 EXTRAS = {
@@ -44,6 +54,7 @@ class Problem(NamedTuple):
 class JobError(ValueError):
     """A job that cannot be run. ``problems`` has them all; the text has one line for each."""
 
+    kind = "job"
     exit_code = EXIT_CODES["job"]
 
     def __init__(self, problems: Sequence[Problem], places: Sequence[str] | None = None) -> None:
@@ -76,7 +87,8 @@ class RunDamagedError(CommandError):
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite. The same would happen again, so the training is not retried."""
 
-    exit_code = EXIT_CODES["training"]
+    kind = "diverged"
+    exit_code = EXIT_CODES["diverged"]
 
 
 class ReplicaDivergenceError(RuntimeError):
@@ -86,8 +98,9 @@ class ReplicaDivergenceError(RuntimeError):
 
 
 class CheckpointError(RuntimeError):
-    """There are checkpoints, and none can be trusted."""
+    """There are checkpoints, and none of them verifies."""
 
+    kind = "checkpoint"
     exit_code = EXIT_CODES["checkpoint"]
 
 
@@ -104,19 +117,19 @@ class WorkersLostError(RuntimeError):
 
 
 class SupersededError(RuntimeError):
-    """Another attempt trains this run now: this process must leave its files alone."""
+    """Another attempt trains this run now, so this process must not write to it."""
 
     exit_code = EXIT_CODES["workers"]
 
 
 class TrackingError(RuntimeError):
-    """MLflow could not be reached, or it refused."""
+    """MLflow could not be reached, or it refused what was asked."""
 
     exit_code = 6
 
 
 class RunGoneError(TrackingError):
-    """MLflow answers and does not have the run, or has it among those that are deleted."""
+    """MLflow answers, and it does not have the run, or has deleted it."""
 
 
 class DeadlineError(RuntimeError):
@@ -128,12 +141,34 @@ class DeterministicError(RuntimeError):
 
 
 class RunFailedError(RuntimeError):
-    """A run that was started and did not end well; ``kind`` is one of :data:`EXIT_CODES`."""
+    """A run that was started and failed; ``kind`` is a key of :data:`EXIT_CODES`."""
 
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
+        self.kind = kind
         self.exit_code = EXIT_CODES[kind]
         self.status = "failed" if kind in PERMANENT else "interrupted"
+
+
+def kind_of(error: BaseException) -> str | None:
+    """The kind of failure that an error is: a key of :data:`EXIT_CODES`, or None for an error that nothing is known of."""
+    if kind := getattr(error, "kind", None):
+        return str(kind)
+    if is_out_of_memory(error):
+        return "memory"
+    return "environment" if isinstance(error, OSError) else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the machine or on a GPU."""
+    torch = sys.modules.get("torch")  # where torch was not imported, there is no error of its own
+    is_torchs = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return is_torchs or isinstance(error, MemoryError) or says_out_of_memory(str(error))
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether the text of an error is one that systems and libraries use when there is no memory left."""
+    return any(words in text.lower() for words in OUT_OF_MEMORY)
 
 
 @contextmanager

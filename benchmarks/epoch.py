@@ -1,5 +1,6 @@
-"""An epoch of the quickstart through the whole service, against the same training as a bare torch loop."""
+"""seconds of an epoch of the quickstart, through the service and as a bare torch loop"""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
+import torch.multiprocessing as mp
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, DistributedSampler
@@ -18,21 +20,35 @@ from activelr_service.config.data import DigitsDataConfig
 from activelr_service.data import build_data
 from activelr_service.optim import ActiveAdamW
 from activelr_service.runs.journal import read_journal
-from tests.ranks import run_ranks
 
 EPOCHS = 6
 
 
-def main() -> None:
-    """One and two workers; the first epoch, which warms up, does not count."""
-    print(f"epoch of the quickstart, seconds, median of {EPOCHS - 1} after the first")
-    print(f"{'':12}{'bare loop':>11}{'service':>9}{'ratio':>7}   service: all that lies between two epoch ends")
+def measure() -> dict[str, float]:
+    """One and two workers; the median of the epochs after the first, which warms up."""
+    figures: dict[str, float] = {}
     for num_workers, threads in ((1, 2), (2, 1)):
         with tempfile.TemporaryDirectory() as folder:
-            bare = median(run_ranks(bare_loop, num_workers, folder, threads)[0][1:])
-            service = median(service_epochs(folder, num_workers))
+            bare = run_ranks(num_workers, Path(folder), threads)
+            service = service_epochs(folder, num_workers)
         workers = f"{num_workers} worker" + "s" * (num_workers > 1)
-        print(f"{workers:12}{bare:11.2f}{service:9.2f}{service / bare:7.2f}", flush=True)
+        figures |= {f"{workers}, bare loop": median(bare[1:]), f"{workers}, service": median(service)}
+    return figures
+
+
+def run_ranks(world_size: int, folder: Path, threads: int) -> list[float]:
+    """The times of rank 0 of the bare loop, in processes of their own that share a process group."""
+    mp.spawn(_run_rank, (world_size, folder, threads), nprocs=world_size)
+    seconds: list[float] = json.loads((folder / "seconds.json").read_text())
+    return seconds
+
+
+def _run_rank(rank: int, world_size: int, folder: Path, threads: int) -> None:
+    torch.distributed.init_process_group("gloo", f"file://{folder}/group", rank=rank, world_size=world_size)
+    seconds = bare_loop(rank, threads)
+    if rank == 0:
+        (folder / "seconds.json").write_text(json.dumps(seconds))
+    torch.distributed.destroy_process_group()
 
 
 def service_epochs(folder: str, num_workers: int) -> list[float]:

@@ -5,5 +5,4 @@ import sys
 from activelr_service.cli import main
 
 if __name__ == "__main__":
-    sys.argv[:1] = ["activelr", "study"]
-    main()
+    main(["study", *sys.argv[1:]])

@@ -5,5 +5,4 @@ import sys
 from activelr_service.cli import main
 
 if __name__ == "__main__":
-    sys.argv[:1] = ["activelr", "train"]
-    main()
+    main(["train", *sys.argv[1:]])

@@ -1,9 +1,16 @@
-"""What `make bench` times is what a job does."""
+"""What `make bench` times is what a job does, and it stands beside the baseline."""
+
+import json
 
 import pytest
 import torch
 
+from activelr_service.config import parse_job
+from activelr_service.data import build_data, prepare_data
+from benchmarks import generate
+from benchmarks.__main__ import BASELINE, BENCHMARKS, compare
 from benchmarks.options import JOB, make_step, timed
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -12,3 +19,27 @@ def test_the_step_that_is_timed_is_one_of_a_default_job():
     small = {**JOB, "model": {"type": "mlp"}, "data": {"type": "digits", "image_size": 8}}
     step = make_step(small, torch.device("cpu"))
     assert timed(step) > 0
+
+
+def test_the_data_that_are_timed_are_read(tmp_path):
+    for make in (generate.photographs, generate.cifar, generate.text, generate.voc, generate.table):
+        data = make(tmp_path / make.__name__)
+        job = parse_job({"kind": "train", "name": "x", "epochs": 1, "model": {"type": "mlp"}, "data": data})
+        train, _ = build_data(prepare_data(job.data, tmp_path / "cache"))
+        assert len(train) > 10
+        assert train[0] is not None
+
+
+def test_a_figure_stands_beside_that_of_the_baseline_with_their_ratio():
+    lines = compare({"a step": 3.0, "a new one": 1.0}, {"a step": 2.0})
+    assert [line.split()[-3:] for line in lines[1:]] == [["3", "2", "1.50"], ["1", "-", "-"]]
+
+
+def test_the_baseline_names_its_machine_and_benchmarks_that_there_are():
+    baseline = json.loads(BASELINE.read_text())
+    assert "CPU cores" in baseline["machine"]
+    assert set(baseline["figures"]) <= set(BENCHMARKS)
+
+
+def test_benchmarks_import_nothing_of_the_tests():
+    assert not [path.name for path in (ROOT / "benchmarks").glob("*.py") if "from tests" in path.read_text()]

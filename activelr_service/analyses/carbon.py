@@ -6,7 +6,10 @@ equivalent per kWh (Lacoste et al. 2019), and as power the thermal design power 
 
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.figure import Figure
+
+BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][5:7]
 
 KG_PER_KWH = 0.432  # the value of the paper
 WATTS = {  # thermal design power of a device, from the makers' data sheets
@@ -104,7 +107,7 @@ def draw(table: list[dict[str, Any]]) -> Figure:
     labels = [row.get("what") or f"{row['devices']} of the paper's 4 V100" for row in table]
     figure = Figure(figsize=(6.4, 3.2), layout="constrained")
     axis = figure.subplots()
-    bars = axis.barh(labels, [row["kg"] for row in table], color=["#0072B2", "#D55E00"], height=0.5)
+    bars = axis.barh(labels, [row["kg"] for row in table], color=[BLUE, VERMILION], height=0.5)
     axis.bar_label(bars, [f"{row['kg']:.3g} kg" for row in table], padding=4)
     axis.margins(x=0.15)
     axis.set(xlabel="kg of CO2 equivalent", title="Carbon emissions of a run")

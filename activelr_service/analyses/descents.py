@@ -12,15 +12,18 @@ and falls without end, and x^2 + y^4/4 - y^2/2, which has a saddle at (0, 0) bet
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from activelr_service.optim import ActiveAdamW, ActiveSGD
 
+GREEN, _, BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][3:7]
+
 OPTIMUM, START, STEPS = 2.0, 0.0, 30
 CASES = {"the sign does not change": 0.01, "the sign changes": 0.95}
-COLORS_SIGNS = {"SGD": "#D55E00", "ActiveSGD": "#0072B2"}
+COLORS_SIGNS = {"SGD": VERMILION, "ActiveSGD": BLUE}
 
 
 def compute_signs() -> list[dict[str, Any]]:
@@ -74,7 +77,7 @@ def draw_signs(table: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-COLORS_TOYS = {"Adam": "#D55E00", "ActiveAdamW": "#0072B2", "Algorithm 1 as printed": "#009E73"}
+COLORS_TOYS = {"Adam": VERMILION, "ActiveAdamW": BLUE, "Algorithm 1 as printed": GREEN}
 FALLEN = -1e4  # a descent ends below this value: the function may have no lower bound
 
 

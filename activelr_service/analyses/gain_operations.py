@@ -9,8 +9,11 @@ The paper has 1.0 and 0.3.
 from collections.abc import Callable
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+
+BLUE = matplotlib.color_sequences["okabe_ito"][5]
 
 EPOCHS, CHAINS, EVERY = 10_000, 400, 50
 LOW, HIGH = 0.9, 0.1  # alpha_low and alpha_high of the paper
@@ -79,8 +82,8 @@ def draw(table: list[dict[str, Any]]) -> Figure:
         rows = [row for row in table if row["pair"] == pair]
         epochs = [row["epoch"] for row in rows]
         low, middle, high = (np.array([row[name] for row in rows]) for name in ("q05", "q50", "q95"))
-        axis.fill_between(epochs, low, high, color="#0072B2", alpha=0.25, label="5 % to 95 %")
-        axis.plot(epochs, middle, color="#0072B2", label="median")
+        axis.fill_between(epochs, low, high, color=BLUE, alpha=0.25, label="5 % to 95 %")
+        axis.plot(epochs, middle, color=BLUE, label="median")
         axis.axhline(0, color="0.4", linewidth=0.8)
         if max(high.max(), -low.min()) > 1e3:
             axis.set_yscale("symlog", linthresh=1)

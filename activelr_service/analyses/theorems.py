@@ -16,9 +16,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+GREEN, _, BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][3:7]
 
 TRIALS_4_1, BATCHES, BATCH_SIZE = 300, 10, 4
 TRIALS_5_1 = 2000
@@ -40,8 +43,8 @@ MEASURES_5_1 = {
     "not_negative": "its right side is not negative",
     "better": "ActiveSGD is as good or better",
 }
-STYLES_4_1 = {"same_sign": ("#0072B2", "-"), "inner_product": ("#009E73", "--"), "every_batch_falls": ("#D55E00", "-")}
-STYLES_5_1 = {"bound_holds": ("#0072B2", "-"), "not_negative": ("#D55E00", "-"), "better": ("#009E73", "--")}
+STYLES_4_1 = {"same_sign": (BLUE, "-"), "inner_product": (GREEN, "--"), "every_batch_falls": (VERMILION, "-")}
+STYLES_5_1 = {"bound_holds": (BLUE, "-"), "not_negative": (VERMILION, "-"), "better": (GREEN, "--")}
 Rows = list[dict[str, Any]]
 
 

@@ -12,11 +12,14 @@ from activelr_service.redact import redact
 STOPPED = (130, 143)  # by Ctrl-C or SIGTERM
 
 
-def main() -> None:
-    """Run the command line; errors that the user can mend are one line each, without a traceback and without secrets."""
+def main(args: list[str] | None = None) -> None:
+    """Run the command line with ``args``, or with those of the process.
+
+    Errors that the user can mend are one line each, without a traceback and without secrets.
+    """
     try:
-        with naming_missing_packages(" ".join(["activelr", *sys.argv[1:2]])):
-            app()
+        with naming_missing_packages(" ".join(["activelr", *(sys.argv[1:] if args is None else args)[:1]])):
+            app(args, prog_name="activelr")
     except SystemExit as error:
         if error.code in STOPPED:
             _end_now(error.code)

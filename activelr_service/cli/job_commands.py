@@ -69,11 +69,11 @@ def validate(
         with source.locating(), naming_missing_packages("activelr validate"):
             found = validate_job(checked, None if data else FILES_DECODED)
     except MissingPackageError as error:  # a machine that trains nothing can check what is written
-        text = f"{job} is valid as it is written: {checked.name}, {checked.length()}"
+        text = f"{job} is valid as it is written: {checked.name}, {checked.duration}"
         return print(f"{text}; its data and model are not checked: {error}")
     if found is None:
-        return print(f"{job} is valid: {checked.name}, {checked.length()}; its data are checked once fetched")
-    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.length()}; {found.info.describe()}")
+        return print(f"{job} is valid: {checked.name}, {checked.duration}; its data are checked once fetched")
+    print(f"{job} is valid: {checked.name}, {found.job.task}, {checked.duration}; {found.info.describe()}")
     shown = describe_data(found.info) if data else [f"warning: {warning}" for warning in found.info.warnings]
     return print(*(f"  {line}\n" for line in shown), sep="", end="")
 

@@ -10,10 +10,10 @@ import typer
 from activelr_service.cli import cluster_commands
 from activelr_service.cli.job_commands import Overrides
 from activelr_service.cli.stop import exit_on_signals, stop_run
-from activelr_service.config import TrainJob, read_job
+from activelr_service.config import TrainJob, read_resolved_job
 from activelr_service.errors import CommandError, RunDamagedError
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import Record, place_in_run
+from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run, find_run, list_runs, output_root
 from activelr_service.tracking.store import is_embedded
 
@@ -40,7 +40,7 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
     Example: activelr resume digits --set epochs=40
     """
     found = _find(run, output_dir)
-    job, source = read_job(found.folder / "resolved.yaml", overrides)
+    job, source = read_resolved_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.service.launch import resume as resume_run
 
     exit_on_signals()
@@ -54,7 +54,7 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     Example: activelr evaluate digits --set data.path=other.npz
     """
     found = _find(run, output_dir)
-    job, source = read_job(found.folder / "resolved.yaml", overrides)
+    job, source = read_resolved_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.service.evaluate import evaluate_run
 
     with source.locating():
@@ -141,7 +141,8 @@ def ui(
 
     root = output_root(output_dir)
     if not (root / DATABASE).exists():
-        raise CommandError(f"no embedded MLflow store in {root}; if a server tracks the runs, open that server")
+        text = f"no embedded MLflow store in {root}: nothing was tracked there; if a server tracks the runs, open it"
+        raise CommandError(f"{text}; `activelr resume RUN --set tracking.backend=mlflow` tracks a run afterwards")
     print(f"MLflow UI of {root}: http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)
     store = ["--backend-store-uri", embedded_store(root), "--default-artifact-root", (root / ARTIFACTS).as_uri()]
     where = ["--no-serve-artifacts", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -190,8 +191,8 @@ def _find(target: str, output_dir: str) -> Run:
 
 def _progress(history: list[Record], job: TrainJob) -> str:
     if not history:
-        return f"0 of {job.length()}"
-    return place_in_run(history[-1], job).removeprefix("epoch").strip()
+        return f"0 of {job.duration}"
+    return job.duration.describe(history[-1].position).removeprefix("epoch").strip()
 
 
 def _score(state: dict[str, Any]) -> str:

@@ -102,12 +102,12 @@ def carbon(
         return _analyze("carbon", output_dir, track)
     root = output_root(output_dir)
     found = find_run(root, run)
-    from activelr_service.service.analyze import analyse_run
+    from activelr_service.service.analyze import analyze_run
 
-    return print("\n".join(analyse_run(found, root, search_runs, watts, track)))
+    return print("\n".join(analyze_run(found, root, search_runs, watts, track)))
 
 
 def _analyze(name: str, output_dir: str, track: bool) -> None:
-    from activelr_service.service.analyze import analyse
+    from activelr_service.service.analyze import analyze
 
-    print("\n".join(analyse(name, output_root(output_dir), track)))
+    print("\n".join(analyze(name, output_root(output_dir), track)))

@@ -32,7 +32,7 @@ Separator = Annotated[str, BeforeValidator(_sign), Field(pattern=r"^[\x00-\x7f]$
 
 
 class DigitsDataConfig(StrictConfig):
-    """The 1,797 handwritten digits that ship with scikit-learn: 1,437 to train on, 360 held out. No download."""
+    """The 1,797 handwritten digits that ship with scikit-learn: 1,437 for training, 360 for validation. No download."""
 
     type: Literal["digits"] = "digits"
     image_size: int = Field(
@@ -44,21 +44,21 @@ class StdlibCharsDataConfig(StrictConfig):
     """The characters of the source of Python's standard library, in blocks, as a language to model. No download."""
 
     type: Literal["stdlib_chars"] = "stdlib_chars"
-    block_size: int = Field(64, ge=2, le=1024, description="Characters per row.")
-    num_train: int = Field(2048, ge=1, le=8192, description="Rows to train on; 256 more are held out.")
+    block_size: int = Field(64, ge=2, le=1024, description="Characters in a sample.")
+    num_train: int = Field(2048, ge=1, le=8192, description="Samples for training; 256 more are for validation.")
 
 
 class ImageFolderDataConfig(StrictConfig):
     """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split.
 
-    Splits may also be called training, valid, validation, dev, test and their likes, in any case. A test split is held
-    out if there is no validation split.
+    Splits may also be called training, valid, validation, dev, test and their likes, in any case. A test split is for
+    validation if there is no validation split.
     """
 
     type: Literal["imagefolder"] = "imagefolder"
-    root: str = Field(description="The folder.")
+    root: str = Field(description="The folder of the data.")
     image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
-    val_fraction: Fraction = Field(0.1, description="Held-out share of each class where there is no val folder.")
+    val_fraction: Fraction = Field(0.1, description="Share of each class for validation where there is no val folder.")
     on_corrupt: OnCorrupt = "fail"
     classes: Classes = None
 
@@ -67,11 +67,13 @@ class HuggingFaceDataConfig(StrictConfig):
     """Images and classes in a folder of ``datasets.save_to_disk``, such as CIFAR or ImageNet from the Hugging Face Hub."""
 
     type: Literal["huggingface"] = "huggingface"
-    path: str = Field(description="The folder.")
+    path: str = Field(description="The folder of the data.")
     image_column: str = Field("image", description="Column of type Image.")
     label_column: str = Field("label", description="Column of type ClassLabel, or of texts.")
     image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
-    val_fraction: Fraction = Field(0.1, description="Held-out share of each class where there is no split for it.")
+    val_fraction: Fraction = Field(
+        0.1, description="Share of each class for validation where there is no split for it."
+    )
     on_corrupt: OnCorrupt = "fail"
     classes: Classes = None
 
@@ -80,7 +82,7 @@ class CIFAR10DataConfig(StrictConfig):
     """CIFAR-10 as published: the folder ``cifar-10-batches-py`` of python batches, under ``root`` or ``root`` itself."""
 
     type: Literal["cifar10"] = "cifar10"
-    root: str = Field(description="The folder.")
+    root: str = Field(description="The folder of the data.")
     augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
 
 
@@ -88,7 +90,7 @@ class CIFAR100DataConfig(StrictConfig):
     """CIFAR-100 as published: the folder ``cifar-100-python`` of python batches, under ``root`` or ``root`` itself."""
 
     type: Literal["cifar100"] = "cifar100"
-    root: str = Field(description="The folder.")
+    root: str = Field(description="The folder of the data.")
     augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
 
 
@@ -104,21 +106,21 @@ class VOCDataConfig(StrictConfig):
     years: list[Year] = Field(["2012"], min_length=1, description="Years to train on.")
     train_set: Literal["train", "trainval"] = Field("train", description="Image set to train on.")
     val_set: Literal["val", "test"] = Field(
-        "val", description="Held-out image set; test is that of 2007, the only one whose boxes are published."
+        "val", description="Image set for validation; test is that of 2007, the only one whose boxes are published."
     )
     on_corrupt: OnCorrupt = "fail"
 
 
 class NpzDataConfig(StrictConfig):
-    """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is to be held out.
+    """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is for validation.
 
     Integer ``y``: classification; float ``y``: regression; the job's ``task`` overrides that. No ``y`` and integer ``x`` of
-    token ids: language modelling. ``x`` of uint8 is divided by 255, and ``x_val`` is brought to the scale of ``x``.
+    token ids: language modeling. ``x`` of uint8 is divided by 255, and ``x_val`` is brought to the scale of ``x``.
     """
 
     type: Literal["npz"] = "npz"
-    path: str = Field(description="The file.")
-    val_fraction: Fraction = Field(0.2, description="Held-out share where there is no x_val.")
+    path: str = Field(description="The .npz file.")
+    val_fraction: Fraction = Field(0.2, description="Share of the rows for validation where there is no x_val.")
     target_kind: Literal["category", "number"] | None = Field(
         None, description="Derived from the job's task: whether y holds classes or numbers."
     )
@@ -127,16 +129,16 @@ class NpzDataConfig(StrictConfig):
 class NumberColumn(StrictConfig):
     """A column of numbers, shown to the model as (value - mean) / std; a missing value as 0."""
 
-    name: str
-    mean: float
-    std: float = Field(gt=0)
+    name: str = Field(description="Name of the column.")
+    mean: float = Field(description="Mean over the training samples.")
+    std: float = Field(gt=0, description="Standard deviation over the training samples.")
 
 
 class CategoryColumn(StrictConfig):
     """A column of categories, shown to the model as one 0 or 1 each; a missing or unknown value as all 0."""
 
-    name: str
-    categories: list[str]
+    name: str = Field(description="Name of the column.")
+    categories: list[str] = Field(description="Its values, in the order of the inputs.")
 
 
 class TableDataConfig(StrictConfig):
@@ -150,7 +152,7 @@ class TableDataConfig(StrictConfig):
     val_path: str | None = Field(None, description="A file of the same columns to validate on.")
     target: str = Field(
         description="Column to predict. Text, true or false and integers of at most 100 values are classes; other numbers"
-        " are standardised, so that a loss of 1 is that of always answering the mean. The job's task overrides that."
+        " are standardized, so that a loss of 1 is that of always answering the mean. The job's task overrides that."
     )
     ignore: list[str] = Field([], description="Columns to leave out, such as row numbers and names.")
     types: dict[str, Literal["number", "category", "ignore"]] = Field(
@@ -160,15 +162,15 @@ class TableDataConfig(StrictConfig):
         [], description="Values that count as missing in every column, such as [unknown, -999]."
     )
     separator: Separator | None = Field(
-        None, description="Sign between the values of a text file; found out if left out."
+        None, description="Sign between the values of a text file. Derived from its first lines."
     )
     decimal: Literal[".", ","] | None = Field(
-        None, description="Decimal sign of a text file; found out if left out. The other sign may group thousands."
+        None, description="Decimal sign of a text file. Derived from its values. The other sign may group thousands."
     )
     encoding: str | None = Field(
-        None, description="Of a text file, such as cp1252; UTF-8, or what its first bytes say."
+        None, description="Encoding of a text file, such as cp1252. Derived: what its first bytes say, else UTF-8."
     )
-    val_fraction: Fraction = Field(0.2, description="Held-out share where there is no val_path.")
+    val_fraction: Fraction = Field(0.2, description="Share of the rows for validation where there is no val_path.")
     target_kind: Literal["category", "number"] | None = Field(
         None, description="Derived from the job's task: whether the target holds classes or numbers."
     )
@@ -186,18 +188,21 @@ class TableDataConfig(StrictConfig):
 
 
 class TextDataConfig(StrictConfig):
-    """Text for language modelling: WikiText's files, .txt, .jsonl (both also .gz), parquet, or a saved dataset.
+    """Text for language modeling: WikiText's files, .txt, .jsonl (both also .gz), parquet, or a saved dataset.
 
     Splits are folders or files called train, valid, validation, val, dev or test, in any case, also numbered; or files
     whose names differ in such a word only, as wiki.train.tokens and wiki.valid.tokens. Other names are titles. Without a
-    validation split a share at the end is held out.
+    validation split a share at the end is for validation.
     """
 
     type: Literal["text"] = "text"
     root: str = Field(description="The file or folder.")
     block_size: int = Field(256, ge=2, le=2**20, description="Tokens the model sees at once.")
     vocab_size: int = Field(
-        10_000, ge=257, le=2**20, description="Of the byte-level BPE tokenizer that is trained on the training split."
+        10_000,
+        ge=257,
+        le=2**20,
+        description="Tokens of the byte-level BPE tokenizer that is trained on the training split.",
     )
     tokenizer: str | None = Field(
         None,
@@ -205,9 +210,13 @@ class TextDataConfig(StrictConfig):
     )
     text_column: str = Field("text", description="Column of parquet files and saved datasets, key of JSON lines.")
     encoding: str | None = Field(
-        None, description="Of plain text and JSON lines, such as latin-1; UTF-8, or UTF-16 with its mark, if left out."
+        None,
+        description="Encoding of plain text and JSON lines, such as latin-1. Derived: UTF-16 if the file has its "
+        "mark, else UTF-8.",
     )
-    val_fraction: Fraction = Field(0.1, description="Held-out share where there is no validation split.")
+    val_fraction: Fraction = Field(
+        0.1, description="Share of the text for validation where there is no validation split."
+    )
     eval_split: Literal["validation", "test"] = Field("validation", description="Split that metrics are measured on.")
     tokens: str | None = Field(None, description="Derived when the job starts: the folder of the encoded text.")
 

@@ -1,4 +1,8 @@
-"""The training job: one YAML document. What is left out is derived when the job runs, and logged."""
+"""The training job, in three types: as a person writes it, as it is resolved, and complete with its batch size.
+
+``TrainJob`` is one YAML document; nearly every key may be left out. ``ResolvedJob`` has a value for each of them,
+derived from the data and the machine. ``CompleteJob`` has the batch size too, which the workers find when they start.
+"""
 
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -6,40 +10,58 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from activelr_service.config.base import StrictConfig
-from activelr_service.config.budget import BudgetConfig
 from activelr_service.config.data import DataConfig
+from activelr_service.config.duration import BudgetConfig, Duration
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 from activelr_service.config.task import TaskName
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-
-
+LARGEST_BATCH = 2**20
 TAKEN_NAMES = ("mlartifacts", "studies", "analyses")  # some file systems do not tell capitals apart
 
 
 class WorkersConfig(StrictConfig):
     """Ray Train workers. One worker on one machine runs in the calling process, without a cluster."""
 
-    num_workers: int | None = Field(None, ge=1, le=4096, description="Derived: one per GPU, else two on the CPU.")
-    cpus_per_worker: int | None = Field(
-        None, ge=1, description="CPUs and threads of each. Derived: an equal share of this machine, or 1 on a cluster."
+    num_workers: int | None = Field(
+        None, ge=1, le=4096, description="Number of Ray Train workers. Derived: one for each GPU, else two on the CPU."
     )
-    use_gpu: bool | None = Field(None, description="Derived: whether the cluster has GPUs.")
+    cpus_per_worker: int | None = Field(
+        None,
+        ge=1,
+        description="CPUs and threads of each worker. Derived: an equal share of this machine, or 1 on a cluster.",
+    )
+    use_gpu: bool | None = Field(None, description="Whether each worker has a GPU. Derived: whether there are GPUs.")
     max_failures: int = Field(3, ge=0, description="How many times lost workers are replaced before the run fails.")
     num_loader_workers: int | None = Field(
         None,
         ge=0,
         le=64,
-        description="Loader processes per worker; by default its CPUs but one where images are decoded.",
+        description="Processes of each worker that load data. Derived: one fewer than its CPUs where images are decoded, "
+        "else none.",
     )
 
 
-class TrackingConfig(StrictConfig):
-    """Where the run is tracked in MLflow."""
+class ResolvedWorkersConfig(WorkersConfig):
+    """The workers of a resolved job: nothing is left to derive."""
 
-    uri: str | None = Field(None, description="Derived: $MLFLOW_TRACKING_URI, else SQLite under output_dir.")
-    experiment: str = Field("activelr", min_length=1, max_length=200, description="MLflow experiment.")
+    num_workers: int = Field(ge=1, le=4096, description="Number of workers.")
+    cpus_per_worker: int = Field(1, ge=1, description="CPUs and threads of each.")
+    use_gpu: bool = Field(False, description="Whether each worker has a GPU.")
+    num_loader_workers: int = Field(0, ge=0, le=64, description="Loader processes of each.")
+
+
+class TrackingConfig(StrictConfig):
+    """How a run is tracked: in MLflow, or not at all."""
+
+    backend: Literal["mlflow", "none"] = Field("mlflow", description="With `none` nothing is tracked.")
+    uri: str | None = Field(
+        None, description="The MLflow server or store. Derived: $MLFLOW_TRACKING_URI, else SQLite in output_dir."
+    )
+    experiment: str = Field(
+        "activelr", min_length=1, max_length=200, description="The MLflow experiment that the run belongs to."
+    )
 
     @field_validator("uri")
     @classmethod
@@ -50,46 +72,75 @@ class TrackingConfig(StrictConfig):
             raise ValueError("must begin with a scheme, such as http://HOST:5000 or sqlite:///FILE")
         return uri
 
+    @model_validator(mode="after")
+    def without_a_backend_there_is_no_uri(self) -> Self:
+        if self.backend == "none" and self.uri is not None:
+            raise ValueError(f"uri: needs the backend mlflow, got backend: none and uri: {self.uri}")
+        return self
+
 
 class TrainJob(StrictConfig):
     """A training job. Required: kind, name, model, data, and epochs or budget."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["epochs"]}, {"required": ["budget"]}]})
 
-    kind: Literal["train"]
-    name: Name = Field(description="Letters, digits, '.', '_' and '-'; it becomes a folder under output_dir.")
-    model: ModelConfig
-    data: DataConfig
-    epochs: int | None = Field(None, ge=1, le=100_000, description="Passes over the training data.")
-    budget: BudgetConfig | None = Field(None, description="In place of epochs: {time: 2h} or {steps: 10000}.")
-    task: TaskName | None = Field(None, description="Derived from the data; given, it must suit them.")
-    optimizer: OptimizerConfig = Field(default_factory=ActiveAdamWConfig)
+    kind: Literal["train"] = Field(description="Says that this document is a training job.")
+    name: Name = Field(description="Letters, digits, '.', '_' and '-'. The name becomes a folder in output_dir.")
+    model: ModelConfig = Field(description="What is trained.")
+    data: DataConfig = Field(description="What it is trained and validated on.")
+    epochs: int | None = Field(
+        None, ge=1, le=100_000, description="Passes over the training data. Give these or budget."
+    )
+    budget: BudgetConfig | None = Field(
+        None, description="The length of the run in place of epochs: {time: 2h} or {steps: 10000}."
+    )
+    task: TaskName | None = Field(
+        None,
+        description="classification, regression, language_modeling, detection, or a task of your own. "
+        "Derived from the data; given, it must suit them.",
+    )
+    optimizer: OptimizerConfig = Field(
+        default_factory=ActiveAdamWConfig,
+        description="The optimizer. A name alone takes its defaults; without a type it is active_adamw.",
+    )
     global_batch_size: int | None = Field(
         None,
         ge=1,
-        le=2**20,
-        description="Rows per optimizer step, over all workers. Leave it out: the workers find the largest worth it.",
+        le=LARGEST_BATCH,
+        description="Samples per optimizer step, over all workers. Leave it out: the workers find the largest one that is "
+        "worth it.",
     )
     grad_accum_steps: int | None = Field(
         None,
         ge=1,
         le=4096,
-        description="Micro-batches per optimizer step, within the global batch. Derived: one, or as few as fit in memory.",
+        description="Parts in which a worker takes its share of the global batch. Derived: one, or as few as fit "
+        "into memory.",
     )
-    clip_grad_norm: float | None = Field(None, gt=0, description="Largest norm of the gradient; None does not clip.")
-    precision: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 runs the model under autocast.")
-    compile: bool = Field(False, description="Compile the model with torch.compile.")
-    channels_last: bool = Field(False, description="Keep images and convolutions in the channels-last memory format.")
+    clip_grad_norm: float | None = Field(
+        None, gt=0, description="The largest norm of the gradient. Left out: gradients are not clipped."
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="The number format of the model. bfloat16 runs it under autocast."
+    )
+    compile: bool = Field(False, description="Whether the model is compiled with torch.compile.")
+    channels_last: bool = Field(
+        False, description="Whether images and convolutions have the channels-last memory format."
+    )
     log_grad_norms: bool = Field(
-        False, description="Log the L1 norm of the gradient of every layer (Figure 2 of the paper), and draw it."
+        False,
+        description="Whether the L1 norm of the gradient of every layer is logged and drawn (Figure 2 of the paper).",
     )
-    seed: int = Field(0, ge=0, lt=2**31, description="All randomness derives from it.")
-    workers: WorkersConfig = Field(default_factory=WorkersConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
+    seed: int = Field(0, ge=0, lt=2**31, description="The number that all randomness derives from.")
+    workers: WorkersConfig = Field(default_factory=WorkersConfig, description="What the training runs on.")
+    tracking: TrackingConfig = Field(
+        default_factory=TrackingConfig, description="Whether and where the run is tracked."
+    )
     output_dir: str = Field(
         "outputs",
         min_length=1,
-        description="Relative to $ACTIVELR_HOME, else to the current folder. Runs go to DIR/NAME/NUMBER.",
+        description="The folder of the runs, which go to DIR/NAME/NUMBER. Relative to $ACTIVELR_HOME, else to the "
+        "current folder.",
     )
 
     @field_validator("optimizer", mode="before")
@@ -114,30 +165,43 @@ class TrainJob(StrictConfig):
         return budget
 
     @model_validator(mode="after")
-    def has_a_length(self) -> Self:
+    def has_a_duration(self) -> Self:
         if self.epochs is None and self.budget is None:
             raise ValueError("epochs: is required, or budget: {time: 2h} or {steps: 10000} in its place")
         return self
 
-    def length(self) -> str:
-        """How long the run is: ``20 epochs``, ``10,000 steps`` or ``2h``."""
-        return self.budget.describe() if self.budget else "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+    @property
+    def duration(self) -> Duration:
+        """How long the run is: what ``epochs`` or ``budget`` say."""
+        return Duration.of(self.epochs, self.budget)
 
-    def with_length_of(self, other: "TrainJob") -> "TrainJob":
-        """This job with the epochs or the budget of another."""
-        return self.model_copy(update={"epochs": other.epochs, "budget": other.budget})
+    def lasting(self, duration: Duration) -> Self:
+        """This job with another duration."""
+        return self.model_copy(update=duration.keys())
 
-    def total_steps(self, steps_per_epoch: int) -> int | None:
-        """Optimizer steps of the whole run; None where a budget of time decides."""
-        return self.budget.steps if self.budget else (self.epochs or 0) * steps_per_epoch
 
-    def time_budget(self) -> int | None:
-        """Seconds of the whole run; None where epochs or steps decide."""
-        return self.budget.seconds() if self.budget else None
+class ResolvedJob(TrainJob):
+    """A job with every derived value filled in, except for a batch size that the workers are to find.
+
+    :func:`~activelr_service.service.resolve.resolve_job` makes it; the file ``resolved.yaml`` of a run holds it.
+    """
+
+    task: str = Field(description="What is learned.")
+    workers: ResolvedWorkersConfig = Field(description="Ray Train workers.")
+    tracking: TrackingConfig = Field(description="Where the run is tracked. It has a URI unless nothing is tracked.")
+
+    def complete(self, global_batch_size: int, grad_accum_steps: int) -> "CompleteJob":
+        """This job with its batch size."""
+        sizes = {"global_batch_size": global_batch_size, "grad_accum_steps": grad_accum_steps}
+        return CompleteJob(**{**dict(self), **sizes})
+
+
+class CompleteJob(ResolvedJob):
+    """A resolved job whose batch size is known: this is what is trained."""
+
+    global_batch_size: int = Field(ge=1, le=LARGEST_BATCH, description="Samples per optimizer step, over all workers.")
+    grad_accum_steps: int = Field(1, ge=1, le=4096, description="Micro-batches per optimizer step.")
 
     def micro_batch_size(self) -> int:
-        """Rows per worker and forward pass of a resolved job."""
-        assert self.global_batch_size is not None
-        assert self.grad_accum_steps is not None
-        assert self.workers.num_workers is not None
+        """Samples per worker and forward pass."""
         return self.global_batch_size // (self.workers.num_workers * self.grad_accum_steps)

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from activelr_service.config.job import TrainJob
+from activelr_service.config.base import did_you_mean
+from activelr_service.config.duration import drop_other_duration
+from activelr_service.config.job import CompleteJob, ResolvedJob, TrainJob
 from activelr_service.config.no_secrets import refuse_secrets
-from activelr_service.config.presets import apply_preset, drop_other_length, merge
+from activelr_service.config.presets import apply_preset, merge
 from activelr_service.config.study import StudyJob
 from activelr_service.config.yaml_file import dump_yaml, parse_yaml, read_yaml
 from activelr_service.errors import JobError, Location, Problem, dotted
@@ -61,6 +62,13 @@ def read_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[TrainJob,
         return parse_job(data), source
 
 
+def read_resolved_job(path: str | Path, overrides: Sequence[str] = ()) -> tuple[ResolvedJob, JobSource]:
+    """As :func:`read_job`, for the ``resolved.yaml`` of a run."""
+    data, source = read_document(path, overrides)
+    with source.locating():
+        return parse_resolved_job(data), source
+
+
 def read_study(path: str | Path, overrides: Sequence[str] = ()) -> tuple[StudyJob, JobSource]:
     """As :func:`read_job`, for a study. Workloads that name a job's file, relative to the study's, have its keys."""
     data, source = read_document(path, overrides)
@@ -96,9 +104,19 @@ def parse_job(data: dict[str, Any]) -> TrainJob:
     return _parse(TrainJob, data)
 
 
+def parse_resolved_job(data: dict[str, Any]) -> ResolvedJob:
+    """Validate plain data as a resolved job: a :class:`CompleteJob` if it has a batch size."""
+    return _parse(ResolvedJob if data.get("global_batch_size") is None else CompleteJob, data)
+
+
 def parse_study(data: dict[str, Any]) -> StudyJob:
     """Validate plain data as a study; its trials are validated when they are made."""
     return _parse(StudyJob, data)
+
+
+def is_same_job(job: TrainJob, other: TrainJob) -> bool:
+    """Whether two jobs have the same values, whether or not they are resolved."""
+    return not diff_jobs(job, other)
 
 
 def _parse(model: type[Job], data: dict[str, Any]) -> Job:
@@ -137,7 +155,7 @@ def _apply_override(data: dict[str, Any], override: str, source: JobSource) -> N
         raise JobError([Problem((), f"{option}: write it as a.b=value")])
     value = parse_yaml(text, option).data
     if not any(key[0] in ("epochs", "budget") for key in source.overridden):  # two such options contradict each other
-        drop_other_length(data, {keys[0]: value})
+        drop_other_duration(data, {keys[0]: value})
     target: Any = data
     for depth, key in enumerate(keys[:-1]):
         target = target.setdefault(key, {})
@@ -193,7 +211,7 @@ def _written_location(location: Location, data: Any) -> Location:
 def _allowed_keys(location: Location, root: type[BaseModel]) -> list[str]:
     models = [root]
     for part in location:
-        inner = [m for model in models if part in model.model_fields for m in _models_in(model.model_fields[str(part)])]
+        inner = [m for model in models if part in model.model_fields for m in models_in(model.model_fields[str(part)])]
         models = inner or [model for model in models if _tag(model) == part]
     return sorted({key for model in models for key in model.model_fields})
 
@@ -201,10 +219,10 @@ def _allowed_keys(location: Location, root: type[BaseModel]) -> list[str]:
 def _tags(location: Location) -> list[str]:
     """The types that the union at ``location`` knows."""
     field = TrainJob.model_fields[str(location[-1])]
-    return [tag for model in _models_in(field) if (tag := _tag(model))]
+    return [tag for model in models_in(field) if (tag := _tag(model))]
 
 
-def _models_in(field: Any) -> list[type[BaseModel]]:
+def models_in(field: Any) -> list[type[BaseModel]]:
     pending, models = [field.annotation], []
     while pending:
         annotation = pending.pop(0)
@@ -221,8 +239,7 @@ def _tag(model: type[BaseModel]) -> str | None:
 def _suggest(word: str, allowed: list[str]) -> str:
     if word in ("lr", "learning_rate") and "optimizer" in allowed:
         return "leave it out: a job needs none; that of an optimizer is optimizer.lr"
-    close = get_close_matches(word, allowed, n=1, cutoff=0.5)
-    return f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(allowed)}"
+    return did_you_mean(word, allowed, f"known here: {', '.join(allowed)}", cutoff=0.5)
 
 
 def diff_jobs(old: TrainJob, new: TrainJob) -> list[str]:

@@ -1,38 +1,45 @@
-"""Optimizer configs: a union discriminated by ``type``. Every default is the optimizer's own unless it says otherwise."""
+"""Optimizer configs: a union that ``type`` tells apart. A new optimizer is a class here and its place in the union.
 
-from typing import Annotated, Literal, Self, get_args
+Fields are the keys of the YAML. Class attributes say what the service has to know about the optimizer. Every default is that
+of the optimizer's authors unless it says otherwise.
+"""
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Field, Strict, model_validator
 
 from activelr_service.config.base import StrictConfig
-from activelr_service.config.baseline import (
-    AdaBeliefConfig,
-    AdamWConfig,
-    COCOBConfig,
-    DAdaptAdamConfig,
-    ProdigyConfig,
-    RAdamConfig,
-    RpropConfig,
-    ScheduleFreeAdamWConfig,
-    SGDConfig,
-)
-from activelr_service.config.optimizer_base import Betas, OptimizerSettings
 
-DEFAULT_LR = {
-    "active_sgd": 1e-2,
-    "active_adamw": 1e-3,
-    "active_radam": 1e-3,
-    "active_belief": 1e-3,
-    "sgd": 1e-2,
-    "adamw": 1e-3,
-    "radam": 1e-3,
-    "adabelief": 1e-3,
-    "rprop": 1e-2,
-    "schedule_free_adamw": 2.5e-3,
-    "prodigy": 1.0,
-    "dadapt_adam": 1.0,
-    "cocob": None,
-}
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Betas = Annotated[tuple[Beta, Beta], Strict(False)]  # a YAML list is welcome
+
+
+class BaseOptimizerConfig(StrictConfig):
+    """A learning rate, its schedule over the run, and weight decay."""
+
+    target: ClassVar[str] = ""  # where the class is imported from
+    fixed: ClassVar[dict[str, Any]] = {}  # arguments of the class that no job changes
+    not_passed: ClassVar[tuple[str, ...]] = ()  # fields that are no arguments of the class
+    default_lr: ClassVar[float | None] = 1e-3  # None: the optimizer has no learning rate
+    finds_step_size: ClassVar[bool] = False  # the learning rate does not set the length of its steps
+    full_batch: ClassVar[bool] = False  # each step takes the whole training set
+
+    lr: float | None = Field(None, gt=0, description="Initial learning rate. Leave it out: the default is derived.")
+    schedule: Literal["constant", "cosine", "wsd"] = Field(
+        "constant",
+        description="cosine: from lr to 0. wsd: 5 % linear warm-up, stable, linear decay to 0 over the last 20 %.",
+    )
+    weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+
+    @classmethod
+    def package(cls) -> str | None:
+        """The package of the extra ``peers`` that the class is in; None for torch and this package."""
+        package = cls.target.partition(".")[0]
+        return None if package in ("torch", "activelr_service", "") else package
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that build the optimizer."""
+        return {**self.fixed, **self.model_dump(exclude={"type", "schedule", *self.not_passed})}
 
 
 class RobustConstants(StrictConfig):
@@ -54,8 +61,10 @@ class RobustConstants(StrictConfig):
     signs: bool = Field(False, description="Read the share of agreeing signs instead of the cosine.")
 
 
-class ActiveOptimizerConfig(OptimizerSettings):
+class ActiveOptimizerConfig(BaseOptimizerConfig):
     """What all ActiveLR optimizers take."""
+
+    not_passed = ("window_steps", "constants")
 
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
     rule: Literal["paper", "robust"] = Field(
@@ -94,6 +103,8 @@ class ActiveOptimizerConfig(OptimizerSettings):
 class ActiveSGDConfig(ActiveOptimizerConfig):
     """SGD with momentum."""
 
+    target, default_lr = "activelr_service.optim.ActiveSGD", 1e-2
+
     type: Literal["active_sgd"] = "active_sgd"
     momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
     nesterov: bool = Field(False, description="Nesterov momentum.")
@@ -101,6 +112,8 @@ class ActiveSGDConfig(ActiveOptimizerConfig):
 
 class ActiveAdamWConfig(ActiveOptimizerConfig):
     """AdamW."""
+
+    target = "activelr_service.optim.ActiveAdamW"
 
     type: Literal["active_adamw"] = "active_adamw"
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
@@ -112,6 +125,8 @@ class ActiveAdamWConfig(ActiveOptimizerConfig):
 class ActiveRAdamConfig(ActiveOptimizerConfig):
     """RAdam."""
 
+    target = "activelr_service.optim.ActiveRAdam"
+
     type: Literal["active_radam"] = "active_radam"
     betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
     eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
@@ -120,9 +135,123 @@ class ActiveRAdamConfig(ActiveOptimizerConfig):
 class ActiveBeliefConfig(ActiveOptimizerConfig):
     """AdaBelief."""
 
+    target = "activelr_service.optim.ActiveBelief"
+
     type: Literal["active_belief"] = "active_belief"
     betas: Betas = Field((0.9, 0.999), description="Decay rates of the first moment and of the variance around it.")
     eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
+
+
+class SGDConfig(BaseOptimizerConfig):
+    """torch.optim.SGD with momentum."""
+
+    target, default_lr = "torch.optim.SGD", 1e-2
+
+    type: Literal["sgd"] = "sgd"
+    momentum: float = Field(0.9, ge=0, lt=1, description="Momentum.")
+    nesterov: bool = Field(False, description="Nesterov momentum.")
+
+
+class AdamWConfig(BaseOptimizerConfig):
+    """torch.optim.AdamW."""
+
+    target = "torch.optim.AdamW"
+
+    type: Literal["adamw"] = "adamw"
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+
+
+class RAdamConfig(BaseOptimizerConfig):
+    """torch.optim.RAdam, with decoupled weight decay."""
+
+    target, fixed = "torch.optim.RAdam", {"decoupled_weight_decay": True}
+
+    type: Literal["radam"] = "radam"
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+
+
+class AdaBeliefConfig(BaseOptimizerConfig):
+    """AdaBelief as its authors ship it: rectified, with decoupled weight decay."""
+
+    target = "activelr_service.optim.ActiveBelief"
+    fixed: ClassVar = {"rule": "paper", "gain_increment": 0.0, "gain_decay": 1.0}  # all gains stay at one
+
+    type: Literal["adabelief"] = "adabelief"
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first moment and of the variance around it.")
+    eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
+
+
+class RpropConfig(BaseOptimizerConfig):
+    """torch.optim.Rprop: a full-batch method, so its batch is the whole training set."""
+
+    target, not_passed = "torch.optim.Rprop", ("weight_decay",)
+    default_lr, finds_step_size, full_batch = 1e-2, True, True
+
+    type: Literal["rprop"] = "rprop"
+    weight_decay: Literal[0] = Field(0, description="Rprop has none.")
+
+
+class ScheduleFreeAdamWConfig(BaseOptimizerConfig):
+    """schedulefree.AdamWScheduleFree (Defazio et al. 2024)."""
+
+    target, default_lr = "schedulefree.AdamWScheduleFree", 2.5e-3
+
+    type: Literal["schedule_free_adamw"] = "schedule_free_adamw"
+    betas: Betas = Field((0.9, 0.999), description="Interpolation with the average, decay rate of the second moment.")
+    warmup_steps: int = Field(0, ge=0, description="Steps of linear warm-up.")
+
+
+class ProdigyConfig(BaseOptimizerConfig):
+    """prodigyopt.Prodigy (Mishchenko & Defazio 2023)."""
+
+    target, default_lr, finds_step_size = "prodigyopt.Prodigy", 1.0, True
+
+    type: Literal["prodigy"] = "prodigy"
+    d_coef: float = Field(1.0, gt=0, description="Multiplies the estimate of the step size.")
+
+
+class DAdaptAdamConfig(BaseOptimizerConfig):
+    """dadaptation.DAdaptAdam (Defazio & Mishchenko 2023), with decoupled weight decay."""
+
+    target, fixed = "dadaptation.DAdaptAdam", {"decouple": True}
+    default_lr, finds_step_size = 1.0, True
+
+    type: Literal["dadapt_adam"] = "dadapt_adam"
+
+
+class COCOBConfig(BaseOptimizerConfig):
+    """parameterfree.COCOB (Orabona & Tommasi 2017): coin betting. It has no learning rate: ``lr`` must be left out."""
+
+    target, not_passed = "parameterfree.COCOB", ("lr",)
+    default_lr, finds_step_size = None, True
+
+    type: Literal["cocob"] = "cocob"
+    lr: None = Field(None, description="COCOB has none.")
+    weight_decay: Literal[0] = Field(0, description="COCOB has none.")
+    schedule: Literal["constant"] = Field("constant", description="There is no learning rate to schedule.")
+    alpha: float = Field(100.0, gt=0, description="Bounds the first bets.")
+
+
+class PythonOptimizerConfig(BaseOptimizerConfig):
+    """Your own optimizer: a callable in the pip entry point group ``activelr.optimizers``.
+
+    It is called with the parameters, ``args`` and, if the job gives one, ``lr``, and returns a ``torch.optim.Optimizer``.
+    """
+
+    default_lr = None
+
+    type: Literal["python"] = "python"
+    name: str = Field(description="Name of the entry point.")
+    args: dict[str, Any] = Field({}, description="Keyword arguments of the callable.")
+    lr: float | None = Field(None, gt=0, description="Passed to the callable if given; its own default if left out.")
+    weight_decay: Literal[0] = Field(0, description="Give it in args, if your optimizer has one.")
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that build the optimizer."""
+        return self.args if self.lr is None else {**self.args, "lr": self.lr}
 
 
 OptimizerConfig = Annotated[
@@ -138,12 +267,12 @@ OptimizerConfig = Annotated[
     | ScheduleFreeAdamWConfig
     | ProdigyConfig
     | DAdaptAdamConfig
-    | COCOBConfig,
+    | COCOBConfig
+    | PythonOptimizerConfig,
     Field(discriminator="type"),
 ]
 
 
-def config_of(optimizer_type: str) -> type[OptimizerSettings] | None:
-    """The config class of a ``type``; None if there is no such optimizer."""
-    classes = get_args(get_args(OptimizerConfig)[0])
-    return next((found for found in classes if found.model_fields["type"].default == optimizer_type), None)
+OPTIMIZER_CONFIGS: dict[str, type[BaseOptimizerConfig]] = {
+    config.model_fields["type"].default: config for config in get_args(get_args(OptimizerConfig)[0])
+}

@@ -6,9 +6,10 @@ presets:
 """
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
+from activelr_service.config.base import did_you_mean
+from activelr_service.config.duration import drop_other_duration
 from activelr_service.config.yaml_file import parse_yaml
 from activelr_service.errors import JobError, Location, Problem
 
@@ -35,20 +36,10 @@ def apply_preset(document: dict[str, Any], lines: Lines, overrides: Sequence[str
     if name is None:
         return left
     if not isinstance(name, str) or name not in presets:
-        close = get_close_matches(str(name), presets, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"this file has {', '.join(presets) or 'none'}"
+        hint = did_you_mean(str(name), presets, f"this file has {', '.join(presets) or 'none'}")
         raise JobError([Problem(("preset",), f"no preset {name!r}; {hint}")])
     _merge(document, presets[name], lines, (), ("presets", name))
     return left
-
-
-def drop_other_length(target: dict[str, Any], changes: dict[str, Any]) -> None:
-    """``epochs``, ``budget.time`` and ``budget.steps`` stand for each other: take out of ``target``, in place, those that
-    ``changes`` replace by another."""
-    if changes.get("epochs") is not None or changes.get("budget") is not None:
-        target.pop("budget", None)
-    if changes.get("budget") is not None:
-        target.pop("epochs", None)
 
 
 def merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
@@ -58,7 +49,7 @@ def merge(target: dict[str, Any], changes: dict[str, Any]) -> None:
 
 def _merge(target: dict[str, Any], changes: dict[str, Any], lines: Lines, to: Location, origin: Location) -> None:
     if not to:
-        drop_other_length(target, changes)
+        drop_other_duration(target, changes)
     for key, value in changes.items():
         inner = target.get(key)
         if isinstance(value, dict) and isinstance(inner, dict) and "type" not in value:

@@ -21,9 +21,13 @@ class TrialsConfig(StrictConfig):
         0, ge=0, le=1, description="GPUs of each worker; a fraction packs several trials of one worker on a GPU."
     )
     packed: bool | None = Field(
-        None, description="Derived: true for one worker. false makes each trial a Ray Train run of its own."
+        None,
+        description="Whether processes are kept and take trial after trial. Derived: true for one worker. false makes each "
+        "trial a Ray Train run of its own.",
     )
-    max_concurrent: int | None = Field(None, ge=1, description="Derived: as many as the resources allow.")
+    max_concurrent: int | None = Field(
+        None, ge=1, description="How many trials run at once. Derived: as many as the resources allow."
+    )
 
     @model_validator(mode="after")
     def what_is_packed_has_one_worker(self) -> Self:
@@ -43,13 +47,15 @@ class StudyJob(StrictConfig):
     ask for is run once.
     """
 
-    kind: Literal["study"]
-    name: Name = Field(description="It becomes a folder under output_dir/studies.")
+    kind: Literal["study"] = Field(description="Says that this document is a study.")
+    name: Name = Field(description="The name becomes a folder in output_dir/studies.")
     workloads: dict[Name, dict[str, Any]] = Field(
         min_length=1,
         description="Training jobs by name, without kind, name, optimizer and seed; `job: FILE` takes those of a file.",
     )
-    optimizers: list[Optimizer] = Field(min_length=1, description="As in a job; a name alone takes its defaults.")
+    optimizers: list[Optimizer] = Field(
+        min_length=1, description="Optimizers to compare, as in a job. A name alone takes its defaults."
+    )
     baselines: list[Optimizer] = Field(
         [], description="Optimizers that keep their own settings: sweeps of `optimizer.*` leave them out."
     )
@@ -58,10 +64,14 @@ class StudyJob(StrictConfig):
         description="Each is a grid: values by path, such as `optimizer.lr`; a list, or {from, to, points_per_decade}. "
         "`only` lists the types of the optimizers that it is for.",
     )
-    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field([0, 1, 2], min_length=1)
-    trials: TrialsConfig = Field(default_factory=TrialsConfig)
-    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
-    output_dir: str = Field("outputs", min_length=1, description="As in a job. The study goes to DIR/studies/NAME.")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
+        [0, 1, 2], min_length=1, description="Every trial is run once with each of these seeds."
+    )
+    trials: TrialsConfig = Field(default_factory=TrialsConfig, description="What each trial runs on.")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="Where the study is tracked.")
+    output_dir: str = Field(
+        "outputs", min_length=1, description="The output folder, as in a job. The study goes to DIR/studies/NAME."
+    )
 
     @field_validator("optimizers", "baselines", mode="before")
     @classmethod

@@ -3,9 +3,11 @@
 The functions of the tasks are in :mod:`activelr_service.tasks`.
 """
 
-from typing import Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
-TaskName = Literal["classification", "regression", "language_modeling", "detection"]
+from pydantic import AfterValidator
+
+from activelr_service.config.entry_points import TASKS, load_entry_point, names_offered
 
 
 class TaskMetrics(NamedTuple):
@@ -27,3 +29,22 @@ TASK_METRICS: dict[str, TaskMetrics] = {
     "language_modeling": TaskMetrics(("loss", "perplexity"), "perplexity", higher_is_better=False),
     "detection": TaskMetrics(("map", "map_50"), "map_50", higher_is_better=True),
 }
+
+
+def check_task(name: str) -> str:
+    """A task of this package, or one that an installed package offers. Raises ``ValueError`` for any other name."""
+    if name not in TASK_METRICS and name not in names_offered(TASKS):
+        known = ", ".join(map(repr, TASK_METRICS))
+        raise ValueError(f"must be {known} or an installed entry point of {TASKS!r}, got {name!r}")
+    return name
+
+
+TaskName = Annotated[str, AfterValidator(check_task)]
+
+
+def metrics_of_task(name: str) -> TaskMetrics:
+    """The metrics of a task, also of one that an installed package offers."""
+    if name in TASK_METRICS:
+        return TASK_METRICS[name]
+    metrics: TaskMetrics = load_entry_point(TASKS, name, "task").metrics
+    return metrics

@@ -38,6 +38,12 @@ class DataInfo(NamedTuple):
         fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
         return cls(**fields)
 
+    def counted(self) -> tuple[int, int]:
+        """The numbers of training and of validation samples. Raises ``ValueError`` if they are not counted yet."""
+        if self.num_train is None or self.num_val is None:
+            raise ValueError("these data are counted by prepare_data only")
+        return self.num_train, self.num_val
+
     def describe(self) -> str:
         """The number and shape of the samples, and the number of classes, in one line."""
         if self.num_train is None:

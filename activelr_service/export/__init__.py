@@ -1,1 +1,1 @@
-"""The model that a run leaves: safetensors and a recipe that says how to build it."""
+"""The model that a run leaves: its weights as safetensors, and a recipe to build its module."""

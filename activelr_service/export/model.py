@@ -5,19 +5,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from activelr_service.config.model import MODEL_CONFIG
-from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError, naming_missing_packages
-from activelr_service.models import build_model, exported_config
+from activelr_service.models import recipe as recipes
 
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 
 
-def write_recipe(folder: Path, model: Any, info: DataInfo, task: str, sha256: str) -> None:
-    """Write how to build the model: its config, what it was built for, the classes it tells apart, and the SHA-256 of its
-    weights."""
-    data = info._replace(notes=(), warnings=())._asdict()  # what was read belongs to the run, not to the model
-    recipe = {"model": exported_config(model).model_dump(mode="json"), "task": task, "data": data, "sha256": sha256}
+def write_recipe(folder: Path, model: Any, info: Any, task: str, sha256: str) -> None:
+    """Write how to build the model again, and the SHA-256 of its weights.
+
+    ``model`` is its config, ``info`` a :class:`~activelr_service.data.info.DataInfo`.
+    """
+    recipe = {**recipes.make_recipe(model, info, task), "sha256": sha256}
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 
@@ -80,20 +79,16 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def build_from_recipe(folder: Path) -> tuple[Any, DataInfo]:
-    """The module that the recipe in ``folder`` describes, with random weights, and what it was built for."""
-    recipe = json.loads((folder / RECIPE).read_text())
-    info, config = DataInfo.from_json(recipe["data"]), MODEL_CONFIG.validate_python(recipe["model"])
-    if getattr(config, "path", None) is not None:
-        raise ValueError("its recipe refers to a folder of another place, and an exported model never does")
-    return build_model(config, info, recipe["task"]), info
+def build_from_recipe(folder: Path) -> tuple[Any, Any]:
+    """The module that the recipe in ``folder`` describes, with random weights, and the description of its data."""
+    return recipes.build_from_recipe(json.loads((folder / RECIPE).read_text()))
 
 
 def find_model(source: str | Path) -> Path:
     """The local folder of an exported model, downloaded first if ``source`` is an MLflow URI."""
     folder = Path(source)
     if ":/" in str(source):
-        from activelr_service.tracking.tracker import download_model
+        from activelr_service.tracking.client import download_model
 
         folder = download_model(str(source))
     found = sorted(folder.rglob(RECIPE))

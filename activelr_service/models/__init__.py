@@ -13,6 +13,7 @@ from typing import Any
 from activelr_service.config import TrainJob
 from activelr_service.config.entry_points import MODELS, load_entry_point
 from activelr_service.config.model import MLPModelConfig, ModelConfig, PythonModelConfig
+from activelr_service.config.task import TASK_METRICS
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.models import causal_lm, torchvision_models
@@ -42,7 +43,7 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
     if given is not None and task == "classification" and given != info.num_classes:
         text = f"the data have {info.num_classes} classes, got {given}; leave it out to derive it"
         raise JobError.at("model.num_classes", text)
-    if kind.tasks is not None and task not in kind.tasks:
+    if kind.tasks is not None and task in TASK_METRICS and task not in kind.tasks:
         suited = " or ".join(name for name, other in MODEL_TYPES.items() if task in (other.tasks or ()))
         text = f"{model.type!r} does not suit the task {task!r} of these data; use {suited}"
         raise JobError.at("model.type", text)
@@ -51,8 +52,12 @@ def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
 
 
 def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
-    """Make the torch module of a checked config. Its random weights come from torch's current random state."""
-    num_outputs = info.num_classes if task == "classification" else info.num_outputs
+    """Make the torch module of a checked config. Its random weights come from torch's current random state.
+
+    It has one output for each class, or for each number of the target; for a task of one's own, as the data have them.
+    """
+    by_class = task == "classification" or (task not in TASK_METRICS and info.num_outputs is None)
+    num_outputs = info.num_classes if by_class else info.num_outputs
     return MODEL_TYPES[config.type].build(config, info, num_outputs)
 
 
@@ -75,7 +80,8 @@ def exported_config(config: ModelConfig) -> ModelConfig:
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     from torch import nn
 
-    assert num_outputs is not None
+    if num_outputs is None:
+        raise JobError.at("model.type", "an mlp needs data with classes or with numbers to predict")
     widths = [prod(info.input_shape), *config.hidden]
     layers: list[Any] = [nn.Flatten()]
     for width_in, width_out in pairwise(widths):

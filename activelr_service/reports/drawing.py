@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +14,8 @@ from pandas import DataFrame
 from activelr_service.reports.labels import direction, family_of, is_active, metric_name, ordered
 from activelr_service.reports.metrics import Floats
 
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # without yellow: too pale
+BLACK, ORANGE, SKY, GREEN, _, BLUE, VERMILION, PURPLE = matplotlib.color_sequences["okabe_ito"]
+PALETTE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)  # without yellow: it is too pale
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h", "*")
 WIDE_SPAN = 5
 
@@ -73,5 +75,5 @@ def styles(labels: Iterable[str]) -> dict[str, Style]:
 
 
 def _style(place: int, active: bool) -> Style:
-    color, marker = OKABE_ITO[place % len(OKABE_ITO)], MARKERS[place % len(MARKERS)]
+    color, marker = PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)]
     return Style(color, marker, "-", color) if active else Style(color, marker, "--", "white")

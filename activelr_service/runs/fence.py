@@ -1,8 +1,8 @@
-"""Who may write to a run: of all processes that ever trained it, only those of its newest attempt.
+"""Who may write to a run: only the processes of its newest attempt.
 
-A worker can outlive its driver, on a machine that lost its network or that hung. When it comes back, another attempt may
-be training the run. Every attempt, and every worker group within it, has a number. Before a worker commits, deletes or
-appends anything it takes a lock and compares its number with the newest.
+A worker can live longer than its driver, for example on a machine that lost its network. When the machine is back, another
+attempt may be training the run. So every attempt has a number, and every worker group within an attempt has one. Before a
+worker commits, deletes or appends anything, it takes a lock and compares its numbers with the newest.
 """
 
 import json
@@ -11,10 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from activelr_service.errors import SupersededError
-from activelr_service.runs.files import write_text
+from activelr_service.runs.files import take_lock, write_text
 
 NUMBERS = "attempt.json"
 LOCK_TIMEOUT_S = 60.0  # a writer holds the lock for a rename and a line
@@ -33,7 +31,7 @@ class Fence:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else writes inside. Raises :class:`SupersededError` if a newer attempt has begun."""
+        """No other process writes to the run inside. Raises :class:`SupersededError` if a newer attempt has begun."""
         with _locked(self.folder):
             newest = _read(self.folder)
             if newest != (self.attempt, self.group):
@@ -43,8 +41,10 @@ class Fence:
 
 
 def begin_attempt(folder: Path, after: int = 0) -> int:
-    """Begin the next attempt of the run in ``folder``; from now on no earlier one can write. Returns its number, which is
-    larger than ``after``."""
+    """Begin the next attempt of the run in ``folder``; returns its number, which is larger than ``after``.
+
+    Earlier attempts cannot write from now on.
+    """
     with _locked(folder):
         attempt = max(_read(folder)[0], after) + 1
         _write(folder, attempt, 0)
@@ -74,11 +74,12 @@ def check_attempt(folder: Path, attempt: int) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     try:
-        with FileLock(folder / ".attempt.lock", timeout=LOCK_TIMEOUT_S):
-            yield
-    except Timeout:
+        lock = take_lock(folder / ".attempt.lock", LOCK_TIMEOUT_S)
+    except TimeoutError:
         text = f"{folder} is being written by a process that has not answered for {LOCK_TIMEOUT_S:.0f} s"
         raise OSError(f"{text}; end it, or wait for it") from None
+    with lock:
+        yield
 
 
 def _read(folder: Path) -> tuple[int, int]:

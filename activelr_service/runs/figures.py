@@ -1,4 +1,4 @@
-"""Pictures of a run: its learning curves, how its gains spread out, and the norms of its gradients."""
+"""Figures of a run: its learning curves, its steps or gains, and the norms of its gradients."""
 
 import csv
 from pathlib import Path
@@ -16,7 +16,8 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from activelr_service.runs.record import GRAD_NORM_PREFIX, Record, gain_edges, update_groups
 from activelr_service.runs.update_figure import draw_updates
 
-TRAIN_COLOR, VAL_COLOR = "#0072B2", "#D55E00"  # Okabe & Ito, told apart by colour-blind readers
+BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][5:7]  # color-blind readers can tell them apart
+TRAIN_COLOR, VAL_COLOR = BLUE, VERMILION
 SHARES = ("accuracy", "map_50")  # from 0 to 1, higher is better
 SECOND_METRICS = (*SHARES, "perplexity")
 
@@ -68,7 +69,7 @@ def _learning_curves(history: list[Record], title: str) -> Any:
 
 
 def _gain_histogram(history: list[Record], title: str) -> Any:
-    """A column an epoch, the share of parameters by gain as colour, with the mean and the 5 % and 95 % quantiles."""
+    """One column for each epoch: the share of parameters by gain as color, with the mean and two quantiles."""
     known = [record for record in history if record.gain_histogram]
     epochs = [record.epoch for record in known]
     counts = np.array([record.gain_histogram for record in known], dtype=float)
@@ -111,7 +112,7 @@ def _write_gradient_norms(path: Path, history: list[Record]) -> None:
 
 
 def _gradient_norms(history: list[Record], title: str) -> Any:
-    """Figure 2 of the paper: a line a layer, the last in its own colour, beside the training loss."""
+    """Figure 2 of the paper: one line for each layer, the last in its own color, beside the training loss."""
     layers, epochs = _layers(history), [record.epoch for record in history]
     figure, (axis, loss_axis) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", width_ratios=(1.6, 1))
     colors = plt.get_cmap("viridis")(np.linspace(0.95, 0.1, len(layers)))

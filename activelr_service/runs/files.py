@@ -1,8 +1,10 @@
-"""Files that appear whole or not at all, and stay after a power cut."""
+"""Writing files: each appears whole or not at all and survives a power cut. And locks on files."""
 
 import os
 import threading
 from pathlib import Path
+
+from filelock import AcquireReturnProxy, FileLock
 
 
 def write_text(path: Path, text: str) -> None:
@@ -25,7 +27,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to the end of a file. A last line that a killed process left incomplete is ended first."""
+    """Append a line to a file. If a killed process left the last line incomplete, that line is ended first."""
     with path.open("ab+") as file:
         if file.tell() > 0:
             file.seek(-1, os.SEEK_END)
@@ -36,8 +38,16 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(file.fileno())
 
 
+def take_lock(path: Path, timeout_s: float) -> AcquireReturnProxy:
+    """Take the lock at ``path``, which the system releases when this process dies. Leaving the returned context releases it.
+
+    Raises ``TimeoutError`` if another process has it for ``timeout_s`` seconds, ``OSError`` if the file cannot be opened.
+    """
+    return FileLock(path).acquire(timeout=timeout_s)
+
+
 def sync(path: Path) -> None:
-    """Have the system write a file, or the entries of a folder, to the disk."""
+    """Have the system write a file, or the list of files of a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

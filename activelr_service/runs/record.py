@@ -1,10 +1,12 @@
-"""What is written down of an epoch: the same record goes to the checkpoint, the journal, the log and MLflow."""
+"""What is written about an epoch, and about an error that ends a run. Checkpoint, journal, log and tracker get the same."""
 
 import math
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from activelr_service.config import TrainJob
+from activelr_service.config.duration import Position
+from activelr_service.errors import says_out_of_memory
 
 GAIN_DECADES = (-3, 2)
 BINS_PER_DECADE = 20
@@ -17,6 +19,28 @@ OLDER_FIELDS = {
     "cosine": "cosine",
 }
 GRAD_NORM_PREFIX = "grad_l1/"
+
+
+KINDS_BY_TYPE = {"NonFiniteLossError": "diverged", "MemoryError": "memory", "OutOfMemoryError": "memory"}
+
+
+class Failure(NamedTuple):
+    """An error of a worker that another worker group would meet again. ``type`` is the name of its class, ``kind`` a key
+    of :data:`~activelr_service.errors.EXIT_CODES`, ``rank`` the rank that met it first."""
+
+    type: str
+    kind: str
+    message: str
+    rank: int
+    traceback: str
+
+    @classmethod
+    def from_json(cls, kept: dict[str, Any]) -> "Failure":
+        """Read a failure. Files of version 0.1.0 have fewer kinds: there the type and the message tell the others."""
+        kind = kept.get("kind", "training")
+        if kind in ("training", "environment"):
+            kind = "memory" if says_out_of_memory(kept["message"]) else KINDS_BY_TYPE.get(kept["type"], kind)
+        return cls(kept["type"], kind, kept["message"], kept.get("rank", 0), kept.get("traceback", ""))
 
 
 @dataclass(frozen=True)
@@ -38,6 +62,17 @@ class Record:
         """A record as :meth:`to_json` made it, or a version of this package that had other names for metrics."""
         record = cls(**values)
         return replace(record, metrics={_present_name(name): value for name, value in record.metrics.items()})
+
+    def to_row(self) -> dict[str, float]:
+        """The metrics with the epoch, the time and the number of optimizer steps, as a tracker takes them."""
+        row = {"epoch": self.epoch, "timestamp_ms": self.timestamp_ms, **self.metrics}
+        return {**row, "global_step": float(self.global_step)}
+
+    @property
+    def position(self) -> Position:
+        """How far the run is at the end of this epoch."""
+        seconds = self.metrics.get("perf/elapsed_seconds", 0.0)
+        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"))
 
 
 def _present_name(name: str) -> str:
@@ -81,69 +116,14 @@ def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int
     return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
 
 
-def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
-    """One line that reads well in a terminal and in a job log."""
-    metrics = record.metrics
-    shown = [place_in_run(record, job), f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in (
-        ("loss", "val loss"),
-        ("accuracy", "val acc"),
-        ("perplexity", "val ppl"),
-        ("map_50", "val mAP50"),
-    ):
-        if f"val/{name}" in metrics:
-            shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    if "optim/update_ratio" in metrics:
-        shown.append(f"step {metrics['optim/update_ratio']:.2%}")
-    elif "optim/gain_mean" in metrics:
-        shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
-    shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
-    if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
-        shown.append(f"{skipped} corrupt skipped")
-    shown.append("done" if is_last(record, job) else f"ETA {duration(seconds_left)}")
-    return "  ".join(shown)
-
-
-def place_in_run(record: Record, job: TrainJob) -> str:
-    """``epoch  3/20``, or ``epoch 3  41 % of 2h``."""
-    if job.epochs:
-        return f"epoch {record.epoch:>{len(str(job.epochs))}}/{job.epochs}"
-    return f"epoch {record.epoch}  {min(100.0, 100 * share_of_length(record, job)):.0f} % of {job.length()}"
-
-
-def share_of_length(record: Record, job: TrainJob) -> float:
-    """How much of the job's epochs, steps or time is used up after a record: 1 is all of it."""
-    if job.epochs:
-        return record.epoch / job.epochs
-    assert job.budget is not None
-    seconds = job.budget.seconds()
-    if seconds:
-        return record.metrics.get("perf/elapsed_seconds", 0.0) / seconds
-    return record.global_step / (job.budget.steps or 1)
-
-
-def is_last(record: Record, job: TrainJob) -> bool:
-    """Whether the job ends with this record. A budget of time ends where no more of it fits in."""
-    if job.time_budget() is not None:
-        return record.metrics.get("optim/progress", 0.0) >= 1
-    return share_of_length(record, job) >= 1
-
-
 def seconds_left(history: list[Record], job: TrainJob) -> float:
     """What is left of a budget of time; else what the remaining epochs or steps will take, from the mean of the last five
     epochs."""
-    last, budget = history[-1], job.time_budget()
+    last, budget = history[-1], job.duration.seconds
     if budget is not None:
-        return max(0.0, (1 - share_of_length(last, job)) * budget)
+        return max(0.0, (1 - job.duration.share_used(last.position)) * budget)
     recent = history[-5:]
     before = history[-6].global_step if len(history) > 5 else 0
     pace = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
-    share = share_of_length(last, job)
+    share = job.duration.share_used(last.position)
     return pace * last.global_step * (1 - share) / share
-
-
-def duration(seconds: float) -> str:
-    """``1h02m`` or ``3m07s``."""
-    minutes, secs = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{secs:02d}s"

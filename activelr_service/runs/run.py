@@ -1,28 +1,24 @@
-"""Runs on disk: ``OUTPUT_DIR/NAME/NUMBER``, who may write there, and what a job submitted again continues."""
+"""A run on disk, ``OUTPUT_DIR/NAME/NUMBER``: its files, its state, and how runs are found."""
 
 import json
 import os
-import shutil
 import socket
-import time
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
-from filelock import FileLock, Timeout
 
-from activelr_service.config import TrainJob, diff_jobs, dump_job, load_job
+from activelr_service.config import JobSource, ResolvedJob, TrainJob, dump_job, read_job, read_resolved_job
 from activelr_service.errors import CommandError, JobError, RunDamagedError
-from activelr_service.redact import redact
-from activelr_service.runs.fence import begin_attempt
-from activelr_service.runs.files import append_line, sync, write_text
+from activelr_service.redact import redact, redact_values
+from activelr_service.runs.files import append_line, take_lock, write_text
+from activelr_service.runs.record import Failure
+
+Job = TypeVar("Job", bound=TrainJob)
 
 ENDED = ("finished", "failed")
-LOCK_TIMEOUT_S = 1.0  # another process may look whether a run is active: that takes the lock for a moment
 
 
 @dataclass(frozen=True)
@@ -46,17 +42,17 @@ class Run:
 
     @property
     def failure(self) -> Path:
-        """Written by a worker: an error that would only happen again, as JSON."""
+        """Written by a worker, as JSON: an error that another worker group would meet again."""
         return self.folder / "failure.json"
 
     @property
     def untrained(self) -> Path:
-        """The held-out metrics of the untrained model, as JSON; trials of studies have them."""
+        """The validation metrics of the untrained model, as JSON. Only trials of studies have them."""
         return self.folder / "untrained.json"
 
     @property
     def batch_size(self) -> Path:
-        """The batch size that the workers chose, why and what they measured, as JSON; a job that gives one has none."""
+        """The batch size that the workers chose, why, and what they measured, as JSON. Absent if the job gives one."""
         return self.folder / "batch_size.json"
 
     @property
@@ -78,7 +74,7 @@ class Run:
 
     @property
     def data(self) -> Path:
-        """What the data were when the run began: their fingerprint, and what was read and left out, as JSON."""
+        """The data when the run began, as JSON: their fingerprint, and what was read and left out."""
         return self.folder / "data.json"
 
     def state(self) -> dict[str, Any]:
@@ -97,8 +93,20 @@ class Run:
         """Change some keys of :meth:`state`, at once or not at all."""
         write_text(self.folder / "run.json", json.dumps({**self.state(), **changes}, indent=1))
 
-    def note(self, line: str) -> None:
-        """Have the driver say a line."""
+    def end(self, status: str, reason: str | None = None) -> None:
+        """Write how the run ended: its status, and the reason without secrets."""
+        self.update(status=status, reason=redact(reason) if reason else None)
+
+    def write_failure(self, failure: Failure) -> None:
+        """Write :attr:`failure`, without secrets."""
+        write_text(self.failure, json.dumps(redact_values(failure._asdict())))
+
+    def read_failure(self) -> Failure | None:
+        """What :attr:`failure` holds; None if no worker has failed for good."""
+        return Failure.from_json(json.loads(self.failure.read_text())) if self.failure.exists() else None
+
+    def notify(self, line: str) -> None:
+        """Have the driver write a line to the log."""
         append_line(self.notes, redact(" ".join(line.split())))
 
     def read_notes(self) -> list[tuple[int, str]]:
@@ -119,21 +127,24 @@ class Run:
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise self._damaged(self.data, error) from error
 
-    def job(self) -> TrainJob:
-        """The resolved job. It has no batch size until the workers have chosen one."""
-        return self._load("resolved.yaml")
+    def job(self) -> ResolvedJob:
+        """The resolved job, read from disk. It is a :class:`CompleteJob` once it has a batch size."""
+        return self._load("resolved.yaml", read_resolved_job)
 
     def written_job(self) -> TrainJob:
         """The job as it was submitted."""
-        return self._load("job.yaml")
+        return self._load("job.yaml", read_job)
 
-    def write_jobs(self, written: TrainJob, resolved: TrainJob) -> None:
+    def write_jobs(self, written: TrainJob, resolved: ResolvedJob) -> None:
         """The job as it was submitted, and as it is run: each file at once or not at all."""
         write_text(self.folder / "job.yaml", dump_job(written))
         write_text(self.folder / "resolved.yaml", dump_job(resolved))
 
     def is_active(self) -> bool:
-        """Whether a process is training it now: on this machine its own process is looked for, on another its lock."""
+        """Whether a process is training the run now.
+
+        On this machine the process is looked up. On another machine the lock of the run's name is tried.
+        """
         state = self.state()
         if state["status"] != "running":
             return False
@@ -142,19 +153,19 @@ class Run:
         if newest_run(self.folder.parent) != self:
             return False  # all runs of a name have one lock
         try:
-            with FileLock(_lock_path(self.folder.parent), timeout=0):
+            with take_lock(lock_path(self.folder.parent), 0):
                 return False
-        except (Timeout, OSError):  # held, or of another user, who alone can tell
+        except OSError:  # another process has the lock, or another user owns the file
             return True
 
     def status(self) -> str:
-        """As in :meth:`state`, but a run whose process is gone without a word is ``interrupted``."""
+        """The status in :meth:`state`; ``interrupted`` for a running one whose process does not exist."""
         status = self.state()["status"]
         return "interrupted" if status == "running" and not self.is_active() else status
 
-    def _load(self, name: str) -> TrainJob:
+    def _load(self, name: str, read: Callable[[Path], tuple[Job, JobSource]]) -> Job:
         try:
-            return load_job(self.folder / name)
+            return read(self.folder / name)[0]
         except JobError as error:
             raise self._damaged(self.folder / name, error) from error
 
@@ -192,7 +203,7 @@ def list_runs(root: Path) -> list[Run]:
 
 def runs_of(folder: Path) -> list[Run]:
     """The runs of one name, oldest first."""
-    numbered = [path for path in _numbered(folder) if _is_run(path)]
+    numbered = [path for path in numbered_folders(folder) if _is_run(path)]
     return [Run(path) for path in sorted(numbered, key=lambda path: int(path.name))]
 
 
@@ -202,7 +213,7 @@ def newest_run(folder: Path) -> Run | None:
 
 
 def find_run(root: Path, target: str) -> Run:
-    """A run by folder, ``NAME/NUMBER``, or ``NAME`` for its newest; raises :class:`JobError` if there is none."""
+    """A run by folder, ``NAME/NUMBER``, or ``NAME`` for its newest; raises :class:`CommandError` if there is none."""
     for folder in (Path(target), root / target):
         if _is_run(folder):
             return Run(folder.resolve())
@@ -213,101 +224,15 @@ def find_run(root: Path, target: str) -> Run:
     return run
 
 
-@contextmanager
-def hold(root: Path, name: str) -> Iterator[Path]:
-    """The folder of the runs of ``name``, held against other processes; the system lets go of it if this one dies."""
-    folder = root / name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_path(folder))
-        lock.acquire(timeout=LOCK_TIMEOUT_S)
-    except Timeout:
-        raise JobError.at(
-            "name", f"{name!r} is being trained{_by_whom(folder)}; wait for it, stop it, or use another name"
-        ) from None
-    except OSError as error:
-        raise JobError.at("output_dir", f"{folder} cannot be written: {error.strerror}") from error
-    try:
-        yield folder
-    finally:
-        lock.release()
-
-
-def unfinished_run(folder: Path, job: TrainJob) -> Run | None:
-    """The newest run in ``folder`` if it was not finished; raises :class:`JobError` with the difference if ``job`` is not
-    the job of that run, with any epochs or budget. A run that failed for a reason that would only repeat counts as
-    ended."""
-    run = newest_run(folder)
-    if run is None or run.state()["status"] in ENDED:
-        return None
-    written = run.written_job()
-    if job not in (written, run.job()) and not any(is_longer_or_shorter(job, own) for own in (written, run.job())):
-        changes = "; ".join(diff_jobs(written, job))
-        remedy = f"submit the same job to continue it, use another name, or delete {run.folder}"
-        raise JobError.at("name", f"run {run.label} is unfinished and its job differs ({changes}); {remedy}")
-    return run
-
-
-def is_longer_or_shorter(job: TrainJob, other: TrainJob) -> bool:
-    """Whether two jobs differ in their epochs or budget and in nothing else."""
-    return job != other and job.with_length_of(other) == other
-
-
-def create_run(folder: Path, job: TrainJob, resolved: TrainJob, data: str, state: dict[str, Any]) -> Run:
-    """A new run with the next number, what its ``data`` are and this ``state``; its folder appears with all of its files or
-    not at all."""
-    for leftover in folder.glob(".new-*"):
-        shutil.rmtree(leftover)
-    run = Run(folder / f".new-{os.getpid()}")
-    run.checkpoints.mkdir(parents=True)
-    run.write_jobs(job, resolved)
-    write_text(run.data, data)
-    begun = {"id": uuid.uuid4().hex, "status": "running", "created": round(time.time()), "attempts": 0}
-    write_text(run.folder / "run.json", json.dumps({**begun, **state}, indent=1))
-    number = max((int(path.name) for path in _numbered(folder)), default=0) + 1
-    os.rename(run.folder, folder / f"{number:03d}")
-    sync(folder)
-    return Run(folder / f"{number:03d}")
-
-
-def discard_run(run: Run) -> None:
-    """Remove a run that has not started; one that is cut off in the middle is no run any more."""
-    hidden = run.folder.with_name(f".new-{run.folder.name}")
-    os.rename(run.folder, hidden)
-    shutil.rmtree(hidden)
-
-
-def start_attempt(run: Run) -> int:
-    """Note that this process now trains the run, and return the number of its attempt: processes of earlier ones cannot
-    write to the run any more."""
-    attempt = begin_attempt(run.folder, after=run.state()["attempts"])
-    run.failure.unlink(missing_ok=True)
-    for leftover in run.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
-        leftover.unlink(missing_ok=True)
-    process = psutil.Process()
-    who = {"pid": process.pid, "pid_started": process.create_time(), "host": socket.gethostname()}
-    run.update(status="running", reason=None, attempts=attempt, tracked=False, **who)
-    return attempt
-
-
-def _numbered(folder: Path) -> list[Path]:
+def numbered_folders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether it is a run, be it one that lost its state."""
+    """Whether the folder is a run. A run that lost its ``run.json`` counts too."""
     return (folder / "run.json").exists() or (folder / "resolved.yaml").exists()
 
 
-def _by_whom(folder: Path) -> str:
-    """The process that trains the newest run in ``folder``; empty if it has no run yet that says so."""
-    try:
-        run = newest_run(folder)
-        state = run.state() if run else {}
-    except RunDamagedError:
-        return ""
-    return f" by process {state['pid']} on {state['host']}" if "pid" in state else ""
-
-
-def _lock_path(folder: Path) -> str:
-    return str(folder / ".lock")
+def lock_path(folder: Path) -> Path:
+    """The lock of all runs of one name, whose folder is given."""
+    return folder / ".lock"

@@ -7,20 +7,20 @@ from activelr_service.errors import CommandError
 from activelr_service.export.model import RECIPE, build_from_recipe
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import Run
-from activelr_service.tracking.store import new_tracker, tracking_uri
+from activelr_service.tracking.store import open_tracker, tracking_uri
 
 EXPERIMENT = "activelr-analyses"
 
 
-def analyse(name: str, root: Path, track: bool) -> list[str]:
-    """Run an analysis into ``root/analyses/NAME``; returns the lines to read, and where the files are."""
+def analyze(name: str, root: Path, track: bool) -> list[str]:
+    """Run an analysis and write it to ``root/analyses/NAME``; returns lines for the user, with the paths of its files."""
     folder = root / "analyses" / name
     lines, paths = write_analysis(name, folder)
     return [*lines, *_keep(name, root, folder, paths, track)]
 
 
-def analyse_run(run: Run, root: Path, search_runs: int, watts: float | None, track: bool) -> list[str]:
-    """The account of carbon of a run that has finished epochs, and of the search it replaces."""
+def analyze_run(run: Run, root: Path, search_runs: int, watts: float | None, track: bool) -> list[str]:
+    """The carbon that a run has emitted, and that the search which it replaces would emit. The run needs one epoch."""
     history = [record.metrics for record in read_journal(run.journal)]
     if not history:
         raise CommandError(f"{run.label} has no finished epoch yet: its status is {run.status()}")
@@ -28,7 +28,7 @@ def analyse_run(run: Run, root: Path, search_runs: int, watts: float | None, tra
     if workers.use_gpu and watts is None and not carbon.is_measured(history):
         known = ", ".join(f"{power} for {device}" for device, power in carbon.WATTS.items() if device != "CPU")
         raise CommandError(f"no energy was measured on the GPUs of {run.label}; give their power with --watts: {known}")
-    devices = (workers.num_workers or 1) if workers.use_gpu else 1
+    devices = workers.num_workers if workers.use_gpu else 1
     power = carbon.WATTS["CPU"] if watts is None else watts
     table = carbon.describe_run(history, count_tflop(run, history), devices, power, search_runs)
     folder = root / "analyses" / "carbon" / run.label
@@ -37,9 +37,11 @@ def analyse_run(run: Run, root: Path, search_runs: int, watts: float | None, tra
 
 
 def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
-    """Floating-point operations of a run in units of 1e12: three times those of a forward pass (Kaplan et al. 2020, section
-    2.1), for every row that was trained on. None where the model takes images of any size, was not exported, or
-    the rows were not counted."""
+    """Floating-point operations of a run in units of 1e12: for every sample that was trained on, three times those of a
+    forward pass (Kaplan et al. 2020, section 2.1).
+
+    None if the model takes images of any size, if it was not exported, or if the samples were not counted.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,8 +61,8 @@ def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
 def _keep(name: str, root: Path, folder: Path, paths: list[Path], track: bool) -> list[str]:
     lines = [f"  {path}" for path in paths]
     if track:
-        tracker = new_tracker(tracking_uri(None, root), EXPERIMENT, name, root)
+        tracker = open_tracker(tracking_uri(None, root), EXPERIMENT, name, root)
         tracker.log_artifacts(folder, paths)
-        tracker.finish("finished")
+        tracker.end("finished")
         lines.append(f"  MLflow run {tracker.run_id} in {EXPERIMENT}")
     return lines

@@ -4,10 +4,7 @@ import json
 import logging
 from typing import Any
 
-import torch
-from torch.utils.data import DataLoader
-
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
@@ -18,18 +15,17 @@ from activelr_service.runs.run import Run
 from activelr_service.service.check import prepare_job
 from activelr_service.service.finish import has_model
 from activelr_service.service.prepare import check_data, relocate
-from activelr_service.tasks import TASKS
-from activelr_service.training.evaluate import evaluate
+from activelr_service.training.evaluate import evaluate_dataset
 
 LOG = logging.getLogger("activelr_service.service")
 CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"
 
 
-def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
-    """The metrics of the run's best model on the held-out rows of the job's data, whose classes are matched by name.
+def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
+    """The metrics of the run's best model on the validation split of the job's data.
 
-    Raises :class:`JobError` for data that do not suit the model: other classes, or rows of another shape; and for the run's
-    own data if they have changed, since other rows would be held out, and training rows among them.
+    Raises :class:`JobError` if the data do not suit the model, because their classes or the shape of their samples differ;
+    and if the run's own data have changed, because the new validation split could contain training samples.
     """
     if not run.model.exists():
         raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
@@ -37,23 +33,22 @@ def evaluate_run(run: Run, job: TrainJob) -> dict[str, float]:
         raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
     if job.data == run.job().data and (doubt := check_data(run, CHANGED)):
         LOG.warning("%s", doubt)
+    if not isinstance(job, CompleteJob):
+        raise CommandError(f"the job of {run.label} has no batch size; --set global_batch_size=NUMBER gives it one")
     job = relocate(job, run.folder.parent.parent)
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
-    job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
+    measured_job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
     measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
-    assert job.task is not None
-    task = TASKS[job.task]
-    _, val = build_data(job.data)
-    batches = DataLoader(val, batch_size=job.micro_batch_size(), collate_fn=task.collate)
-    metrics = evaluate(task, load_model(run.model), batches, torch.device("cpu"), "float32")
+    _, val = build_data(measured_job.data)
+    metrics = evaluate_dataset(measured_job.task, load_model(run.model), val, measured_job.micro_batch_size())
     return {"rows": len(val), **metrics}
 
 
 def _as_trained(data: Any, trained: DataInfo, run: Run) -> Any:
-    """The data with what the model was trained with: its classes, if the data do not have them yet, and its tokenizer."""
+    """The data with the tokenizer of the model, and with its classes if the config of the data names none."""
     if isinstance(data, TextDataConfig) and not is_prepared(data):
         return data.model_copy(update={"tokens": None, "tokenizer": str(run.model)})
     if getattr(data, "classes", ()) is None and trained.classes:
@@ -77,7 +72,7 @@ def _check_suits(info: DataInfo, trained: DataInfo) -> None:
 
 
 def _comparable(info: DataInfo) -> tuple[int, ...]:
-    """What of the shape of a row has to agree: images and texts of other sizes can be measured too."""
+    """The part of the shape of a sample that has to agree. Images and texts of other sizes can be measured too."""
     shape = info.input_shape
     if "language_modeling" in info.tasks:
         return ()

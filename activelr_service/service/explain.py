@@ -6,11 +6,11 @@ from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerCo
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, update_groups, update_series
 from activelr_service.runs.run import Run
-from activelr_service.service.batch_size import describe_choice
-from activelr_service.training.batch_size.choice import read_choice
+from activelr_service.service.batch_size import find_completed
+from activelr_service.service.resolve import Choice
 
 HIGH_SHARE = 0.5
-SHARES = (("sign_agreement", 11), ("clip_fraction", 6))  # with the widths of their columns
+SHARES = (("sign_agreement", 11), ("clip_fraction", 7))  # with the widths of their columns
 
 
 def explain_run(run: Run) -> list[str]:
@@ -28,11 +28,11 @@ def explain_run(run: Run) -> list[str]:
 
 
 def _explain_choices(run: Run) -> list[str]:
-    lines, choice = run.state().get("choices", []), read_choice(run.batch_size)
-    if choice is None:
-        return lines
-    others = [line for line in lines if not line.startswith("global_batch_size")]
-    return [*others, *describe_choice(choice, choice.complete(run.job()))]
+    choices = [Choice.read(kept) for kept in run.state().get("choices", [])]
+    completed = find_completed(run)
+    if completed is None:
+        return list(map(str, choices))
+    return [*(str(choice) for choice in choices if choice.path != "global_batch_size"), *completed.lines]
 
 
 def _explain_updates(history: list[Record]) -> list[str]:
@@ -41,9 +41,9 @@ def _explain_updates(history: list[Record]) -> list[str]:
     epochs = [history[index].epoch for index in moments]
     width = max(len("group"), *(len(group) for group in groups))
     columns = [f"{name} {epoch}" for name in ("step", "lr") for epoch in epochs]
-    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "clip_fraction"])
+    header = "  ".join([f"{'group':<{width}}", *(f"{column:>9}" for column in columns), "signs agree", "clipped"])
     lines = [
-        "steps at the end of epochs, as a share of each tensor's size, and effective learning rates (lr)",
+        "steps at the end of epochs, as a share of the RMS of each tensor's weights, and effective learning rates (lr)",
         f"  {header}",
     ]
     for group in groups:
@@ -56,14 +56,14 @@ def _explain_updates(history: list[Record]) -> list[str]:
 
 
 def _summarize_updates(history: list[Record], groups: list[str]) -> list[str]:
-    capped = [group for group in groups if _mean(history[len(history) // 2 :], "clip_fraction", group) > HIGH_SHARE]
+    clipped = [group for group in groups if _mean(history[len(history) // 2 :], "clip_fraction", group) > HIGH_SHARE]
     lines = [
         "A step grows while gradient sums of successive windows agree, and shrinks where they turn back; over the run it",
-        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Capped: the share of steps",
+        "decays to zero. Signs agree: the mean share over the epochs; noise alone gives 50 %. Clipped: the share of steps",
         "that the cap on their length cut.",
     ]
-    if capped:
-        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(capped)}.")
+    if clipped:
+        lines.append(f"In the second half the cap, and not the signs, set most steps of {', '.join(clipped)}.")
     return lines
 
 
@@ -80,7 +80,7 @@ def _explain_gains(optimizer: OptimizerConfig, history: list[Record]) -> list[st
 
 def describe_lr(optimizer: OptimizerConfig) -> str:
     """What an optimizer without gains does about its learning rate."""
-    if optimizer.type not in {"sgd", "adamw", "radam", "adabelief", "schedule_free_adamw"}:
+    if optimizer.finds_step_size:
         return "this optimizer finds the lengths of its steps by itself and keeps no record of them"
     if optimizer.schedule != "constant":
         return f"this optimizer follows the schedule {optimizer.schedule} of the learning rate it was given"

@@ -2,62 +2,52 @@
 
 import time
 
-from activelr_service.config import TrainJob, diff_jobs
+from activelr_service.config import ResolvedJob, diff_jobs
+from activelr_service.config.duration import Duration
 from activelr_service.errors import JobError
-from activelr_service.runs.record import Record, is_last, share_of_length
+from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 
 
-def check_length(run: Run, job: TrainJob, history: list[Record]) -> None:
-    """Raise :class:`JobError` unless ``job`` is the resolved job of ``run``, but longer than what ``history`` has done."""
-    now = run.job()
-    other = job.with_length_of(now).model_copy(update={"tracking": now.tracking, "output_dir": now.output_dir})
-    if other != now:
-        changes = diff_jobs(now, other)
+def check_duration(run: Run, now: ResolvedJob, job: ResolvedJob, history: list[Record]) -> None:
+    """Raise :class:`JobError` unless ``job`` is ``now``, the job of ``run``, with more to do than ``history`` has done."""
+    rest = {"tracking": now.tracking, "output_dir": now.output_dir}
+    changes = diff_jobs(now, job.lasting(now.duration).model_copy(update=rest))
+    if changes:
         remedy = "leave the rest as it is, or train a new run under another name"
         text = f"only epochs, budget and tracking of run {run.label} can change, got {'; '.join(changes)}; {remedy}"
         raise JobError.at(changes[0].partition(":")[0], text)
-    last = history[-1] if history else None
-    if last and (share_of_length(last, job) >= 1 or (job.with_length_of(now) == job and is_last(last, now))):
+    if not history:
+        return
+    last = history[-1]
+    is_done = job.duration == now.duration and now.duration.is_over(last.position)
+    if is_done or job.duration.share_used(last.position) >= 1:
         done = f"{last.epoch} epochs, {last.global_step:,} steps"
         if "perf/elapsed_seconds" in last.metrics:
             done += f", {last.metrics['perf/elapsed_seconds']:,.0f} s"
-        raise JobError.at(_place(job), f"run {run.label} has done {done}; give more than that, got {job.length()}")
+        raise JobError.at(
+            job.duration.path, f"run {run.label} has done {done}; give more than that, got {job.duration}"
+        )
 
 
-def change_length(run: Run, job: TrainJob, history: list[Record]) -> str:
-    """Give ``run`` the epochs or the budget of ``job``, after ``history``; returns the line that says so. Its results are to
-    be made again, so it is not finished any more."""
-    old = run.job()
-    line = describe_change(old, job, history)
+def change_duration(run: Run, now: ResolvedJob, duration: Duration, history: list[Record]) -> str:
+    """Give ``run``, whose job is ``now``, another ``duration`` after ``history``; returns the line that says so.
+
+    The results of the run are to be made again, so it is not finished any more.
+    """
+    line = now.duration.describe_change(duration, history[-1].position if history else None)
     changes = [*run.state().get("length_changes", []), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"]
     run.update(status="interrupted", tracked=False, model_uri=None, length_changes=changes)
-    run.write_jobs(run.written_job().with_length_of(job), old.with_length_of(job))
+    run.write_jobs(run.written_job().lasting(duration), now.lasting(duration))
     return line
 
 
-def move_tracking(run: Run, job: TrainJob) -> str:
-    """Have MLflow track ``run`` where ``job`` says from now on; returns the line that says so. All of it is delivered there
-    when the run ends, or at once if it has ended."""
-    resolved = run.job().model_copy(update={"tracking": job.tracking})
+def move_tracking(run: Run, job: ResolvedJob) -> str:
+    """Have MLflow track ``run`` where ``job``, its new job, says; returns the line that says so.
+
+    All of the run is delivered there when it ends, or at once if it has ended.
+    """
     run.update(tracked=False, model_uri=None)
-    run.write_jobs(run.written_job(), resolved)
-    return f"run {run.label}: tracked at {resolved.tracking.uri} from now on"
-
-
-def describe_change(old: TrainJob, new: TrainJob, history: list[Record]) -> str:
-    """``extended from 20 to 40 epochs; progress goes back from 100 % to 50 %``."""
-    before, unit = old.length(), new.length().partition(" ")[2]
-    if unit and before.endswith(unit):
-        before = before.removesuffix(f" {unit}")
-    if not history:
-        return f"changed from {before} to {new.length()}; nothing was done yet"
-    was, becomes = history[-1].metrics.get("optim/progress", 1.0), share_of_length(history[-1], new)
-    verb, goes = ("extended", "goes back") if becomes < was else ("shortened", "goes on")
-    return f"{verb} from {before} to {new.length()}; progress {goes} from {was * 100:.0f} % to {becomes * 100:.0f} %"
-
-
-def _place(job: TrainJob) -> str:
-    if job.epochs:
-        return "epochs"
-    return "budget.steps" if job.time_budget() is None else "budget.time"
+    run.write_jobs(run.written_job(), job)
+    place = f"tracked at {job.tracking.uri}" if job.tracking.uri else "not tracked"
+    return f"run {run.label}: {place} from now on"

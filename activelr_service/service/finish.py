@@ -1,7 +1,7 @@
-"""What is kept of a run when its training ends, and handing all of it to MLflow.
+"""The results of a run whose training has ended: the exported model of the best epoch, the figures and the score.
 
-Each step can be cut off and done again: what an earlier attempt has done is found and used. The status of the run is written
-last, by the caller.
+A process may be killed in each step; the next attempt then uses what is complete and does the rest. The caller writes the
+status of the run last.
 """
 
 import os
@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
-from activelr_service.config.task import TASK_METRICS
+from activelr_service.config.task import metrics_of_task
 from activelr_service.data.info import DataInfo
 from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
@@ -19,36 +19,32 @@ from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.runs.run import Run
-from activelr_service.service.batch_size import log_batch_size
-from activelr_service.tracking.tracker import Tracker
 
-ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json", "journal.jsonl", "batch_size.json")
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
-def keep_results(run: Run, job: TrainJob, info: DataInfo, say: Say) -> None:
-    """Export the model of the best epoch and draw the figures; note the score in the run's state.
+def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None:
+    """Export the model of the best epoch, draw the figures, and write the score to the state of the run.
 
     Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
     """
     from activelr_service.runs.figures import draw_figures
 
-    assert job.task is not None
-    metrics = TASK_METRICS[job.task]
+    metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)
-    best = _find_best(run, history, metrics.score, metrics.higher_is_better, say)
+    best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
     _export(run, job, info, best.epoch)
     draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
 
 
-def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, say: Say) -> Record:
-    """The record of the best epoch whose checkpoint verifies. If that is not the best of all, it is said."""
+def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:
+    """The record of the best epoch whose checkpoint verifies. A warning is logged if another epoch was better."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore, verify
 
-    store = CheckpointStore(run.checkpoints, run.journal, say)
+    store = CheckpointStore(run.checkpoints, run.journal, log)
     there = set(store.epochs())
     kept = [record for record in history if record.epoch in there]
     best = best_epoch(history, score, higher_is_better)
@@ -57,21 +53,20 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
         problem = verify(store.path(epoch))
         if problem is None:
             if epoch != best:
-                say(
+                log(
                     f"warning: the checkpoint of epoch {best}, the best, cannot be used; epoch {epoch} is exported instead"
                 )
             return next(record for record in kept if record.epoch == epoch)
-        say(f"checkpoint {store.path(epoch)} is not exported: {problem}")
+        log(f"checkpoint {store.path(epoch)} is not exported: {problem}")
         kept = [record for record in kept if record.epoch != epoch]
     raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
 
 
-def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
+def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore, read_sha256
 
-    assert job.task is not None
     checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)
     temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"
@@ -95,30 +90,6 @@ def _export(run: Run, job: TrainJob, info: DataInfo, epoch: int) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def deliver(run: Run, tracker: Tracker, status: str, reason: str | None = None) -> None:
-    """Give MLflow everything the run has, and its ``status``. What is there already is not doubled.
-
-    Raises :class:`~activelr_service.tracking.tracker.TrackingError` and can then be called again.
-    """
-    log_batch_size(run, tracker)
-    if status == "interrupted":
-        tracker.finish(status)  # first: who stops a process does not wait long for the rest
-    tracker.log_records(read_journal(run.journal))
-    tracker.set_tags({"activelr.attempts": run.state()["attempts"], "activelr.reason": reason or ""})
-    if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
-        tracker.set_tags({"activelr.submission_id": submission_id})
-    tracker.log_artifacts(run.folder, _artifacts(run))
-    if status == "finished" and run.state().get("model_uri") is None:
-        run.update(model_uri=tracker.log_model(run.model, run.job().name, sha256_of(run.model / WEIGHTS)))
-    tracker.finish(status)
-    run.update(tracked=True)
-
-
 def has_model(run: Run) -> bool:
     """Whether the run's model is there, complete."""
     return (run.model / RECIPE).exists() and is_export_of(run.model, None)
-
-
-def _artifacts(run: Run) -> list[Path]:
-    files = [run.folder / name for name in ARTIFACTS if (run.folder / name).exists()]
-    return files + sorted(run.figures.glob("*.*")) + sorted(run.model.glob("*"))

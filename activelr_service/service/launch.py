@@ -1,19 +1,30 @@
 """From a job to a finished run: begin its run, or continue the one that is there."""
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob, TrainJob
+from activelr_service.config.duration import Duration
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError, RunFailedError, TrackingError
+from activelr_service.runs.begin import create_run, discard_run, lock_run, unfinished_run
+from activelr_service.runs.console import log_to
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
-from activelr_service.runs.record import Record, is_last, place_in_run
-from activelr_service.runs.run import Run, create_run, discard_run, hold, output_root, unfinished_run
-from activelr_service.service.attempt import Attempt, Say, log_to, naming_the_system, run_attempt
-from activelr_service.service.batch_size import adopt
+from activelr_service.runs.record import Record
+from activelr_service.runs.run import Run, output_root
+from activelr_service.service.attempt import Attempt, Log, reporting_system_errors, run_attempt
+from activelr_service.service.batch_size import apply_batch_size, find_completed
 from activelr_service.service.check import prepare_job
-from activelr_service.service.extend import change_length, check_length, move_tracking
-from activelr_service.service.finish import deliver, has_model
-from activelr_service.service.open_tracker import open_tracker
-from activelr_service.service.prepare import check_data, describe_data, prepare, read_info, relocate, write_data
-from activelr_service.training.batch_size.choice import read_choice
+from activelr_service.service.extend import change_duration, check_duration, move_tracking
+from activelr_service.service.finish import has_model
+from activelr_service.service.prepare import (
+    Prepared,
+    check_data,
+    describe_data,
+    prepare,
+    read_info,
+    relocate,
+    write_data,
+)
+from activelr_service.service.track import open_run_tracker, sync_to_tracking
+from activelr_service.tracking.store import tracking_uri
 
 
 def train(job: TrainJob) -> Run:
@@ -24,25 +35,30 @@ def train(job: TrainJob) -> Run:
     """
     root = output_root(job.output_dir)
     prepared = None if unfinished_run(root / job.name, job) else prepare(job)
-    with hold(root, job.name) as folder, naming_the_system():
+    with lock_run(root, job.name) as folder, reporting_system_errors():
         run = unfinished_run(folder, job)
         if run is not None:
-            return _continue(run, job)
+            return _continue(run, _find_moved(run, run.job(), log_to(run.log)), job.duration)
         prepared = prepared or prepare(job)
         run = create_run(folder, job, prepared.job, write_data(prepared.job, prepared.info), prepared.state())
-        say = log_to(run)
-        try:
-            tracker = open_tracker(run, prepared.job, prepared.info, say)
-        except TrackingError:
-            discard_run(run)  # nothing has started: nothing stays
-            raise
-        say(f"run {run.label}: {prepared.info.describe()}")
-        for line in (*describe_data(prepared.info), *prepared.choices):
-            say(f"  {line}")
-        return run_attempt(Attempt(run, prepared.job, prepared.info, tracker, say))
+        return _begin(run, prepared)
 
 
-def resume(run: Run, job: TrainJob | None = None) -> Run:
+def _begin(run: Run, prepared: Prepared) -> Run:
+    """Train a run that was just created."""
+    log = log_to(run.log)
+    try:
+        tracker = open_run_tracker(run, prepared.job, prepared.info, log)
+    except TrackingError:
+        discard_run(run)  # nothing has started: nothing stays
+        raise
+    log(f"run {run.label}: {prepared.info.describe()}")
+    for line in (*describe_data(prepared.info), *prepared.choices):
+        log(f"  {line}")
+    return run_attempt(Attempt(run, prepared.job, prepared.info, tracker, log))
+
+
+def resume(run: Run, job: ResolvedJob | None = None) -> Run:
     """Bring a run to its end: its training, or what of it is not exported or not in MLflow yet.
 
     A finished run only gets what of it is missing, here or in MLflow, unless ``job`` has more for it to do: the resolved
@@ -50,69 +66,76 @@ def resume(run: Run, job: TrainJob | None = None) -> Run:
 
     Raises :class:`JobError` for any other change, :class:`RunFailedError` if the run does not end well.
     """
-    with hold(run.folder.parent.parent, run.folder.parent.name), naming_the_system():
-        say, before = log_to(run), run.job().output_dir
-        now = _moved_here(run, say)
-        if job is not None and job.output_dir not in (before, now.output_dir):
-            text = f"a run is resumed where it is, in {now.output_dir}, got {job.output_dir}"
-            raise JobError.at("output_dir", f"{text}; leave it out, or move the whole folder first")
-        wanted = now if job is None else relocate(job, run.folder.parent.parent)
+    with lock_run(run.folder.parent.parent, run.folder.parent.name), reporting_system_errors():
+        log, before = log_to(run.log), run.job()
+        now = _find_moved(run, before, log)
+        wanted = now if job is None else _relocate_wanted(run, job, {before.output_dir, now.output_dir})
         rest = wanted.model_copy(update={"tracking": now.tracking})
         if job is not None and (rest != now or wanted == now):
-            check_length(run, rest, salvage_journal(run.journal))
+            check_duration(run, now, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
-            say(move_tracking(run, wanted))
-            now = run.job()
+            now = now.model_copy(update={"tracking": wanted.tracking})
+            log(move_tracking(run, now))
         is_whole = has_model(run) and is_journal_whole(run.journal)
         if run.state()["status"] != "finished" or wanted != now or not is_whole:
-            return _continue(run, wanted)
-        deliver(run, open_tracker(run, now, read_info(run), say), "finished")
-        say(f"run {run.label} is finished, and MLflow has all of it")
+            return _continue(run, now, wanted.duration)
+        sync_to_tracking(run, open_run_tracker(run, now, read_info(run), log), "finished")
+        is_tracked = now.tracking.backend != "none"
+        log(f"run {run.label} is finished, and {'MLflow has all of it' if is_tracked else 'nothing of it is tracked'}")
         return run
 
 
-def _continue(run: Run, job: TrainJob) -> Run:
-    """With the epochs or the budget of ``job``."""
-    say = log_to(run)
-    now = _moved_here(run, say)
-    history = _find_history(run, say)
-    resolved = now.with_length_of(job)
-    is_changed = resolved != now
+def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJob:
+    """The job that a resume gives, where the run is now. Raises :class:`JobError` if it names none of the ``places``."""
+    root = run.folder.parent.parent
+    if job.output_dir not in places:
+        text = f"a run is resumed where it is, in {root}, got {job.output_dir}"
+        raise JobError.at("output_dir", f"{text}; leave it out, or move the whole folder first")
+    here = relocate(job, root)
+    uri = tracking_uri(here.tracking.uri, root, here.tracking.backend)
+    return here.model_copy(update={"tracking": here.tracking.model_copy(update={"uri": uri})})
+
+
+def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
+    """Bring an unfinished run, whose job is ``now``, to an end after ``duration``."""
+    log, is_changed = log_to(run.log), duration != now.duration
+    history = _find_history(run, log)
     if is_changed:
-        check_length(run, resolved, history)
-    is_trained = bool(history) and is_last(history[-1], resolved)
+        check_duration(run, now, now.lasting(duration), history)
+    is_trained = bool(history) and duration.is_over(history[-1].position)
     info = read_info(run)
     if info is None or not is_trained:
-        resolved, info = _look_at_data(run, resolved, say)
-    tracker = open_tracker(run, resolved, info, say)
+        now, info = _look_at_data(run, now, log)
+    job = now.lasting(duration)
+    tracker = open_run_tracker(run, job, info, log)
     if is_changed:
-        line = change_length(run, resolved, history)
-        say(f"run {run.label}: {line}")
-        tracker.set_tags({"activelr.length": resolved.length(), "activelr.length_change": line})
-    say(f"run {run.label}: continued after {place_in_run(history[-1], resolved) if history else 'epoch 0'}")
-    choice = read_choice(run.batch_size)
-    if choice is not None and run.job().global_batch_size is None:  # the driver ended just after the workers chose
-        resolved = adopt(run, choice, say)
-    return run_attempt(Attempt(run, resolved, info, tracker, say), is_trained)
+        line = change_duration(run, now, duration, history)
+        log(f"run {run.label}: {line}")
+        tracker.log_params({}, {"activelr.length": duration.text, "activelr.length_change": line})
+    log(f"run {run.label}: continued after {duration.describe(history[-1].position) if history else 'epoch 0'}")
+    completed = find_completed(run)
+    if completed is not None and not isinstance(job, CompleteJob):  # the driver ended just after the workers chose
+        apply_batch_size(run, completed, log)
+        job = completed.job
+    return run_attempt(Attempt(run, job, info, tracker, log), is_trained)
 
 
-def _look_at_data(run: Run, job: TrainJob, say: Say) -> tuple[TrainJob, DataInfo]:
-    """The resolved job with its data prepared, and what they are; :class:`JobError` if they are not what they were."""
+def _look_at_data(run: Run, now: ResolvedJob, log: Log) -> tuple[ResolvedJob, DataInfo]:
+    """The job with its data prepared, and what they are; :class:`JobError` if they are not what they were."""
     doubt = check_data(run, "restore them, or train a new run under another name")
     if doubt:
-        say(f"run {run.label}: {doubt}")
-    prepared, info = prepare_job(job)
-    now = run.job()
+        log(f"run {run.label}: {doubt}")
+    prepared, info = prepare_job(now)
     if prepared.data != now.data:  # what is made of them is in another place now
-        run.write_jobs(run.written_job(), now.model_copy(update={"data": prepared.data}))
+        run.write_jobs(run.written_job(), prepared)
     return prepared, info
 
 
-def _find_history(run: Run, say: Say) -> list[Record]:
+def _find_history(run: Run, log: Log) -> list[Record]:
     """The records of the committed epochs; the last one has the latest valid checkpoint."""
     from activelr_service.training.checkpoint import CheckpointStore
 
-    store = CheckpointStore(run.checkpoints, run.journal, say)
+    store = CheckpointStore(run.checkpoints, run.journal, log)
     epoch = store.find_valid()
     if epoch < 0:
         text = f"run {run.label} has epochs behind it and no valid checkpoint left in {run.checkpoints}"
@@ -122,11 +145,10 @@ def _find_history(run: Run, say: Say) -> list[Record]:
     return history
 
 
-def _moved_here(run: Run, say: Say) -> TrainJob:
-    """The resolved job of a run. If the output directory was moved, the job is changed to where it is now. That is said."""
-    job = run.job()
+def _find_moved(run: Run, job: ResolvedJob, log: Log) -> ResolvedJob:
+    """The resolved ``job`` of a run, with the place where its output directory is now. If it was moved, that is logged."""
     here = relocate(job, run.folder.parent.parent)
     if here != job:
         run.write_jobs(run.written_job(), here)
-        say(f"run {run.label}: its output directory was moved from {job.output_dir} to {here.output_dir}")
+        log(f"run {run.label}: its output directory was moved from {job.output_dir} to {here.output_dir}")
     return here

@@ -3,20 +3,23 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob, TrainJob
 from activelr_service.data import check_files
 from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
 from activelr_service.data.info import DataInfo
 from activelr_service.data.remote import is_remote
 from activelr_service.errors import JobError
-from activelr_service.runs.run import Run, output_root, unfinished_run
+from activelr_service.runs.begin import unfinished_run
+from activelr_service.runs.run import Run, output_root
 from activelr_service.service.check import check_installed, prepare_job
 from activelr_service.service.ray_run import find_resources
 from activelr_service.service.resolve import Choice, resolve_job
+from activelr_service.tracking.client import connect
 from activelr_service.tracking.store import embedded_store, is_embedded
-from activelr_service.tracking.tracker import connect
+
+Job = TypeVar("Job", bound=ResolvedJob)
 
 FILES_DECODED = 1000  # of the images, before a training starts; validate --data decodes all
 
@@ -24,14 +27,14 @@ FILES_DECODED = 1000  # of the images, before a training starts; validate --data
 class Prepared(NamedTuple):
     """A job that can start: resolved, with what its data are and what was derived, and why."""
 
-    job: TrainJob
+    job: ResolvedJob
     info: DataInfo
     choices: list[Choice]
 
     def state(self) -> dict[str, Any]:
         """What a new run keeps of it in its state."""
         why = {choice.path: choice.reason for choice in self.choices}
-        return {"tracked": False, "choices": [str(choice) for choice in self.choices], "why": why}
+        return {"tracked": False, "choices": [choice._asdict() for choice in self.choices], "why": why}
 
 
 def prepare(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Prepared:
@@ -53,7 +56,7 @@ def validate_job(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Pr
     """Check all that :func:`prepare` and the start of a training check, and start nothing.
 
     None for data in a bucket, which are looked at once they are fetched. Raises :class:`JobError`, or
-    :class:`~activelr_service.tracking.tracker.TrackingError` if a tracking server does not answer.
+    :class:`~activelr_service.errors.TrackingError` if a tracking server does not answer.
     """
     root = output_root(job.output_dir)
     _check_writable(root)
@@ -79,7 +82,7 @@ def describe_data(info: DataInfo) -> list[str]:
     return [*info.notes, *(f"warning: {warning}" for warning in info.warnings)]
 
 
-def write_data(job: TrainJob, info: DataInfo) -> str:
+def write_data(job: ResolvedJob, info: DataInfo) -> str:
     """What :attr:`Run.data` holds: what the data of a run are when it begins. See :func:`check_data` and
     :func:`read_info`."""
     fingerprint = take_fingerprint(job.data)
@@ -108,7 +111,7 @@ def check_data(run: Run, remedy: str) -> str:
     return found.doubt
 
 
-def relocate(job: TrainJob, root: Path) -> TrainJob:
+def relocate(job: Job, root: Path) -> Job:
     """A resolved job with the output directory ``root``, and in it what was in the one before: the embedded MLflow store and
     what was made of the data."""
     before = Path(job.output_dir)

@@ -1,4 +1,4 @@
-"""The Ray cluster of a training: the one there is, or one on this machine that is for this process alone."""
+"""The Ray cluster of a training: one that is running, or a new one on this machine for this process only."""
 
 import logging
 import math
@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any
 
 from activelr_service.errors import ClusterError, CommandError, DeadlineError
-from activelr_service.redact import redact
 from activelr_service.service.resolve import Resources
 from activelr_service.tracking.deadline import timed_call, within
 
@@ -35,7 +34,7 @@ def is_attached() -> bool:
 
 
 def find_resources() -> Resources:
-    """What the cluster has, else this machine. Raises :class:`CommandError` or :class:`ClusterError` as :func:`init_ray`."""
+    """The CPUs and GPUs of the cluster, or without one of this machine. Raises the errors of :func:`init_ray`."""
     import ray
     import torch
 
@@ -47,9 +46,9 @@ def find_resources() -> Resources:
 
 
 def init_ray(num_cpus: int | None = None) -> None:
-    """Join the cluster there is, or start one on this machine that nobody else can use, for this process alone.
+    """Join the cluster that $RAY_ADDRESS names, or start one on this machine that only this process can use.
 
-    What signals do stays as it is. Raises :class:`CommandError` for an address that is none, and :class:`ClusterError` if
+    The handlers of signals are kept. Raises :class:`CommandError` if the address is not valid, and :class:`ClusterError` if
     nothing answers there or Ray does not start.
     """
     import ray
@@ -71,18 +70,18 @@ def init_ray(num_cpus: int | None = None) -> None:
     except Exception as error:
         what = "Ray does not start" if options["address"] == "local" else f"the Ray cluster at {options['address']}"
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ClusterError(redact(f"{what}: {reason[:500]}")) from error
+        raise ClusterError(f"{what}: {reason[:500]}") from error
 
 
 def check_address(address: str) -> str:
-    """HOST:PORT of the cluster that an address names, which answers.
+    """HOST:PORT of the cluster that an address names, after it has answered.
 
-    Raises :class:`CommandError` for what is no such address, and :class:`ClusterError` if nothing answers within seconds.
+    Raises :class:`CommandError` if the address is not valid, and :class:`ClusterError` if nothing answers within seconds.
     """
     scheme, has_scheme, _ = address.partition("://")
     if has_scheme:
         hint = "a dashboard is for `activelr submit --address`; " if scheme.startswith("http") else ""
-        raise CommandError(f"RAY_ADDRESS={redact(address)}: {hint}on a machine of the cluster use HOST:PORT or auto")
+        raise CommandError(f"RAY_ADDRESS={address}: {hint}on a machine of the cluster use HOST:PORT or auto")
     if address == "auto":
         address = _running_here()
     host, _, port = address.rpartition(":")
@@ -99,7 +98,7 @@ def check_address(address: str) -> str:
 
 
 def check_room(num_workers: int, needs: dict[str, float]) -> None:
-    """Raise :class:`ClusterError` if the nodes have no room for so many workers: Ray would wait for ever."""
+    """Raise :class:`ClusterError` if the nodes have no room for so many workers. Ray would wait without end."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -111,7 +110,7 @@ def check_room(num_workers: int, needs: dict[str, float]) -> None:
 
 
 def use_short_temp_dir() -> None:
-    """Have temporary files in /tmp if the path of $TMPDIR is too long for the sockets of Ray and of loader processes."""
+    """Put temporary files into /tmp if the path of $TMPDIR is too long for the sockets of Ray and of loader processes."""
     path = tempfile.gettempdir()
     if len(os.fsencode(path)) > LONGEST_TEMP_DIR:
         os.environ["TMPDIR"] = "/tmp"  # noqa: S108 - each process makes a folder of its own there
@@ -120,7 +119,7 @@ def use_short_temp_dir() -> None:
 
 
 class HeadWatch:
-    """Calls ``on_gone`` from a thread, once, when the head of the cluster has been gone for so long that Ray gives up."""
+    """Calls ``on_gone`` once, from a thread, when the head of the cluster has not answered for so long that Ray gives up."""
 
     def __init__(self, on_gone: Callable[[], None]) -> None:
         self.on_gone = on_gone
@@ -159,6 +158,7 @@ def _running_here() -> str:
 
 
 def _as_ray_reads(address: str) -> str:
+    """The address as Ray changes it. Ray has no public function for that, and none that tells whether a head answers."""
     from ray._private.services import canonicalize_bootstrap_address
 
     found = canonicalize_bootstrap_address(address)
@@ -192,8 +192,11 @@ def _can_connect(address: str) -> bool:
 
 @contextmanager
 def _signals_as_they_are() -> Iterator[None]:
-    """Ray's start replaces what SIGTERM does by an exit with the code 15. And what a handler raises is lost where Python
-    ignores exceptions, as in a finalizer: then it is raised at the end."""
+    """Keep the handlers of signals while Ray starts.
+
+    Ray replaces the handler of SIGTERM by an exit with the code 15, and has no public option against it. An exception of a
+    handler is lost where Python ignores exceptions, as in a finalizer: it is raised again at the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""The TorchTrainer around the worker, and its end: well, by a signal, or with its cluster."""
+"""Training with Ray Train, and how it ends: by itself, after a signal, or because its cluster is lost."""
 
 import atexit
 import logging
@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from activelr_service.config import TrainJob
+from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import ClusterError, WorkersLostError
 from activelr_service.runs.run import Run
@@ -30,15 +30,15 @@ from activelr_service.tracking.deadline import hurry
 __all__ = ["ClusterError", "WorkersLostError", "find_resources", "init_ray", "train_on_ray"]
 
 COLLECTIVE_TIMEOUT_S = 600
-MLFLOW_S = 10  # what is left to MLflow when the cluster is gone
+MLFLOW_S = 10  # how long MLflow may take after the cluster is lost
 
 
-def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
-    """Train a resolved job with Ray Train; one worker without a cluster runs in this process.
+def train_on_ray(run: Run, job: ResolvedJob, info: DataInfo, *, measure_untrained: bool = False) -> None:
+    """Train a resolved job with Ray Train. One worker without a cluster runs in this process.
 
-    ``measure_untrained`` has the workers write :attr:`Run.untrained` first. Returns when the training ended, with or
-    without a failure written to the run. Raises :class:`WorkersLostError` when it could not be brought to an end, and
-    :class:`ClusterError` or :class:`CommandError` when there is no cluster for it.
+    With ``measure_untrained`` the workers write :attr:`Run.untrained` first. It returns when the training has ended, also
+    when a worker has written a failure to the run. Raises :class:`WorkersLostError` if workers were lost too often, and
+    :class:`ClusterError` or :class:`CommandError` if there is no cluster for it.
     """
     from ray.train import TrainingFailedError
 
@@ -49,8 +49,8 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
     is_local = workers.num_workers == 1 and not is_attached()
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if not is_local:
-        init_ray(num_cpus=(workers.num_workers or 1) * (workers.cpus_per_worker or 1))
-        check_room(workers.num_workers or 1, _resources_per_worker(job))
+        init_ray(num_cpus=workers.num_workers * workers.cpus_per_worker)
+        check_room(workers.num_workers, _resources_per_worker(job))
     trainer = _make_trainer(run, job, info, is_local, measure_untrained)
     try:
         if is_local or threading.current_thread() is not threading.main_thread():
@@ -64,11 +64,11 @@ def train_on_ray(run: Run, job: TrainJob, info: DataInfo, *, measure_untrained: 
         raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
 
 
-def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:
+def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from activelr_service.training.worker import NoteFailures, train_loop_per_worker
+    from activelr_service.training.worker import FailureCallback, train_loop_per_worker
 
     return TorchTrainer(
         train_loop_per_worker,
@@ -83,7 +83,7 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ScalingConfig(
             num_workers=0 if is_local else job.workers.num_workers,
-            use_gpu=bool(job.workers.use_gpu),
+            use_gpu=job.workers.use_gpu,
             resources_per_worker=None if is_local else _resources_per_worker(job),
         ),
         run_config=RunConfig(
@@ -91,25 +91,26 @@ def _make_trainer(run: Run, job: TrainJob, info: DataInfo, is_local: bool, measu
             storage_path=str(run.folder / "ray"),
             failure_config=FailureConfig(max_failures=job.workers.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=None if is_local else [NoteFailures(str(run.folder))],
+            callbacks=None if is_local else [FailureCallback(str(run.folder))],
         ),
     )
 
 
-def _resources_per_worker(job: TrainJob) -> dict[str, float]:
+def _resources_per_worker(job: ResolvedJob) -> dict[str, float]:
     gpus = {"GPU": 1.0} if job.workers.use_gpu else {}
-    return {"CPU": float(job.workers.cpus_per_worker or 1), **gpus}
+    return {"CPU": float(job.workers.cpus_per_worker), **gpus}
 
 
 def _fit(trainer: Any) -> None:
-    trainer._register_sigint_handler = lambda controller: None  # Ray's own handler of Ctrl-C takes 15 seconds
+    # Ray has no public way to leave Ctrl-C to the caller, and its own handler takes 15 seconds.
+    trainer._register_sigint_handler = lambda controller: None
     run_in_ray(trainer.fit)
 
 
 def run_in_ray(function: Callable[[], Any]) -> None:
-    """Call what waits for Ray, from the main thread, until it returns or raises, a signal comes, or the cluster is lost.
+    """Call a function that waits for Ray, from the main thread. A signal, or the loss of the cluster, ends the wait.
 
-    What the handler of a signal raises is raised when Ray has been left and its processes have ended. Raises
+    After a signal, the processes of Ray are ended first; then the exception of the signal's handler is raised. Raises
     :class:`ClusterError` if the head of the cluster is gone.
     """
     ending = Ending()
@@ -127,7 +128,8 @@ def run_in_ray(function: Callable[[], Any]) -> None:
 
 
 class Ending:
-    """Within it, what a signal raises waits until Ray has been left: raised inside Ray it would abort the process."""
+    """Inside this context, the exception of a signal's handler is kept in ``error``. Raised inside Ray it would abort the
+    process."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -144,7 +146,7 @@ class Ending:
             signal.signal(number, handler)
 
     def lose_head(self) -> None:
-        """From another thread: have the main thread leave Ray."""
+        """Make the main thread leave Ray. Called from another thread."""
         self.is_head_lost = True
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -160,8 +162,8 @@ class Ending:
 
 
 def _end_workers() -> None:
-    """Leave the cluster, which then ends the workers. One of this process's own is killed: it would take its time, and
-    checkpoints are whole at any moment."""
+    """Leave the cluster, which then ends the workers. If this process started it, its processes are killed, which is
+    faster. Checkpoints are complete at any moment."""
     import ray
 
     family = _own_cluster()
@@ -176,7 +178,10 @@ def _end_workers() -> None:
 
 
 def _own_cluster() -> list[psutil.Process]:
-    """The processes of the cluster that this process has started, if it has."""
+    """The processes of the cluster that this process has started; empty if it has joined another one.
+
+    Ray has no public way to ask for them, and those that outlive :func:`ray.shutdown` have to be found before it.
+    """
     from ray._private import worker
 
     node = worker._global_node
@@ -188,10 +193,10 @@ def _own_cluster() -> list[psutil.Process]:
 
 
 def _leave_dead_cluster() -> None:
-    """Nothing here asks the head, for which Ray would wait.
+    """Kill the processes of a cluster whose head is gone, without a call that would wait for the head.
 
-    Ray aborts the process 60 seconds after the head is gone, so MLflow gets little time. Its threads crash a process that
-    ends in the usual way, so the end is hard.
+    Ray aborts this process 60 seconds after the head is gone, so MLflow gets little time. At an ordinary exit the threads of
+    Ray crash the process, so it ends with ``os._exit``.
     """
     import ray
 

@@ -7,12 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from activelr_service.config import TrainJob, parse_job
+from activelr_service.config import CompleteJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import CommandError, JobError
-from activelr_service.runs.files import write_text
+from activelr_service.runs.files import take_lock, write_text
 from activelr_service.runs.run import output_root
 
 FOLDER = "studies"
@@ -70,14 +68,14 @@ class StudyFolder:
         """The run folder of a trial that is a Ray Train run of its own."""
         return self.path / "trials" / trial_id
 
-    def write_plan(self, plan: dict[str, tuple[TrainJob, DataInfo]]) -> None:
+    def write_plan(self, plan: dict[str, tuple[CompleteJob, DataInfo]]) -> None:
         """Write the resolved jobs of the trials, for the processes that run them."""
         data = {key: {"job": job.model_dump(mode="json"), "info": info._asdict()} for key, (job, info) in plan.items()}
         write_text(self.path / "plan.json", json.dumps(data))
 
-    def read_plan(self, trial_id: str) -> tuple[TrainJob, DataInfo]:
+    def read_plan(self, trial_id: str) -> tuple[CompleteJob, DataInfo]:
         entry = json.loads((self.path / "plan.json").read_text())[trial_id]
-        return parse_job(entry["job"]), DataInfo.from_json(entry["info"])
+        return CompleteJob.model_validate(entry["job"]), DataInfo.from_json(entry["info"])
 
     def write_outcome(self, trial_id: str, outcome: Outcome) -> None:
         write_text(self.outcome(trial_id), json.dumps(asdict(outcome)))
@@ -120,14 +118,11 @@ def lock_study(output_dir: str, name: str) -> Iterator[StudyFolder]:
     folder = output_root(output_dir) / FOLDER / name
     try:
         (folder / "trials").mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout:
+        lock = take_lock(folder / ".lock", 0)
+    except TimeoutError:
         text = f"the study {name!r} is being run by another process; wait for it, stop it, or use another name"
         raise JobError.at("name", text) from None
     except OSError as error:
         raise JobError.at("output_dir", f"{folder} cannot be written: {error.strerror}") from error
-    try:
+    with lock:
         yield StudyFolder(folder)
-    finally:
-        lock.release()

@@ -7,10 +7,10 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from activelr_service.config import StudyJob, TrainJob
+from activelr_service.config import CompleteJob, StudyJob, TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.runs.record import duration
+from activelr_service.runs.console import duration
 from activelr_service.service.check import prepare_job
 from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.studies.space import Trial, make_trials
@@ -25,7 +25,7 @@ class Plan:
     """
 
     trials: list[Trial]
-    ready: dict[str, tuple[TrainJob, DataInfo]]
+    ready: dict[str, tuple[CompleteJob, DataInfo]]
     refused: dict[str, str]
 
     def trial(self, trial_id: str) -> Trial:
@@ -64,11 +64,10 @@ def _prepare(job: TrainJob, prepared: dict[str, tuple[TrainJob, DataInfo] | str]
     return prepared[key]
 
 
-def _resolve(job: TrainJob, info: DataInfo, study: StudyJob) -> TrainJob:
+def _resolve(job: TrainJob, info: DataInfo, study: StudyJob) -> CompleteJob:
     """Resolve a job without the probe of the batch size. The probe measures time, and a trial must have the same batch
     size on every machine."""
-    assert info.num_train is not None
-    return at_the_limit(resolve_job(job, info, _resources(study))[0], info.num_train)
+    return at_the_limit(resolve_job(job, info, _resources(study))[0], info.counted()[0])
 
 
 def _resources(study: StudyJob) -> Resources:
@@ -100,7 +99,7 @@ def describe_plan(plan: Plan, study: StudyJob, num_concurrent: int, num_ended: i
 
 
 TIME_LIMIT_S = 30.0
-Entry = tuple[TrainJob, DataInfo]
+Entry = tuple[CompleteJob, DataInfo]
 
 
 def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
@@ -121,17 +120,16 @@ def estimate_cost(plan: Plan, pending: list[str], num_concurrent: int) -> str:
     return f"{text}, without {unknown} trials whose steps could not be timed here" if unknown else text
 
 
-def model_key(job: TrainJob, info: DataInfo) -> str:
+def model_key(job: CompleteJob, info: DataInfo) -> str:
     """A key that is equal for trials whose steps take about the same time."""
     parts = [job.model.model_dump_json(), job.data.model_dump_json()]
     return "|".join([*parts, str(job.global_batch_size), str(job.grad_accum_steps)])
 
 
-def count_steps(job: TrainJob, info: DataInfo) -> int:
-    """The optimizer steps of a resolved job."""
-    assert job.global_batch_size is not None
-    assert info.num_train is not None
-    return job.total_steps(info.num_train // job.global_batch_size) or 0
+def count_steps(job: CompleteJob, info: DataInfo) -> int:
+    """The optimizer steps of a resolved job. Studies refuse budgets of time, so that the number is known."""
+    steps = job.duration.total_steps(info.counted()[0] // job.global_batch_size)
+    return 0 if steps is None else steps
 
 
 def time_steps(entries: dict[str, Entry]) -> dict[str, float]:

@@ -7,10 +7,9 @@ from typing import Any
 from activelr_service.config import StudyJob, dump_job
 from activelr_service.data.fingerprint import FIELDS, Fingerprint, compare_data, take_fingerprint
 from activelr_service.errors import JobError, TrackingError
-from activelr_service.redact import redact
 from activelr_service.reports import summary_lines, write_report
+from activelr_service.runs.console import Follower, log_to
 from activelr_service.runs.files import write_text
-from activelr_service.runs.follower import Follower
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import StudyFolder, lock_study
 from activelr_service.studies.plan import Plan, describe_plan, estimate_cost, make_plan
@@ -39,13 +38,13 @@ def run_study(study: StudyJob) -> StudyFolder:
     result and no error.
     """
     with lock_study(study.output_dir, study.name) as folder:
-        log = _log_to(folder)
+        log = log_to(folder.log)
         check_resources(study)
         plan = make_plan(study)
         check_study_data(plan, folder)
         memory = memory_of_a_trial(study)
         pending = find_pending(plan, folder, memory)
-        uri = tracking_uri(study.tracking.uri, output_root(study.output_dir))
+        uri = tracking_uri(study.tracking.uri, output_root(study.output_dir), study.tracking.backend)
         tracker = StudyTracker.open(study, uri, plan, folder)
         tracker.forget(pending)
         write_text(folder.path / "study.yaml", dump_job(study))
@@ -149,13 +148,3 @@ def _log_repeated(pending: list[str], folder: StudyFolder, log: Log) -> None:
         log(
             f"  {count} trials ran out of memory on a busy machine, or with half of what there is now: they are run again"
         )
-
-
-def _log_to(folder: StudyFolder) -> Log:
-    def log(line: str) -> None:
-        line = redact(line)
-        print(line, flush=True)
-        with folder.log.open("a") as file:
-            file.write(line + "\n")
-
-    return log

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from activelr_service.config import StudyJob, TrainJob, parse_job
-from activelr_service.config.optimizer import DEFAULT_LR, config_of
+from activelr_service.config.optimizer import OPTIMIZER_CONFIGS
 from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
-FULL_BATCH = ("rprop",)  # the batch of these optimizers is the whole training set
 
 
 @dataclass(frozen=True)
@@ -83,16 +82,22 @@ def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
     """Whether an optimizer is swept over ``path``. It must have this setting; a baseline keeps its own settings."""
     if path == ONLY:
         return False
-    if path == BATCH_SIZE and entry["type"] in FULL_BATCH:
+    if path == BATCH_SIZE and _is_full_batch(entry):
         return False
     key = path.removeprefix("optimizer.")
     return key == path or (is_swept and _has_setting(entry, key))
 
 
+def _is_full_batch(entry: dict[str, Any]) -> bool:
+    """Whether the optimizer takes the whole training set in every step."""
+    known = OPTIMIZER_CONFIGS.get(entry["type"])
+    return known is not None and known.full_batch
+
+
 def _has_setting(entry: dict[str, Any], key: str) -> bool:
-    if entry["type"] == "cocob" and key == "lr":
+    known = OPTIMIZER_CONFIGS.get(entry["type"])
+    if known is not None and known.model_fields["lr"].annotation is type(None) and key == "lr":
         return False
-    known = config_of(entry["type"])
     return known is None or key.split(".", maxsplit=1)[0] in known.model_fields
 
 
@@ -100,7 +105,7 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
     data = copy.deepcopy(study.workloads[point.workload])
     optimizer = {key: value for key, value in point.optimizer.items() if key != "label"}
     data |= {"kind": "train", "name": point.workload, "seed": point.seed, "optimizer": optimizer}
-    if optimizer["type"] in FULL_BATCH:
+    if _is_full_batch(optimizer):
         data.pop(BATCH_SIZE, None)
     for path, value in point.values.items():
         _set(data, path.split("."), value)
@@ -108,7 +113,7 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
         job = parse_job(data)
     except JobError as error:
         raise JobError([_where_written(problem, point) for problem in error.problems]) from None
-    if job.time_budget() is not None:
+    if job.duration.seconds is not None:
         text = "a trial must not depend on how busy the machine is; give epochs or budget.steps"
         raise JobError([_where_written(Problem(("budget", "time"), text), point)])
     job = _complete(job, study)
@@ -122,7 +127,7 @@ def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
 
     A sweep that names the default value then gives the same trial as a study without this sweep.
     """
-    lr = job.optimizer.lr if job.optimizer.lr is not None else DEFAULT_LR[job.optimizer.type]
+    lr = job.optimizer.lr if job.optimizer.lr is not None else job.optimizer.default_lr
     trials = study.trials
     workers = {
         "num_workers": trials.num_workers,
@@ -132,7 +137,7 @@ def _complete(job: TrainJob, study: StudyJob) -> TrainJob:
     return job.model_copy(
         update={
             "optimizer": job.optimizer.model_copy(update={"lr": lr}),
-            "grad_accum_steps": job.grad_accum_steps or 1,
+            "grad_accum_steps": 1 if job.grad_accum_steps is None else job.grad_accum_steps,
             "workers": job.workers.model_copy(update=workers),
             "tracking": study.tracking,
             "output_dir": study.output_dir,
@@ -145,7 +150,7 @@ def optimizer_label(entry: dict[str, Any], settings: dict[str, Any]) -> str:
 
     An entry with a ``label`` has this label instead of the type and its own settings.
     """
-    known = config_of(entry["type"])
+    known = OPTIMIZER_CONFIGS.get(entry["type"])
     defaults = {} if known is None else {name: field.default for name, field in known.model_fields.items()}
     own = {key: value for key, value in entry.items() if key not in ("type", "lr", "label") and "label" not in entry}
     own |= {path.removeprefix("optimizer."): value for path, value in settings.items()}

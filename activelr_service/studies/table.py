@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from activelr_service.config.task import TASK_METRICS
+from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CommandError
 from activelr_service.reports import load_table, write_report
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.space import Trial
-from activelr_service.tracking.reader import TrackedRun, read_experiment
+from activelr_service.tracking.client import TrackedRun, read_experiment
 from activelr_service.tracking.store import DATABASE, embedded_store, tracking_uri
 
 RENAMED = {"perf/epoch_seconds": "seconds", "perf/samples": "samples", "perf/rows": "samples"}  # perf/rows: until 0.1
@@ -40,7 +40,7 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
     """The rows of one trial."""
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
-    task = TASK_METRICS[job.task or "classification"]
+    task = metrics_of_task(job.task or "classification")
     metric = column_name(task.val_score)
     constant: dict[str, Any] = {
         "workload": trial.workload,
@@ -98,7 +98,7 @@ def read_results(
         raise CommandError(
             f"no results {target!r}: no such file, and neither a study nor an MLflow store in {output_dir}"
         )
-    return experiment_table(read_experiment(uri, target)), target
+    return experiment_table(read_experiment(str(uri), target)), target
 
 
 def report_results(
@@ -130,7 +130,7 @@ def experiment_table(runs: list[TrackedRun]) -> pd.DataFrame:
 def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
     """The rows of one MLflow run, with the columns of :func:`trial_rows`."""
     params, tags = run.params, run.tags
-    task = TASK_METRICS[params.get("task", "classification")]
+    task = metrics_of_task(params.get("task", "classification"))
     metric = column_name(task.val_score)
     status = tags.get("activelr.status", "finished" if run.status == "FINISHED" else "failed")
     constant = {

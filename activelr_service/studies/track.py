@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from activelr_service.config import StudyJob
-from activelr_service.config.task import TASK_METRICS
-from activelr_service.errors import RunGoneError
-from activelr_service.runs.record import duration
+from activelr_service.config.task import metrics_of_task
+from activelr_service.runs.console import duration
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
 from activelr_service.studies.table import column_name
-from activelr_service.tracking.store import new_tracker, reopen_tracker
+from activelr_service.tracking.store import open_tracker
 from activelr_service.tracking.tracker import Tracker
 
 TRIAL_TAG = "activelr.trial"
@@ -30,17 +29,13 @@ class StudyTracker:
         self.delivered = set(folder.state().get("delivered", []))
 
     @classmethod
-    def open(cls, study: StudyJob, uri: str, plan: Plan, folder: StudyFolder) -> "StudyTracker":
+    def open(cls, study: StudyJob, uri: str | None, plan: Plan, folder: StudyFolder) -> "StudyTracker":
         """The tracker of the study's MLflow run. The run is created if there is none, or if it was deleted."""
         state = folder.state()
-        parent = None
-        if state.get("tracking_uri") == uri:
-            try:
-                parent = reopen_tracker(uri, state["mlflow_run_id"])
-            except RunGoneError as error:
-                print(f"{error}; a new run is created, with all trials")
-        if parent is None:
-            parent = new_tracker(uri, study.tracking.experiment, study.name, output_root(study.output_dir))
+        run_id = state["mlflow_run_id"] if state.get("tracking_uri") == uri and uri else None
+        root = output_root(study.output_dir)
+        parent = open_tracker(uri, study.tracking.experiment, study.name, root, run_id=run_id)
+        if run_id is None or parent.run_id != run_id:
             folder.update(mlflow_run_id=parent.run_id, tracking_uri=uri, delivered=[])
         parent.log_params(study_params(study, plan))
         return cls(parent, plan, folder)
@@ -64,9 +59,9 @@ class StudyTracker:
             tags = {TRIAL_TAG: trial_id, "activelr.workload": trial.workload, "activelr.optimizer": trial.optimizer}
             child = self.children[trial_id] = self.parent.child(trial.describe(), tags)
         child.log_params(job.model_dump(mode="json", exclude={"output_dir", "tracking"}))
-        child.log_rows(outcome.rows)
-        child.set_tags({"activelr.status": outcome.status, "activelr.reason": outcome.reason})
-        child.finish("finished" if outcome.status == "finished" else "failed")
+        child.log_params({}, {"activelr.status": outcome.status, "activelr.reason": outcome.reason})
+        child.log_metrics(outcome.rows)
+        child.end("finished" if outcome.status == "finished" else "failed")
         self.delivered.add(trial_id)
         self.folder.update(delivered=sorted(self.delivered))
 
@@ -76,7 +71,7 @@ class StudyTracker:
         self.parent.log_artifacts(self.folder.path, [self.folder.path / "study.yaml", self.folder.log, *files])
 
     def finish(self, status: str) -> None:
-        self.parent.finish(status)
+        self.parent.end(status)
 
 
 def study_params(study: StudyJob, plan: Plan) -> dict[str, Any]:
@@ -145,7 +140,7 @@ class Progress:
         ended = [self.outcomes[trial_id] for trial_id in ids if trial_id in self.outcomes]
         diverged = sum(outcome.status == "diverged" for outcome in ended)
         other = sum(outcome.status not in ("diverged", "finished") for outcome in ended)
-        task = TASK_METRICS[self.plan.ready[ids[0]][0].task or "classification"]
+        task = metrics_of_task(self.plan.ready[ids[0]][0].task or "classification")
         best = best_score(ended, task.val_score, task.higher_is_better)
         shown = f"{column_name(task.val_score)} {best:.4f}" if math.isfinite(best) else ""
         name = f"{workload}, {optimizer}"[:44]

@@ -18,30 +18,32 @@ from typing import Any
 import psutil
 import torch
 
-from activelr_service.config import TrainJob, dump_job
+from activelr_service.config import CompleteJob, dump_job
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import NonFiniteLossError, WorkersLostError
+from activelr_service.errors import NonFiniteLossError, WorkersLostError, kind_of, says_out_of_memory
+from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.files import write_text
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import UPDATE_PREFIX, Record, finite_metrics
-from activelr_service.runs.run import Run, start_attempt
+from activelr_service.runs.run import Run
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.training.build import build_training, seed_everything
-from activelr_service.training.evaluate import Totals
+from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
-from activelr_service.training.memory import available_memory, is_out_of_memory, says_out_of_memory
+from activelr_service.training.monitors import available_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
+STATUSES = {"diverged": "diverged", "memory": "out_of_memory"}  # of a trial, by the kind of its failure; else failed
 SHARED_GPU_FRACTION = 0.95  # CUDA itself uses the rest, in every process
 
 
-def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
+def run_trial(job: CompleteJob, info: DataInfo) -> Outcome:
     """Train a resolved job of one worker in this process. An error in the training becomes the outcome and is not raised."""
     rows: list[dict[str, float]] = []
     try:
-        with _threads(job.workers.cpus_per_worker or 1):
+        with _threads(job.workers.cpus_per_worker):
             for row in train_rows(job, info):
                 rows.append(row)
     except Exception as error:
@@ -49,7 +51,7 @@ def run_trial(job: TrainJob, info: DataInfo) -> Outcome:
     return Outcome("finished", "", len(rows) - 1, rows)
 
 
-def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
+def train_rows(job: CompleteJob, info: DataInfo) -> Iterator[dict[str, float]]:
     """Yield the row of the untrained model, then the row of each epoch.
 
     Raises :class:`NonFiniteLossError` for a metric that is finite before the training and not after an epoch.
@@ -68,7 +70,7 @@ def train_rows(job: TrainJob, info: DataInfo) -> Iterator[dict[str, float]]:
         yield row
 
 
-def device_of(job: TrainJob) -> torch.device:
+def device_of(job: CompleteJob) -> torch.device:
     """The device of a job of one worker."""
     return torch.device("cuda" if job.workers.use_gpu else "cpu")
 
@@ -87,11 +89,7 @@ def epoch_row(record: Record) -> dict[str, float]:
 
 def classify(error: BaseException) -> str:
     """The status of a trial that ended with this error."""
-    if isinstance(error, NonFiniteLossError):
-        return "diverged"
-    if is_out_of_memory(error):
-        return "out_of_memory"
-    return "failed"
+    return STATUSES.get(kind_of(error) or "", "failed")
 
 
 def describe(error: BaseException) -> str:
@@ -127,16 +125,16 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def time_step(job: TrainJob, info: DataInfo) -> float:
+def time_step(job: CompleteJob, info: DataInfo) -> float:
     """The mean seconds of a training step of one worker on the CPU. The first step is not counted."""
     workers = job.workers.model_copy(update={"num_workers": 1, "num_loader_workers": 0})
     training = build_training(job.model_copy(update={"workers": workers}), info, torch.device("cpu"))
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
-    with _threads(job.workers.cpus_per_worker or 1):
+    with _threads(job.workers.cpus_per_worker):
         train_step(training, batches, totals, 0)
         start, steps = time.perf_counter(), 0
         while steps < STEPS_TIMED and time.perf_counter() - start < STEPS_LIMIT_S:
@@ -156,7 +154,7 @@ def run_distributed_trial(config: dict[str, Any]) -> dict[str, Any]:
     return {"status": outcome.status}
 
 
-def open_run(path: Path, job: TrainJob) -> Run:
+def open_run(path: Path, job: CompleteJob) -> Run:
     """The run folder of a trial. It may exist, if the study was killed within the trial."""
     run = Run(path)
     run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -167,7 +165,7 @@ def open_run(path: Path, job: TrainJob) -> Run:
     return run
 
 
-def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
+def train(run: Run, job: CompleteJob, info: DataInfo) -> Outcome:
     """Train the run of a trial with Ray Train, and return how it ended."""
     try:
         train_on_ray(run, job, info, measure_untrained=True)
@@ -180,17 +178,10 @@ def train(run: Run, job: TrainJob, info: DataInfo) -> Outcome:
 
 def ending(run: Run) -> Outcome:
     """The outcome of a run whose workers have ended, from the files that they wrote."""
-    if not run.failure.exists():
+    failure = run.read_failure()
+    if failure is None:
         return Outcome("finished", "", len(read_journal(run.journal)), _rows(run))
-    failure = json.loads(run.failure.read_text())
-    return _ended(run, _status(failure), f"{failure['type']}: {failure['message'][:300]}")
-
-
-def _status(failure: dict[str, Any]) -> str:
-    if failure["type"] == "NonFiniteLossError":
-        return "diverged"
-    is_memory = failure["type"] in ("MemoryError", "OutOfMemoryError") or says_out_of_memory(failure["message"])
-    return "out_of_memory" if is_memory else "failed"
+    return _ended(run, STATUSES.get(failure.kind, "failed"), f"{failure.type}: {failure.message[:300]}")
 
 
 def _ended(run: Run, status: str, reason: str) -> Outcome:

@@ -17,13 +17,13 @@ from ray.tune.execution import class_cache
 from ray.tune.experiment import Trial as TuneTrial
 
 from activelr_service.config import StudyJob
-from activelr_service.errors import ClusterError, JobError
+from activelr_service.errors import ClusterError, JobError, is_out_of_memory
 from activelr_service.service.ray_cluster import find_resources, init_ray, is_attached
 from activelr_service.service.ray_run import run_in_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.studies.plan import is_packed
 from activelr_service.studies.trial import describe, device_of, limit_memory, run_distributed_trial, run_trial
-from activelr_service.training.memory import available_memory, free_memory, says_out_of_memory
+from activelr_service.training.monitors import available_memory, free_memory
 
 HEAD_NODE = "node:__internal_head__"  # every Ray cluster has this resource
 
@@ -181,6 +181,6 @@ class EndOfTrial(tune.Callback):
 
 def lost_trial_outcome(error: BaseException | None) -> Outcome:
     """The outcome of a trial whose process was lost. The kernel and Ray end processes that use too much memory."""
-    is_memory = says_out_of_memory(str(error)) or "OutOfMemory" in type(error).__name__
+    is_memory = error is not None and (is_out_of_memory(error) or isinstance(error, ray.exceptions.OutOfMemoryError))
     reason = f"the trial's process was lost: {describe(error or RuntimeError('without an error'))}"
     return Outcome("out_of_memory", reason, memory=0) if is_memory else Outcome("failed", reason)

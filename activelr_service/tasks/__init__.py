@@ -10,6 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from activelr_service.config import entry_points
+from activelr_service.config.task import TaskMetrics
+from activelr_service.errors import JobError
 from activelr_service.tasks import detection, losses
 from activelr_service.tasks.losses import Sums
 
@@ -23,7 +26,8 @@ class Task:
     sums of all batches and all ranks are added, so that metrics do not depend on how many samples each rank has.
     ``compute_metrics(sums)`` turns the added sums into the metrics of an epoch. ``collate`` makes a batch of a list of
     samples, or None if none of them can be read. ``evaluator`` is for metrics that are not made of sums: it makes an
-    :class:`activelr_service.training.evaluate.Evaluator`.
+    :class:`activelr_service.training.evaluate.Evaluator`. ``metrics`` says what a task of your own
+    measures; the others are described in :mod:`activelr_service.config.task`.
     """
 
     compute_loss: Callable[[nn.Module, Any], tuple[Tensor, Sums]]
@@ -31,6 +35,7 @@ class Task:
     sum_names: tuple[str, ...]
     collate: Callable[[list[Any]], Any] = default_collate
     evaluator: Callable[[], Any] | None = None
+    metrics: TaskMetrics | None = None
 
 
 TASKS = {
@@ -50,3 +55,16 @@ TASKS = {
         evaluator=detection.MeanAveragePrecision,
     ),
 }
+
+
+def find_task(name: str) -> Task:
+    """The task of this name: one of :data:`TASKS`, or one that an installed package offers.
+
+    Raises :class:`JobError` if there is none, or if what the package offers is no task with metrics.
+    """
+    if name in TASKS:
+        return TASKS[name]
+    task = entry_points.load_entry_point(entry_points.TASKS, name, "task")
+    if not isinstance(task, Task) or task.metrics is None:
+        raise JobError.at("task", f"the entry point {name!r} is no activelr_service.tasks.Task with metrics")
+    return task

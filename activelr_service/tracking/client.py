@@ -1,13 +1,15 @@
-"""A connection to MLflow that never waits long for a server that is gone."""
+"""A connection to MLflow that never waits long for a server that is gone: reading runs, and models in both directions."""
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from activelr_service import __version__
 from activelr_service.errors import TrackingError
 from activelr_service.redact import redact, without_credentials
 from activelr_service.tracking.deadline import TimedClient, within
@@ -15,7 +17,10 @@ from activelr_service.tracking.deadline import TimedClient, within
 REQUEST_TIMEOUT_S = 4
 CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
 BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
+WEIGHTS_TAG = "activelr.weights_sha256"
 RUNS_PER_REQUEST = 1000  # what MLflow returns at once
+READ_S = 600  # how long an experiment may take to be read
+ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
 def connect(uri: str) -> Any:
@@ -40,8 +45,8 @@ def connect(uri: str) -> Any:
 
 
 @contextmanager
-def talking_to(uri: str, seconds: float = TALK_S) -> Iterator[None]:
-    """All calls in here together have so many seconds. Whatever MLflow raises becomes :class:`TrackingError` with one line
+def talking_to(uri: str | None, seconds: float = TALK_S) -> Iterator[None]:
+    """Allow all calls inside together so many ``seconds``. What MLflow raises becomes a :class:`TrackingError` of one line
     that names the server."""
     try:
         with within(seconds):
@@ -68,6 +73,42 @@ def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> lis
             return runs
 
 
+class TrackedRun(NamedTuple):
+    """A run as MLflow has it; ``history`` gives the values of every metric by step."""
+
+    run_id: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    history: dict[str, dict[int, float]]
+
+
+def read_experiment(uri: str, name: str) -> list[TrackedRun]:
+    """The trainings of an experiment that have ended: runs that name their optimizer. Raises :class:`TrackingError` if
+    there is none."""
+    client = connect(uri)
+    with talking_to(uri, READ_S):
+        return _read(client, uri, name)
+
+
+def _read(client: Any, uri: str, name: str) -> list[TrackedRun]:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        known = ", ".join(sorted(found.name for found in client.search_experiments()))
+        raise TrackingError(f"no experiment {name!r} at {uri}; it has {known}")
+    runs = [run for run in search_runs(client, experiment.experiment_id) if run.info.status in ENDED]
+    runs = [run for run in runs if "optimizer.type" in run.data.params]
+    if not runs:
+        raise TrackingError(f"the experiment {name!r} at {uri} has no training that has ended")
+    return [_tracked(client, run) for run in runs]
+
+
+def _tracked(client: Any, run: Any) -> TrackedRun:
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    values = {name: {metric.step: metric.value for metric in metrics} for name, metrics in history.items()}
+    return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), values)
+
+
 def download_model(uri: str) -> Path:
     """The files of ``models:/NAME/VERSION`` or ``runs:/ID/model`` at $MLFLOW_TRACKING_URI, in a temporary folder.
 
@@ -92,3 +133,71 @@ def _with_credentials(uri: str) -> str:
     os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
     os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
     return uri
+
+
+def register_model(client: Any, uri: str, run_id: str, folder: Path, name: str, sha256: str) -> str:
+    """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
+
+    ``sha256`` is that of its weights. A model of this run with these weights is neither sent nor registered again; an
+    incomplete upload is deleted. The MLflow model loads through :mod:`activelr_service.pyfunc`, from safetensors and not
+    from pickle. Raises :class:`TrackingError`.
+    """
+    with talking_to(uri):
+        version = _find_version(client, run_id, name, sha256)
+        model = None if version else _find_model(client, run_id, sha256)
+    if version is None:
+        seconds = upload_seconds([file for file in folder.rglob("*") if file.is_file()])
+        with talking_to(uri, seconds):
+            model = model or _upload(client, run_id, folder, name, sha256)
+        with talking_to(uri):
+            version = _create_version(client, run_id, model, name, sha256)
+    return f"models:/{name}/{version.version}"
+
+
+def _find_version(client: Any, run_id: str, name: str, sha256: str) -> Any:
+    versions = client.search_model_versions(f"run_id = '{run_id}'")
+    return next((one for one in versions if one.name == name and one.tags.get(WEIGHTS_TAG) == sha256), None)
+
+
+def _find_model(client: Any, run_id: str, sha256: str) -> Any:
+    """The complete model of this run with these weights; None if there is none. Incomplete ones are deleted."""
+    from mlflow.entities import LoggedModelStatus
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    found = None
+    for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
+        if model.status != LoggedModelStatus.READY:
+            client.delete_logged_model(model.model_id)
+        elif model.tags.get(WEIGHTS_TAG) == sha256:
+            found = model
+    return found
+
+
+def _upload(client: Any, run_id: str, folder: Path, name: str, sha256: str) -> Any:
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    experiment_id = client.get_run(run_id).info.experiment_id
+    model = client.create_logged_model(
+        experiment_id, name=name.replace(".", "_"), source_run_id=run_id, tags={WEIGHTS_TAG: sha256}
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        mlflow.pyfunc.save_model(
+            path=f"{temporary}/model",
+            mlflow_model=Model(model_id=model.model_id, run_id=run_id),
+            loader_module="activelr_service.pyfunc",
+            data_path=str(folder),
+            pip_requirements=[f"activelr-service=={__version__}"],
+        )
+        client.log_model_artifacts(model.model_id, f"{temporary}/model")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return client.finalize_logged_model(model.model_id, "READY")
+
+
+def _create_version(client: Any, run_id: str, model: Any, name: str, sha256: str) -> Any:
+    if not client.search_registered_models(f"name = '{name}'"):
+        client.create_registered_model(name)
+    return client.create_model_version(
+        name, source=model.artifact_location, run_id=run_id, model_id=model.model_id, tags={WEIGHTS_TAG: sha256}
+    )

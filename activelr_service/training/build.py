@@ -10,26 +10,29 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
+from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
-from activelr_service.tasks import TASKS, Task
+from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
-from activelr_service.training.energy import EnergyMeter
-from activelr_service.training.grad_norms import GradNorms
+from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import build_optimizer
-from activelr_service.training.progress import Progress
+from activelr_service.training.progress import RunProgress
 from activelr_service.training.replicate import replicate, wrap
 
 
 @dataclass(frozen=True)
 class Training:
-    """Everything one rank needs to train. ``model`` is the bare module, ``replica`` what the training step runs,
-    ``without_gradient`` names the parameters that a first batch did not reach (several ranks look for them)."""
+    """Everything that one rank needs to train.
 
-    job: TrainJob
+    ``model`` is the bare module; ``replica`` is what the training step runs, wrapped for several ranks. ``without_gradient``
+    names the parameters that got no gradient from a first batch, which several ranks look for.
+    """
+
+    job: CompleteJob
     task: Task
     device: torch.device
     model: nn.Module
@@ -38,17 +41,17 @@ class Training:
     train_loader: DataLoader
     val_loader: DataLoader
     steps_per_epoch: int
-    progress: Progress
+    progress: RunProgress
     energy: EnergyMeter
     grad_norms: GradNorms | None = None
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
-    """Build everything for this rank of a resolved job; the same random weights on every rank. ``is_probe``: it is only
-    measured, and no pass of the model, which may not fit into memory, is run here."""
-    assert job.task is not None
-    assert info.num_val is not None
+def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
+    """Build everything for this rank of a job. Every rank gets the same random weights.
+
+    ``is_probe``: the training is only measured. Then no pass of the model is run here, since it may not fit into memory.
+    """
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task)
@@ -57,13 +60,14 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, is_pr
     if job.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
-    train_loader, val_loader = build_loaders(job, TASKS[job.task], device)
+    train_loader, val_loader = build_loaders(job, find_task(job.task), device)
     replica, without_gradient = _replica_of(model, job, train_loader.dataset, device, is_probe)
-    accum_steps = job.grad_accum_steps or 1
+    accum_steps = job.grad_accum_steps
     steps_per_epoch = len(train_loader) // accum_steps
+    eval_batches = most_batches(info.counted()[1], job) / accum_steps
     return Training(
         job=job,
-        task=TASKS[job.task],
+        task=find_task(job.task),
         device=device,
         model=model,
         replica=replica,
@@ -71,26 +75,26 @@ def build_training(job: TrainJob, info: DataInfo, device: torch.device, *, is_pr
         train_loader=train_loader,
         val_loader=val_loader,
         steps_per_epoch=steps_per_epoch,
-        progress=Progress(job, steps_per_epoch, most_batches(info.num_val, job) / accum_steps, device),
+        progress=RunProgress(job, steps_per_epoch, eval_batches, device),
         energy=EnergyMeter(device),
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
         without_gradient=without_gradient,
     )
 
 
-def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:
+def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:
     """(train, val) loaders of this rank.
 
-    Training rows are dealt so that step k sees the same rows whatever the number of workers; an incomplete last batch is
-    left out, and another shuffle brings its rows in the next epoch. Validation rows are shared without padding, so that
-    none counts twice.
+    Training samples are dealt out so that step k sees the same samples whatever the number of workers. An incomplete last
+    batch is left out; its samples come in the next epoch, which is shuffled anew. Validation samples are shared without
+    padding, so that none counts twice.
     """
     train, val = build_data(job.data)
     rank, world_size = distributed.rank(), distributed.world_size()
     sampler: DistributedSampler = DistributedSampler(train, world_size, rank, shuffle=True, drop_last=True)
     common: dict[str, Any] = {
         "batch_size": job.micro_batch_size(),
-        "num_workers": job.workers.num_loader_workers or 0,
+        "num_workers": job.workers.num_loader_workers,
         "pin_memory": device.type == "cuda",
         "collate_fn": task.collate,
     }
@@ -101,17 +105,20 @@ def build_loaders(job: TrainJob, task: Task, device: torch.device) -> tuple[Data
 
 
 def seed_loader(loader: DataLoader, seed: int, epoch: int) -> None:
-    """Seed a training loader for an epoch: its rows come in the same order on every rank, and what its processes draw, such
-    as crops and flips, differs between ranks. Neither repeats that of another seed and epoch with the same sum."""
+    """Seed a training loader for an epoch.
+
+    Every rank has the same order of samples. What the loader processes draw, such as crops and flips, differs between ranks.
+    Seeds and epochs are mixed, so that seed 1 in epoch 2 differs from seed 2 in epoch 1.
+    """
     assert isinstance(loader.sampler, DistributedSampler)
-    assert loader.generator is not None
+    assert isinstance(loader.generator, torch.Generator)
     loader.sampler.seed = mixed_seed(seed, epoch)
     loader.generator.manual_seed(mixed_seed(seed, epoch, distributed.rank()))
 
 
-def most_batches(num_rows: int, job: TrainJob) -> int:
-    """The batches of the rank that has most of ``num_rows`` shared rows: the same number on every rank."""
-    return math.ceil(math.ceil(num_rows / distributed.world_size()) / job.micro_batch_size())
+def most_batches(num_samples: int, job: CompleteJob) -> int:
+    """The batches of the rank with the largest share of ``num_samples``. Every rank returns the same number."""
+    return math.ceil(math.ceil(num_samples / distributed.world_size()) / job.micro_batch_size())
 
 
 def seed_everything(*keys: int) -> None:
@@ -127,7 +134,7 @@ def mixed_seed(*keys: int) -> int:
     return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def check_forward(job: TrainJob, info: DataInfo) -> None:
+def check_forward(job: ResolvedJob, info: DataInfo) -> None:
     """Run the model's forward pass on the meta device: shapes only, no memory. Raises :class:`JobError` if it fails.
 
     Users' own models are only built when the training starts, since they may not support the meta device. Detectors
@@ -135,12 +142,12 @@ def check_forward(job: TrainJob, info: DataInfo) -> None:
     """
     if job.model.type == "python":
         return
-    assert job.task is not None
-    dtype = torch.int64 if job.task == "language_modeling" else torch.float32
+    kind = job.task if job.task in TASK_METRICS else info.tasks[0]  # a task of one's own has the inputs of the data's
+    dtype = torch.int64 if kind == "language_modeling" else torch.float32
     try:
         with torch.device("meta"), torch.no_grad():
             model = build_model(job.model, info, job.task)
-            if job.task == "detection":
+            if kind == "detection":
                 return
             inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
             model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
@@ -148,16 +155,15 @@ def check_forward(job: TrainJob, info: DataInfo) -> None:
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise JobError.at("model", f"does not take rows of shape {info.input_shape}: {reason}") from error
+        raise JobError.at("model", f"does not take samples of shape {info.input_shape}: {reason}") from error
 
 
 def _replica_of(
-    model: nn.Module, job: TrainJob, dataset: Dataset, device: torch.device, is_probe: bool
+    model: nn.Module, job: CompleteJob, dataset: Dataset, device: torch.device, is_probe: bool
 ) -> tuple[nn.Module, list[str]]:
-    """What the training step runs, and the names of the parameters that a first batch did not reach."""
-    assert job.task is not None
+    """What the training step runs, and the names of the parameters that got no gradient from a first batch."""
     if distributed.world_size() > 1 and not is_probe:
-        return replicate(model, job, TASKS[job.task], dataset, device)
+        return replicate(model, job, find_task(job.task), dataset, device)
     if job.compile:
         model.compile()  # in place: names in the state dict stay as they are
     if distributed.world_size() > 1:

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
 from activelr_service import __version__
-from activelr_service.config.task import TASK_METRICS
+from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CheckpointError
 from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.fence import Fence
@@ -63,8 +63,7 @@ class CheckpointStore:
         if distributed.rank() == 0:
             epoch = history[-1].epoch
             temporary = self._write(training, history[-1])
-            assert training.job.task is not None
-            metrics = TASK_METRICS[training.job.task]
+            metrics = metrics_of_task(training.job.task)
             best = best_epoch(history, metrics.score, metrics.higher_is_better)
             with self._alone():
                 self._place(temporary, epoch)

@@ -1,4 +1,4 @@
-"""The few collectives a training needs. Without a process group each is the identity."""
+"""The collectives that a training needs. Without a process group, each leaves its input as it is."""
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,7 @@ def world_size() -> int:
 
 
 def mean_(tensor: Tensor) -> Tensor:
-    """In place: the mean over ranks. A sum and a division, since gloo knows no average."""
+    """In place: the mean over ranks, as a sum and a division, because gloo has no average."""
     if world_size() > 1:
         dist.all_reduce(tensor)
         tensor /= world_size()
@@ -48,15 +48,17 @@ def broadcast_int(value: int, device: torch.device) -> int:
 
 
 def sum_if_all_have(value: float | None, device: torch.device) -> float | None:
-    """The sum over ranks of a number that a rank may lack; None on every rank if one of them lacks it."""
+    """The sum over ranks of a number that a rank may not have. If a rank does not have it, None on every rank."""
     mine = [0.0, 1.0] if value is None else [value, 0.0]
     total, lacking = sum_(torch.tensor(mine, dtype=torch.float64, device=device)).tolist()
     return None if lacking else total
 
 
 def broadcast_buffers(model: nn.Module, device: torch.device) -> None:
-    """Give every rank rank 0's buffers, such as the running statistics of batch normalisation. They travel by ``device``,
-    wherever they are: NCCL takes no tensor of a CPU."""
+    """Give every rank the buffers of rank 0, such as the running statistics of batch normalization.
+
+    They are sent from ``device``, wherever they are: NCCL takes no tensor of a CPU.
+    """
     if world_size() > 1:
         for buffer in model.buffers():
             sent = buffer.to(device).contiguous()
@@ -74,8 +76,8 @@ def barrier() -> None:
 def check_replicas(tensors: Named, epoch: int, device: torch.device) -> None:
     """Raise :class:`ReplicaDivergenceError` naming the first tensor that is not bit-identical on every rank.
 
-    One exchange of 8 bytes per tensor, by ``device``, wherever the tensors are, and one host synchronization; ``tensors``
-    has the same names in the same order on every rank.
+    ``tensors`` must have the same names in the same order on every rank, on any device. The ranks exchange 8 bytes per
+    tensor, through ``device``, with one host synchronization.
     """
     if world_size() == 1 or not tensors:
         return
@@ -93,8 +95,10 @@ def check_replicas(tensors: Named, epoch: int, device: torch.device) -> None:
 
 
 def fingerprints(tensors: list[Tensor], device: torch.device) -> Tensor:
-    """:func:`fingerprint` of each: int64 (n,) on ``device``. Optimizers count steps on the CPU, beside weights on a GPU:
-    those of one device are collected there and moved at once."""
+    """:func:`fingerprint` of each tensor: int64 (n,) on ``device``.
+
+    Some tensors are on the CPU and others on the GPU. Those of one device are stacked there and moved together.
+    """
     places: dict[torch.device, list[int]] = {}
     for index, tensor in enumerate(tensors):
         places.setdefault(tensor.device, []).append(index)
@@ -106,7 +110,7 @@ def fingerprints(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
-    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. Any one changed bit shows."""
+    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. One changed bit changes it."""
     words = _WORDS[tensor.element_size()]
     return tensor.detach().contiguous().reshape(-1).view(words).sum(dtype=torch.int64)
 

@@ -1,17 +1,18 @@
-"""Measuring a model on rows, and the sums that metrics are made of. The ranks of a training share the work."""
+"""Measuring a model on samples, and the sums that metrics are computed from. The ranks of a training share the work."""
 
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from activelr_service.tasks import Task
+from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
 
 
 class Evaluator(Protocol):
-    """Collects what a model makes of this rank's batches; ``compute`` gives the metrics over the rows of all ranks, and
-    the ``count`` of examples they were measured on."""
+    """Measures a model on the batches of this rank, one by one. ``compute`` returns the metrics over the samples of all
+    ranks, and their number as ``count``."""
 
     def update(self, model: nn.Module, batch: Any) -> None: ...
 
@@ -20,7 +21,7 @@ class Evaluator(Protocol):
 
 @torch.no_grad()
 def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, precision: str) -> dict[str, float]:
-    """The metrics of ``model`` on the rows of ``batches``: each counted once, whatever the number of ranks."""
+    """The metrics of ``model`` on ``batches``, which hold this rank's samples. Each sample counts once, on one rank."""
     model.eval()
     evaluator: Evaluator = task.evaluator() if task.evaluator else SumEvaluator(task, device)
     for batch in batches:
@@ -30,12 +31,19 @@ def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, p
     return evaluator.compute()
 
 
+def evaluate_dataset(task_name: str, model: nn.Module, dataset: Any, batch_size: int) -> dict[str, float]:
+    """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32."""
+    task = find_task(task_name)
+    batches: DataLoader[Any] = DataLoader(dataset, batch_size, collate_fn=task.collate)
+    return evaluate(task, model, batches, torch.device("cpu"), "float32")
+
+
 class SumEvaluator:
-    """Metrics that are made of sums over rows: those of most tasks."""
+    """Metrics that are computed from sums over samples, as those of most tasks are."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
-        self.totals = Totals(task.sum_names, device)
+        self.totals = MetricAccumulator(task.sum_names, device)
 
     def update(self, model: nn.Module, batch: Any) -> None:
         self.totals.add(self.task.compute_loss(model, batch)[1])
@@ -47,8 +55,11 @@ class SumEvaluator:
         return {**self.task.compute_metrics(sums), "count": sums["count"]}
 
 
-class Totals:
-    """Sums kept on the device until the end of an epoch, and the first step whose loss was not finite."""
+class MetricAccumulator:
+    """Sums of an epoch, kept on the device, and the first step whose loss was not finite.
+
+    ``sums`` are 0-dim float64 tensors; ``bad_step`` is one too, and -1 while every loss was finite.
+    """
 
     def __init__(self, names: tuple[str, ...], device: torch.device) -> None:
         self.sums = {name: torch.zeros((), dtype=torch.float64, device=device) for name in names}
@@ -64,7 +75,7 @@ class Totals:
         self.add(sums)
 
     def over_ranks(self, num_steps: int) -> dict[str, float]:
-        """Summed over ranks, in two collectives; ``first_bad_step`` is there if a rank met one."""
+        """The sums over all ranks, in two collectives. ``first_bad_step`` is among them if a rank met one."""
         values = distributed.sum_(torch.stack(list(self.sums.values())))
         steps_after_bad = torch.where(self.bad_step >= 0, num_steps - self.bad_step, 0.0)
         worst = distributed.max_(steps_after_bad).item()
@@ -73,12 +84,12 @@ class Totals:
 
 
 def autocast(device: torch.device, precision: str) -> Any:
-    """Runs the model in bfloat16 where that is safe, if ``precision`` says so."""
+    """A context in which the model runs under torch's autocast to bfloat16, if ``precision`` is that."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The same tuples, lists and mappings with their tensors on ``device``."""
+    """The batch with its tensors on ``device``; tuples, lists and dicts keep their structure, tuples become lists."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):

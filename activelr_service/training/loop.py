@@ -17,7 +17,7 @@ from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed, optimizers
 from activelr_service.training.build import Training, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
-from activelr_service.training.evaluate import Totals, autocast, evaluate, to_device
+from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
     begin_step,
     end_step,
@@ -64,23 +64,23 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= update_metrics(training.optimizer, training.model)
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
-        "optim/progress": training.progress.share(),
+        "optim/progress": training.progress.at(training.progress.step),
         "perf/rows": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/elapsed_seconds": training.progress.seconds(),
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
-    joules = training.energy.take()
+    joules = training.energy.flush()
     if joules is not None:
         metrics["perf/energy_joules"] = joules
     if getattr(training.job.data, "on_corrupt", "fail") == "skip":
         metrics |= count_skipped(training, metrics, sums["samples"])
     if training.grad_norms is not None:
-        metrics |= training.grad_norms.take()
+        metrics |= training.grad_norms.flush()
     return Record(
         epoch=epoch,
-        global_step=training.progress.done,
+        global_step=training.progress.step,
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
         gain_histogram=gain_histogram(training.optimizer),
@@ -99,12 +99,12 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     seed_loader(training.train_loader, training.job.seed, epoch)
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = Totals((*training.task.sum_names, "grad_norm"), training.device)
+    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = iter(training.train_loader)
     progress, steps = training.progress, 0
     progress.begin_epoch()
     while steps < training.steps_per_epoch and not progress.is_over():
-        shares = progress.share(), progress.share(progress.done + 1)
+        shares = progress.at(progress.step), progress.at(progress.step + 1)
         begin_step(training.optimizer, training.job.optimizer.schedule, *shares)
         norm = train_step(training, batches, totals, steps)
         totals.add({"grad_norm": norm / distributed.world_size()})
@@ -118,7 +118,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
             f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
             f"data for extreme values, or set {' or '.join(stability_hints(training))}"
         )
-    return {**sums, "steps": steps, "samples": steps * (training.job.global_batch_size or 0)}
+    return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
 
 
 def stability_hints(training: Training) -> list[str]:
@@ -126,9 +126,9 @@ def stability_hints(training: Training) -> list[str]:
     return ["clip_grad_norm", "a smaller optimizer.lr"] if uses_lr(training.optimizer) else ["clip_grad_norm"]
 
 
-def train_step(training: Training, batches: Any, totals: Totals, step: int) -> Tensor:
+def train_step(training: Training, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
-    accum_steps = training.job.grad_accum_steps or 1
+    accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
         rows = next(batches)
         batch = to_device(stand_in(training) if rows is None else rows, training.device)

@@ -4,7 +4,6 @@ import importlib
 import math
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from functools import partial
 from io import StringIO
 from typing import Any
 
@@ -12,7 +11,9 @@ import torch
 from torch import nn
 
 from activelr_service import optim
-from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig
+from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
+from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
+from activelr_service.errors import JobError
 from activelr_service.runs.record import gain_edges
 from activelr_service.training import distributed
 
@@ -21,21 +22,40 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    options = config.model_dump(exclude={"type", "schedule", *NOT_TAKEN.get(config.type, set())})
-    if isinstance(config, ActiveOptimizerConfig):
-        options = _options_of_rule(config, options)
-    optimizer = OPTIMIZERS[config.type]([param for param in model.parameters() if param.requires_grad], **options)
+    params = [param for param in model.parameters() if param.requires_grad]
+    if isinstance(config, PythonOptimizerConfig):
+        optimizer = _build_own(config, params)
+    else:
+        options = config.options()
+        if isinstance(config, ActiveOptimizerConfig):
+            options = _options_of_rule(config, options)
+        module, _, name = config.target.rpartition(".")
+        with redirect_stdout(StringIO()):  # some packages print their options
+            optimizer = getattr(importlib.import_module(module), name)(params, **options)
     for group in optimizer.param_groups:
-        group["initial_lr"] = config.lr
+        group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
+    return optimizer
+
+
+def _build_own(config: PythonOptimizerConfig, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """A user's own optimizer. Raises :class:`JobError` for arguments that it does not take, and for what is no optimizer."""
+    factory = load_entry_point(OPTIMIZERS, config.name, "optimizer.name")
+    try:
+        optimizer = factory(params, **config.options())
+    except (TypeError, ValueError) as error:
+        raise JobError.at("optimizer.args", f"{config.name}: {error}") from error
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        text = f"{config.name} returned {type(optimizer).__name__}; a torch.optim.Optimizer is wanted"
+        raise JobError.at("optimizer.name", text)
     return optimizer
 
 
 def _options_of_rule(config: ActiveOptimizerConfig, options: dict[str, Any]) -> dict[str, Any]:
     """The options that the config's rule takes, under the names of the optimizers."""
     paper = {"lr", "gain_increment", "gain_decay", "hold_on_zero"}
-    options = {name: value for name, value in options.items() if name not in {*paper, "window_steps", "constants"}}
+    options = {name: value for name, value in options.items() if name not in paper}
     if config.rule == "robust":
         return {**options, "constants": optim.RobustConstants(**config.constants.model_dump())}
     return {**options, **config.model_dump(include=paper), "steps_per_epoch": config.window_steps}
@@ -103,27 +123,3 @@ def gain_metrics(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 
 def gain_histogram(optimizer: torch.optim.Optimizer) -> list[int]:
     return optimizer.gain_histogram(gain_edges()) if isinstance(optimizer, optim.ActiveOptimizer) else []
-
-
-def _build_peer(module: str, name: str, params: Any, **options: Any) -> torch.optim.Optimizer:
-    """An optimizer of the extra ``peers``, imported when it is built. What it prints of its options goes nowhere."""
-    with redirect_stdout(StringIO()):
-        return getattr(importlib.import_module(module), name)(params, **options)
-
-
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "active_sgd": optim.ActiveSGD,
-    "active_adamw": optim.ActiveAdamW,
-    "active_radam": optim.ActiveRAdam,
-    "active_belief": optim.ActiveBelief,
-    "sgd": torch.optim.SGD,
-    "adamw": torch.optim.AdamW,
-    "radam": partial(torch.optim.RAdam, decoupled_weight_decay=True),
-    "adabelief": partial(optim.ActiveBelief, rule="paper", gain_increment=0.0, gain_decay=1.0),  # its gains stay at one
-    "rprop": torch.optim.Rprop,
-    "schedule_free_adamw": partial(_build_peer, "schedulefree", "AdamWScheduleFree"),
-    "prodigy": partial(_build_peer, "prodigyopt", "Prodigy"),
-    "dadapt_adam": partial(_build_peer, "dadaptation", "DAdaptAdam", decouple=True),
-    "cocob": partial(_build_peer, "parameterfree", "COCOB"),
-}
-NOT_TAKEN = {"rprop": {"weight_decay"}, "cocob": {"lr"}}

@@ -1,7 +1,8 @@
-"""How much of the run is done: learning-rate schedules and the robust rule's decay follow it.
+"""The progress of a run, from 0 to 1: learning-rate schedules and the decay of the robust rule follow it.
 
-The total number of steps is known for epochs and a budget of steps. For a budget of time it is an estimate that all ranks
-refresh together, from rank 0's clock; a training with one does not repeat itself to the last bit, its replicas agree to it.
+Epochs and a budget of steps give the total number of steps at once. For a budget of time the total is an estimate, which all
+ranks refresh together from the clock of rank 0. A training with a budget of time does not repeat itself to the last bit; its
+ranks agree to the last bit.
 """
 
 import math
@@ -11,170 +12,187 @@ from typing import Any, NamedTuple
 
 import torch
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob
 from activelr_service.runs.record import Record
 from activelr_service.training import distributed
 from activelr_service.training.throughput import Throughput
 
-FIRST_GUESS = 1000  # steps of a run, until the first of them were timed
-REWARM = 0.05  # of the steps that remain, when a run is made longer or shorter
+FIRST_ESTIMATE = 1000  # steps of a run with a budget of time, until its first steps were timed
+REWARM_SHARE = 0.05  # of the remaining steps: how long a ramp is after the duration of a run has changed
 
 
-class Line(NamedTuple):
-    """The share ``done`` of the run after ``step`` steps, and from there in a straight line to 1 after ``total``."""
+class LinearProgress(NamedTuple):
+    """Progress in a straight line from ``progress`` after ``step`` steps to 1 after ``total_steps`` steps."""
 
     step: int
-    done: float
-    total: int
+    progress: float
+    total_steps: int
 
     def at(self, step: int) -> float:
-        return self.done + (1 - self.done) * ((step - self.step) / (self.total - self.step))
+        """The progress after ``step`` steps."""
+        return self.progress + (1 - self.progress) * ((step - self.step) / (self.total_steps - self.step))
 
 
-class Ramp(NamedTuple):
-    """Where the total of a run was changed, after ``start`` steps, the share done goes to its new line over ``steps`` steps,
-    from ``offset`` beside it: step lengths that depend on it do not jump."""
+class RewarmRamp(NamedTuple):
+    """An offset that is added to the progress and shrinks to 0 in ``num_steps`` steps after ``start`` steps.
+
+    When the duration of a run changes, its progress after the same steps becomes another number. The ramp leads from the old
+    number to the new line, so that step sizes which depend on the progress do not jump.
+    """
 
     start: int = 0
-    steps: int = 1
+    num_steps: int = 1
     offset: float = 0.0
 
     def at(self, step: int) -> float:
-        return self.offset * max(0.0, 1 - (step - self.start) / self.steps)
+        """The offset after ``step`` steps."""
+        return self.offset * max(0.0, 1 - (step - self.start) / self.num_steps)
 
 
-def begin_ramp(before: float, line: Line, step: int) -> Ramp:
-    """From the share done ``before`` the change, after ``step`` steps, to the new line."""
-    return Ramp(step, math.ceil(REWARM * (line.total - step)), before - line.at(step))
+def begin_ramp(before: float, line: LinearProgress, step: int) -> RewarmRamp:
+    """The ramp from the progress ``before`` a change, which happens after ``step`` steps, to the new ``line``."""
+    return RewarmRamp(step, math.ceil(REWARM_SHARE * (line.total_steps - step)), before - line.at(step))
 
 
-class Progress:
-    """Counts the steps of a run. Every rank calls every method at the same step; between the refreshes of a time budget
-    there is no collective."""
+class RunProgress:
+    """Counts the steps of a run and knows its progress.
+
+    Every rank calls every method at the same step. There is a collective only where a budget of time is measured: at the
+    ends of epochs, and at a few steps that all ranks know.
+    """
 
     def __init__(
         self,
-        job: TrainJob,
+        job: CompleteJob,
         steps_per_epoch: int,
         eval_batches: float,
         device: torch.device,
         read_clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``eval_batches``: batches of the validation samples of one rank, in units of an optimizer step's samples.
+        ``read_clock``: seconds from any fixed moment on."""
         self.job = job
+        self.duration = job.duration
         self.steps_per_epoch = steps_per_epoch
         self.device = device
         self.read_clock = read_clock
-        self.done, self.done_in_epoch = 0, 0
-        self.line = Line(0, 0.0, job.total_steps(steps_per_epoch) or FIRST_GUESS)
-        self.ramp = Ramp()
+        self.step, self.step_in_epoch = 0, 0
+        total = self.duration.total_steps(steps_per_epoch)
+        self.line = LinearProgress(0, 0.0, FIRST_ESTIMATE if total is None else total)
+        self.ramp = RewarmRamp()
         self.throughput = Throughput(steps_per_epoch, eval_batches)
-        self.check_at = 1
-        self.seconds_before = 0.0
+        self.next_measurement = 1  # after this many steps
+        self.measured_step, self.measured_seconds = 0, 0.0  # at the last measurement
+        self.seconds_before = 0.0  # in earlier attempts
         self.started: float | None = None
-        self.checked = (0, 0.0)  # the last time that was measured: steps and seconds
 
     def restore(self, history: list[Record], state: dict[str, Any]) -> None:
-        """Continue after ``history``, with the ``state`` of its checkpoint. If the job has another length now, the share
-        done goes to that of the new length in a ramp."""
+        """Continue after ``history``, with the ``state`` that its checkpoint keeps.
+
+        If the job has another duration now, the progress goes to that of the new duration in a ramp.
+        """
         metrics = history[-1].metrics
-        self.done = history[-1].global_step
-        self.check_at = self.done + 1
+        self.step = history[-1].global_step
+        self.next_measurement = self.step + 1
         self.seconds_before = elapsed_seconds(history)
-        self.throughput.seconds_per_step = (self.job.global_batch_size or 1) / metrics["perf/samples_per_sec"]
-        is_same = state.get("length") in (None, self._length())
+        self.throughput.seconds_per_step = self.job.global_batch_size / metrics["perf/samples_per_sec"]
+        is_same = state.get("length") in (None, self._saved_duration())
         before = metrics.get("optim/progress", 0.0)
-        self.ramp = Ramp(*state.get("ramp", ())) if is_same else Ramp()
-        self.line = self._line_from(history, before - self.ramp.at(self.done) if is_same else None)
+        self.ramp = RewarmRamp(*state.get("ramp", ())) if is_same else RewarmRamp()
+        self.line = self._restored_line(history[-1], before - self.ramp.at(self.step) if is_same else None)
         if not is_same:
-            self.ramp = begin_ramp(before, self.line, self.done)
+            self.ramp = begin_ramp(before, self.line, self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps besides its history: plain JSON."""
-        return {"length": self._length(), "ramp": list(self.ramp)}
+        return {"length": self._saved_duration(), "ramp": list(self.ramp)}
 
     def is_over(self) -> bool:
         """Whether the run has taken its last step."""
-        return self.done >= self.line.total
+        return self.step >= self.line.total_steps
 
-    def share(self, step: int | None = None) -> float:
-        """The share of the run that is done after ``step`` steps, by default those taken so far."""
-        step = self.done if step is None else step
-        return 1.0 if step >= self.line.total else min(1.0, self.line.at(step) + self.ramp.at(step))
+    def at(self, step: int) -> float:
+        """The progress after ``step`` steps, from 0 to 1."""
+        return 1.0 if step >= self.line.total_steps else min(1.0, self.line.at(step) + self.ramp.at(step))
 
     def seconds(self) -> float:
-        """Time in the loop, over all attempts, by this rank's clock: it starts with the first epoch."""
+        """Seconds in the training loop, over all attempts, by the clock of this rank. It starts with the first epoch."""
         return self.seconds_before + (0.0 if self.started is None else self.read_clock() - self.started)
 
     def begin_epoch(self) -> None:
-        """Before the first step of an epoch."""
+        """Call it before the first step of an epoch. It measures how long the end of the epoch before took."""
         if self.started is None:
             self.started = self.read_clock()
         now = self._measure()
-        if now is not None and self.done_in_epoch > 0:
-            self.throughput.add_end(now - self.checked[1])
-        self.done_in_epoch = 0
+        if now is not None and self.step_in_epoch > 0:
+            self.throughput.add_end(now - self.measured_seconds)
+        self.step_in_epoch = 0
         if now is not None:
-            self._aim(now)
+            self._reestimate_total(now)
 
     def end_step(self) -> None:
-        """After an optimizer step."""
-        self.done += 1
-        self.done_in_epoch += 1
-        if self.done >= self.check_at and not self.is_over() and self.done_in_epoch < self.steps_per_epoch:
+        """Call it after an optimizer step."""
+        self.step += 1
+        self.step_in_epoch += 1
+        is_inside_epoch = not self.is_over() and self.step_in_epoch < self.steps_per_epoch
+        if self.step >= self.next_measurement and is_inside_epoch:
             now = self._measure_steps()
             if now is not None:
-                self._aim(now)
+                self._reestimate_total(now)
 
     def end_epoch(self) -> None:
-        """After the last step of an epoch, before its evaluation."""
+        """Call it after the last step of an epoch, before its evaluation."""
         self._measure_steps()
 
-    def _length(self) -> dict[str, Any]:
+    def _saved_duration(self) -> dict[str, Any]:
+        """The duration as checkpoints keep it."""
         return self.job.model_dump(include={"epochs", "budget"}, mode="json")
 
-    def _line_from(self, history: list[Record], done: float | None) -> Line:
-        """The line of the restored run: through ``done`` where a budget of time has been followed so far, else through the
-        share of steps."""
-        budget = self.job.time_budget()
-        if budget is None:
-            total = self.job.total_steps(self.steps_per_epoch) or 0
-            if self.job.epochs:
-                total = self.done + (self.job.epochs - history[-1].epoch) * self.steps_per_epoch
-            return Line(0, 0.0, max(total, self.done))
-        if done is not None and done >= 1:
-            return Line(0, 0.0, self.done)
-        total = self.done + max(
-            1, self.throughput.steps_within(budget - self.seconds_before, self.steps_per_epoch) or 0
-        )
-        return Line(self.done, self.done / total if done is None else done, total)
+    def _restored_line(self, last: Record, progress: float | None) -> LinearProgress:
+        """The line of a restored run, whose epochs end with ``last``.
+
+        Steps and epochs fix it. With a budget of time it goes on from ``progress``; None if the duration has changed.
+        """
+        total = self.duration.steps_after(last.position, self.steps_per_epoch)
+        if total is not None:
+            return LinearProgress(0, 0.0, total)
+        if progress is not None and progress >= 1:
+            return LinearProgress(0, 0.0, self.step)
+        rest = self._steps_left(self.seconds_before, self.steps_per_epoch)
+        total = self.step + (1 if rest is None else max(1, rest))
+        return LinearProgress(self.step, self.step / total if progress is None else progress, total)
+
+    def _steps_left(self, now: float, left_in_epoch: int) -> int | None:
+        """The steps that a budget of time has room for ``now``; None without one, or as long as nothing was timed."""
+        seconds = self.duration.seconds
+        return None if seconds is None else self.throughput.steps_within(seconds - now, left_in_epoch)
 
     def _measure(self) -> float | None:
-        """Rank 0's seconds, on every rank, where there is a budget of time."""
-        if self.job.time_budget() is None:
+        """The seconds of rank 0, on every rank; None without a budget of time."""
+        if self.duration.seconds is None:
             return None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # steps are launched ahead of the device
         return distributed.broadcast_int(round(self.seconds() * 1e6), self.device) / 1e6
 
     def _measure_steps(self) -> float | None:
+        """As :meth:`_measure`; the throughput learns from the steps since the last measurement."""
         now = self._measure()
         if now is not None:
-            self.throughput.add_steps(self.done - self.checked[0], now - self.checked[1])
-            self.checked = (self.done, now)
+            self.throughput.add_steps(self.step - self.measured_step, now - self.measured_seconds)
+            self.measured_step, self.measured_seconds = self.step, now
         return now
 
-    def _aim(self, now: float) -> None:
-        """Draw the line to the new estimate of the total, from where it has come to: never backwards."""
-        left = self.throughput.steps_within(
-            (self.job.time_budget() or 0) - now, self.steps_per_epoch - self.done_in_epoch
-        )
-        total = self.line.total if left is None else self.done + left
-        self.line = Line(self.done, self.line.at(self.done), max(total, self.done + 1))
-        self.checked = (self.done, now)
-        self.check_at = self.throughput.next_check(self.done, self.line.total)
+    def _reestimate_total(self, now: float) -> None:
+        """Draw the line anew, from where the progress is to the new estimate of the total. Progress never goes back."""
+        left = self._steps_left(now, self.steps_per_epoch - self.step_in_epoch)
+        total = self.line.total_steps if left is None else self.step + left
+        self.line = LinearProgress(self.step, self.line.at(self.step), max(total, self.step + 1))
+        self.measured_step, self.measured_seconds = self.step, now
+        self.next_measurement = self.throughput.next_measurement(self.step, self.line.total_steps)
 
 
 def elapsed_seconds(history: list[Record]) -> float:
-    """Time in the loop up to the last record, over all attempts; of records without it, the sum of their epochs'."""
+    """Seconds in the training loop up to the last record, over all attempts. Older records have only those of each epoch."""
     total = sum(record.metrics["perf/epoch_seconds"] for record in history)
     return history[-1].metrics.get("perf/elapsed_seconds", total)

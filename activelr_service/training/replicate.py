@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob
 from activelr_service.tasks import Task
 from activelr_service.training import distributed
 from activelr_service.training.evaluate import autocast, to_device
@@ -19,7 +19,7 @@ NAMES_SHOWN = 3
 
 
 def replicate(
-    model: nn.Module, job: TrainJob, task: Task, dataset: Dataset, device: torch.device
+    model: nn.Module, job: CompleteJob, task: Task, dataset: Dataset, device: torch.device
 ) -> tuple[nn.Module, list[str]]:
     """What the training step runs, and the names of the parameters that a first batch gave no gradient on some rank. Every
     rank must call it."""
@@ -63,7 +63,7 @@ def without_gradient(model: nn.Module, batch: Any, task: Task, precision: str, d
     return [name for (name, _), lack in zip(trained, lacks.tolist(), strict=True) if lack]
 
 
-def may_vary(model: nn.Module, job: TrainJob) -> bool:
+def may_vary(model: nn.Module, job: CompleteJob) -> bool:
     """Whether a parameter may get a gradient in one step and none in another: what users' own models do is not known, and
     layers are dropped at random by some of transformers. Looking for it in every step costs a little."""
     return job.model.type == "python" or any(getattr(module, "layerdrop", 0) for module in model.modules())

@@ -14,8 +14,8 @@ from activelr_service.export.model import write_recipe
 from activelr_service.runs.journal import write_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
-from activelr_service.service.analyze import analyse, analyse_run
-from activelr_service.tracking.tracker import connect
+from activelr_service.service.analyze import analyze, analyze_run
+from activelr_service.tracking.client import connect
 from tests.conftest import activelr
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ DIGITS = DataInfo(("classification",), 1437, 360, (3, 32, 32), num_classes=10)
 def test_an_analysis_leaves_a_table_a_picture_and_an_mlflow_run(tmp_path, name, monkeypatch):
     monkeypatch.setattr(theorems, "TRIALS_4_1", 10)
     monkeypatch.setattr(theorems, "TRIALS_5_1", 10)
-    lines = analyse(name, tmp_path, track=True)
+    lines = analyze(name, tmp_path, track=True)
     folder = tmp_path / "analyses" / name
     with (folder / f"{name}.csv").open() as file:
         assert len(list(csv.DictReader(file))) >= 2
@@ -118,7 +118,7 @@ def run_of(folder, **metrics):
 )
 def test_a_run_is_accounted_for_by_measured_energy_where_there_is_any(tmp_path, metrics, watts, kwh, energy):
     run = run_of(tmp_path, **metrics)
-    lines = analyse_run(run, tmp_path, 9, watts, track=False)
+    lines = analyze_run(run, tmp_path, 9, watts, track=False)
     assert energy in lines[0]
     with (tmp_path / "analyses" / "carbon" / "digits" / "001" / "carbon.csv").open() as file:
         own, search = csv.DictReader(file)

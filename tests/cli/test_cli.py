@@ -67,7 +67,7 @@ def test_a_bad_job_is_one_line_on_stderr_and_exit_code_2(job_file, tmp_path, com
         ("data={type: imagefolder, root: none}", "data.root: no such folder: {cwd}/none"),
         ("model.num_classes=3", "--set model.num_classes=3: model.num_classes: the data have 10 classes, got 3"),
         ("model.name=resnet19", "model.name: torchvision has no classifier 'resnet19'; did you mean \"resnet1"),
-        ("workers.num_workers=2000", "workers.num_workers: 1437 training rows cannot be shared by 2000 workers"),
+        ("workers.num_workers=2000", "workers.num_workers: 1437 training samples cannot be shared by 2000 workers"),
     ],
 )
 def test_data_and_model_that_do_not_fit_are_found_before_anything_starts(job_file, tmp_path, override, expected):

@@ -45,7 +45,8 @@ def test_every_shipped_config_is_valid(path):
         ("workers: 2\n", "job.yaml:6: workers: must be a mapping of keys to values, got 2"),
         (
             "task: detect\n",
-            "job.yaml:6: task: must be 'classification', 'regression', 'language_modeling' or 'detection', got 'detect'",
+            "job.yaml:6: task: must be 'classification', 'regression', 'language_modeling', 'detection' or an installed "
+            "entry point of 'activelr.tasks', got 'detect'",
         ),
         ("tracking: {uri: 'http://me:s3cret@host'}\n", "job.yaml:6: tracking.uri: must not hold credentials"),
         ("seed: " + "[" * 5000, "nested deeper than 20 levels"),

@@ -85,7 +85,7 @@ def test_what_cannot_fit_is_refused_without_torch(model, info, task, expected):
 @pytest.mark.parametrize(
     ("model", "shape", "expected"),
     [
-        (RESNET, (1, 32, 32), r"model: does not take rows of shape \(1, 32, 32\)"),
+        (RESNET, (1, 32, 32), r"model: does not take samples of shape \(1, 32, 32\)"),
         (
             {"type": "torchvision", "name": "resnet18", "args": {"depth": 3}},
             (3, 32, 32),

@@ -6,11 +6,11 @@ import pytest
 from safetensors.torch import load_file
 
 from activelr_service.export.model import load_model
+from activelr_service.runs.begin import create_run, start_attempt
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import create_run, runs_of, start_attempt
-from activelr_service.service import finish
+from activelr_service.runs.run import runs_of
+from activelr_service.service import finish, track
 from activelr_service.service.launch import train
-from activelr_service.service.open_tracker import open_tracker
 from activelr_service.service.prepare import prepare, read_info, write_data
 from activelr_service.training.checkpoint import verify
 from tests.conftest import mlflow_run, small_job
@@ -77,7 +77,7 @@ def test_an_end_that_is_cut_off_is_made_up_for_by_resume(finished):
             shutil.rmtree(folder)
 
     def end():
-        finish.keep_results(run, run.job(), read_info(run), print)
+        finish.export_results(run, run.job(), read_info(run), print)
         run.update(status="finished")
 
     def check(operations):
@@ -101,14 +101,14 @@ def test_a_delivery_that_is_cut_off_registers_one_complete_model_and_doubles_not
     client, tracked = mlflow_run(run)
     first = client.search_model_versions(f"run_id = '{tracked.info.run_id}'")
     assert len(first) == 1
-    tracker = open_tracker(run, run.job(), read_info(run), print)
+    tracker = track.open_run_tracker(run, run.job(), read_info(run), print)
 
     def models():
         found = client.search_logged_models([tracked.info.experiment_id])
         return [model for model in found if model.source_run_id == tracked.info.run_id]
 
     def deliver():
-        finish.deliver(run, tracker, "finished")
+        track.sync_to_tracking(run, tracker, "finished")
 
     def forget():
         for version in client.search_model_versions(f"run_id = '{tracked.info.run_id}'"):

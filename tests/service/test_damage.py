@@ -9,8 +9,9 @@ import pytest
 
 from activelr_service.errors import CommandError, JobError, RunDamagedError, SupersededError, WorkersLostError
 from activelr_service.export.model import load_model
+from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import find_run, runs_of, start_attempt
+from activelr_service.runs.run import find_run, runs_of
 from activelr_service.service import attempt
 from activelr_service.service.evaluate import evaluate_run
 from activelr_service.service.launch import resume, train

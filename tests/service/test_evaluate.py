@@ -14,8 +14,9 @@ from activelr_service.errors import JobError
 from activelr_service.export.model import load_model
 from activelr_service.models import build_model
 from activelr_service.runs.run import Run
-from activelr_service.service.check import check_job, prepare_job
+from activelr_service.service.check import prepare_job
 from activelr_service.service.evaluate import evaluate_run
+from activelr_service.service.resolve import Resources, resolve_job
 from tests.conftest import export_model
 
 SHADES = {"ant": 30, "bee": 90, "cow": 160, "dog": 230}
@@ -38,7 +39,7 @@ def exported(tmp_path, data, model=None):
                      "data": data, "output_dir": str(tmp_path), "global_batch_size": 4, "grad_accum_steps": 1,
                      "workers": {"num_workers": 1}})  # fmt: skip
     job, info = prepare_job(job)
-    job = job.model_copy(update={"task": check_job(job)[1]})
+    job, _ = resolve_job(job, info, Resources(1, 0))
     run = Run(tmp_path / "x" / "001")
     torch.manual_seed(0)
     run.folder.mkdir(parents=True)

@@ -54,7 +54,7 @@ def test_a_run_explains_what_it_chose_and_how_its_steps_moved(run):
     assert "run small/001: active_adamw, robust rule; finished, epochs trained: 5" in text
     assert "task = classification  (inferred from the data)" in text
     assert "global_batch_size = " in text
-    for column in ("step 1", "step 3", "step 5", "lr 5", "signs agree", "capped"):
+    for column in ("step 1", "step 3", "step 5", "lr 5", "signs agree", "clipped"):
         assert column in text
     assert len([line for line in text.splitlines() if line.startswith(("  1 ", "  3 "))]) == 2
 

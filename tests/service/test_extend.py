@@ -2,12 +2,13 @@
 
 import pytest
 
-from activelr_service.config import load_job
+from activelr_service.config import read_resolved_job
 from activelr_service.errors import JobError
+from activelr_service.runs.console import progress_line
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import is_last, progress_line, seconds_left
+from activelr_service.runs.record import seconds_left
 from activelr_service.runs.run import find_run
-from activelr_service.service.extend import check_length, describe_change
+from activelr_service.service.extend import check_duration
 from activelr_service.service.launch import resume, train
 from tests.conftest import activelr, mlflow_run, small_job
 
@@ -22,7 +23,7 @@ def job_of(folder, **changes):
 
 
 def longer(run, *overrides):
-    return load_job(run.folder / "resolved.yaml", overrides)
+    return read_resolved_job(run.folder / "resolved.yaml", overrides)[0]
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +83,9 @@ def test_what_cannot_be_is_refused_and_changes_nothing(finished, overrides, expe
 def test_less_time_than_was_used_is_refused(finished):
     history = read_journal(finished.journal)
     history[-1].metrics["perf/elapsed_seconds"] = 3700.0
-    check_length(finished, longer(finished, "budget.time=2h"), history)
+    check_duration(finished, finished.job(), longer(finished, "budget.time=2h"), history)
     with pytest.raises(JobError, match=r"budget.time: run digits/001 has done .* 3,700 s; give more than that, got 1h"):
-        check_length(finished, longer(finished, "budget.time=1h"), history)
+        check_duration(finished, finished.job(), longer(finished, "budget.time=1h"), history)
 
 
 def test_an_unfinished_run_takes_the_length_of_the_job_that_is_submitted_and_no_other_change(tmp_path, capsys):
@@ -111,8 +112,8 @@ def test_a_budget_of_time_is_trained_to_its_end_and_shown_in_percent(tmp_path, c
     assert "epoch 1  " in output
     assert " % of 2s  loss " in output
     assert output.count("  done\n") == 1
-    assert is_last(history[-1], job)
-    assert not any(is_last(record, job) for record in history[:-1])
+    assert job.duration.is_over(history[-1].position)
+    assert not any(job.duration.is_over(record.position) for record in history[:-1])
     assert 0 <= seconds_left(history, job) <= 2
     assert " % of 2s" in activelr("list", "--output-dir", tmp_path).stdout
 
@@ -130,7 +131,7 @@ def test_the_line_of_an_epoch_says_how_much_of_its_budget_is_used(finished):
 def test_a_run_made_shorter_goes_on(finished):
     history = read_journal(finished.journal)[:1]
     history[0].metrics["optim/progress"] = 0.25
-    four, two = (job_of("x", epochs=epochs) for epochs in (4, 2))
+    four, two = (job_of("x", epochs=epochs).duration for epochs in (4, 2))
     said = "shortened from 4 to 2 epochs; progress goes on from 25 % to 50 %"
-    assert describe_change(four, two, history) == said
-    assert describe_change(four, two, []) == "changed from 4 to 2 epochs; nothing was done yet"
+    assert four.describe_change(two, history[0].position) == said
+    assert four.describe_change(two, None) == "changed from 4 to 2 epochs; nothing was done yet"

@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 
-from activelr_service.config import dump_job
+from activelr_service.config import dump_job, parse_resolved_job
 from activelr_service.errors import JobError, RunFailedError
 from activelr_service.export.model import load_model
+from activelr_service.runs.begin import lock_run
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.run import Run, find_run, hold, list_runs
+from activelr_service.runs.run import Run, find_run, list_runs
 from activelr_service.service.launch import resume, train
 from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
@@ -106,11 +107,11 @@ def chosen(tmp_path_factory):
 @pytest.mark.xdist_group("chosen")
 def test_the_batch_size_that_was_chosen_and_why_is_in_the_log_in_mlflow_and_in_the_checkpoint(chosen):
     run, log, choice = chosen, chosen.log.read_text(), read_choice(chosen.batch_size)
-    reason = "the smallest, though the run has few rows: 192"
+    reason = "the smallest, though the run has few samples: 192"
     lines = [
         f"  global_batch_size = at most 8  (probed when the workers start; {reason})\n",
         f"  global_batch_size = 8  (probed: {reason})\n",
-        "  grad_accum_steps = 1  (8 rows at a time on each of 1 workers)\n",
+        "  grad_accum_steps = 1  (8 samples at a time on each of 1 workers)\n",
         f"    {choice.tried[0]}\n",
         "epoch 1/3  loss",
     ]
@@ -142,9 +143,8 @@ def test_the_resolved_job_has_the_batch_size_that_was_chosen_and_trains_to_the_s
 def test_a_driver_that_died_between_the_choice_and_the_resolved_job_is_made_up_for(tmp_path, capsys):
     run = train(few_rows(tmp_path))
     whole, chosen = bits(run, 3), run.batch_size.stat().st_mtime_ns
-    run.write_jobs(
-        run.written_job(), run.job().model_copy(update={"global_batch_size": None, "grad_accum_steps": None})
-    )
+    sizes = {"global_batch_size": None, "grad_accum_steps": None}
+    run.write_jobs(run.written_job(), parse_resolved_job({**run.job().model_dump(mode="json"), **sizes}))
     run.update(status="interrupted")
     shutil.rmtree(run.checkpoints / "epoch-000003")
     capsys.readouterr()
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_once_and_says_why(tmp_path):
 
 
 def test_two_drivers_of_one_name_do_not_meet(tmp_path):
-    with hold(tmp_path, "small"), pytest.raises(JobError, match="'small' is being trained"):
+    with lock_run(tmp_path, "small"), pytest.raises(JobError, match="'small' is being trained"):
         train(small_job(tmp_path, **QUICK))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from activelr_service.config import dump_job, load_job
+from activelr_service.config import dump_job, read_resolved_job
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.runs.run import output_root
@@ -31,7 +31,7 @@ def test_detection_takes_fewer_of_its_large_images_at_a_time(tmp_path):
     changes = {"model": {"type": "torchvision_detection"}, "data": {"type": "voc", "root": str(tmp_path)}, "epochs": 26}
     job, choices = resolve(tmp_path, voc, **changes)
     assert (job.task, job.global_batch_size) == ("detection", None)
-    assert any(choice.value == "at most 16" for choice in choices)
+    assert any(choice.at_most == 16 for choice in choices)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_the_job_gives_is_kept_and_said_to_be_overridden(tmp_path):
 def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
     job, _ = resolve(tmp_path)
     (tmp_path / "resolved.yaml").write_text(dump_job(job))
-    again = load_job(tmp_path / "resolved.yaml")
+    again, _ = read_resolved_job(tmp_path / "resolved.yaml")
     assert again == job
     assert resolve_job(again, DIGITS, Resources(2, 0))[0] == job
     assert resolve(tmp_path, global_batch_size=64)[0].grad_accum_steps == 1
@@ -83,8 +83,8 @@ def test_a_resolved_job_is_a_valid_job_that_resolves_to_itself(tmp_path):
             (2, 0),
             "33 is not a multiple of 2 workers x 1 accumulation steps; use 32 or 34",
         ),
-        ({"grad_accum_steps": 4000}, DIGITS, (1, 0), "data: a batch of 4000 does not fit into 1437 training rows"),
-        ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training rows"),
+        ({"grad_accum_steps": 4000}, DIGITS, (1, 0), "data: a batch of 4000 does not fit into 1437 training samples"),
+        ({"global_batch_size": 2000}, DIGITS, (2, 0), "a batch of 2000 does not fit into 1437 training samples"),
         ({"task": "regression"}, DIGITS, (2, 0), "task: these data are for classification, got 'regression'"),
     ],
 )
@@ -99,7 +99,7 @@ def test_more_workers_than_rows_are_refused(tmp_path):
     np.savez(tmp_path / "tiny.npz", x=np.ones((4, 2)), y=np.arange(4) % 2)
     data = {"type": "npz", "path": str(tmp_path / "tiny.npz"), "val_fraction": 0.5}
     with pytest.raises(
-        JobError, match=r"workers\.num_workers: 2 training rows cannot be shared by 3 workers; use at most 2"
+        JobError, match=r"workers\.num_workers: 2 training samples cannot be shared by 3 workers; use at most 2"
     ):
         check_job(small_job(tmp_path, data=data, workers={"num_workers": 3}))
 

@@ -5,16 +5,18 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
 
-from activelr_service.errors import RunGoneError, TrackingError
+from activelr_service.errors import TrackingError
 from activelr_service.tracking import deadline
+from activelr_service.tracking.client import connect
 from activelr_service.tracking.deadline import hurry, within
-from activelr_service.tracking.names import tracked_name
-from activelr_service.tracking.store import embedded_store, new_tracker
-from activelr_service.tracking.tracker import Tracker, connect
+from activelr_service.tracking.store import embedded_store, open_tracker
+from activelr_service.tracking.tracker import tracked_name
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def tracker(tmp_path_factory):
     root = tmp_path_factory.mktemp("store")
-    return new_tracker(embedded_store(root), "exp", "run", root)
+    return open_tracker(embedded_store(root), "exp", "run", root)
 
 
 NAMES = ["conv(3x3)", "conv[3x3]", "a,b", "größe 1", "../x", "a//b", "/a", "x" * 300, "x" * 299 + "y", "%", "a\nb", "."]
@@ -30,10 +32,10 @@ NAMES = ["conv(3x3)", "conv[3x3]", "a,b", "größe 1", "../x", "a//b", "/a", "x"
 
 def test_names_that_mlflow_does_not_take_are_changed_kept_apart_and_said_once(tracker):
     said = []
-    tracker.say = said.append
+    tracker.log = said.append
     rows = [{"epoch": 1, "timestamp_ms": 1, **{name: float(n) for n, name in enumerate(NAMES)}}]
-    tracker.log_rows(rows)
-    tracker.log_rows(rows)
+    tracker.log_metrics(rows)
+    tracker.log_metrics(rows)
     logged = MlflowClient(tracker.uri).get_run(tracker.run_id).data.metrics
     assert {logged[tracked_name(name)] for name in NAMES} == set(map(float, range(len(NAMES))))
     changed = [name for name in NAMES if tracked_name(name) != name]
@@ -43,9 +45,8 @@ def test_names_that_mlflow_does_not_take_are_changed_kept_apart_and_said_once(tr
 
 def test_long_values_are_cut_with_a_mark_and_many_parameters_are_all_there(tracker):
     said = []
-    tracker.say = said.append
-    tracker.log_params({"long": "y" * 7000, **{f"p{n}": n for n in range(250)}})
-    tracker.set_tags({"tag": "z" * 9000})
+    tracker.log = said.append
+    tracker.log_params({"long": "y" * 7000, **{f"p{n}": n for n in range(250)}}, {"tag": "z" * 9000})
     data = MlflowClient(tracker.uri).get_run(tracker.run_id).data
     assert data.params["long"].endswith("y... (7,000 characters in all)")
     assert data.tags["tag"].endswith("z... (9,000 characters in all)")
@@ -56,10 +57,12 @@ def test_long_values_are_cut_with_a_mark_and_many_parameters_are_all_there(track
 def test_a_run_that_mlflow_has_no_more_is_told_from_a_server_that_fails(tracker):
     gone = tracker.child("gone", {})
     gone.delete()
-    with pytest.raises(RunGoneError, match=r"is deleted; restored in MLflow"):
-        Tracker.reopen(tracker.uri, gone.run_id)
-    with pytest.raises(RunGoneError, match="has no run 0123"):
-        Tracker.reopen(tracker.uri, "0123" * 8)
+    root, said = Path(unquote(tracker.uri.removeprefix("sqlite:///"))).parent, []
+    for run_id, reason in ((gone.run_id, "is deleted; restored in MLflow"), ("0123" * 8, "has no run 0123")):
+        new = open_tracker(tracker.uri, "exp", "run", root, run_id=run_id, log=said.append)
+        assert new.run_id not in (run_id, None)
+        assert reason in said[-1]
+        assert said[-1].endswith("; a new MLflow run is begun, with all epochs")
 
 
 def test_a_server_that_has_moved_is_answered_with_the_option_that_names_the_new_place():
@@ -67,7 +70,7 @@ def test_a_server_that_has_moved_is_answered_with_the_option_that_names_the_new_
         probe.bind(("127.0.0.1", 0))
         uri = f"http://127.0.0.1:{probe.getsockname()[1]}"
         with pytest.raises(TrackingError, match=r"resume RUN --set tracking\.uri=URI"), within(3):
-            Tracker.reopen(uri, "x")
+            open_tracker(uri, "exp", "run", Path(), run_id="x")
 
 
 @pytest.fixture
@@ -114,13 +117,12 @@ def test_a_process_that_was_asked_to_end_gives_up_what_it_waits_for(dripping, mo
 
 USE = """
 import sys
-from activelr_service.tracking.store import tracking_uri
-from activelr_service.tracking.tracker import Tracker
+from activelr_service.tracking.store import open_tracker, tracking_uri
 from pathlib import Path
 uri = tracking_uri(None, Path("here"))
 assert "c4nary" not in uri, uri
 try:
-    Tracker.create(uri, "exp", "name")
+    open_tracker(uri, "exp", "name", Path("here"))
 except Exception as error:
     print(error)
 """

@@ -7,16 +7,16 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from activelr_service.tracking.store import DATABASE, embedded_store, new_tracker
+from activelr_service.tracking.store import DATABASE, embedded_store, open_tracker
 
 pytestmark = pytest.mark.slow
 
 CREATE = """
 import sys
 from pathlib import Path
-from activelr_service.tracking.store import embedded_store, new_tracker
+from activelr_service.tracking.store import embedded_store, open_tracker
 root = Path(sys.argv[1])
-new_tracker(embedded_store(root), "exp", sys.argv[2], root)
+open_tracker(embedded_store(root), "exp", sys.argv[2], root)
 """
 
 
@@ -44,7 +44,7 @@ def test_a_store_and_its_files_are_in_the_output_folder_whatever_it_is_called(be
     root = tmp_path / name
     root.mkdir()
     shutil.copy(begun_at_once / DATABASE, root)  # to begin one takes seconds
-    tracker = new_tracker(embedded_store(root), "other", "run", root)
+    tracker = open_tracker(embedded_store(root), "other", "run", root)
     (root / "note.txt").write_text("kept")
     tracker.log_artifacts(root, [root / "note.txt"])
     (kept,) = (root / "mlartifacts").rglob("note.txt")

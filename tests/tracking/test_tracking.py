@@ -7,17 +7,19 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from activelr_service.config import dump_job
 from activelr_service.errors import TrackingError
-from activelr_service.runs.follower import Follower
+from activelr_service.runs.console import Follower
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import list_runs
 from activelr_service.service.launch import resume, train
-from activelr_service.tracking.tracker import Tracker
+from activelr_service.tracking.store import open_tracker
+from activelr_service.tracking.tracker import MlflowTracker
 from tests.conftest import PATIENCE_S, activelr, free_port, small_job
 
 pytestmark = pytest.mark.ray
@@ -26,7 +28,7 @@ RECORD = Record(1, 22, 1_700_000_000_000, {"train/loss": 0.5}, [])
 
 
 def tracker(tmp_path):
-    return Tracker.create(f"sqlite:///{tmp_path / 'mlflow.db'}", "exp", "name", tmp_path / "artifacts")
+    return open_tracker(f"sqlite:///{tmp_path / 'mlflow.db'}", "exp", "name", tmp_path)
 
 
 def start_server(folder, port):
@@ -68,7 +70,7 @@ def end_server(server):
 def test_logging_a_record_again_changes_nothing(tmp_path):
     run = tracker(tmp_path)
     for _ in range(3):
-        run.log_record(RECORD)
+        run.log_metrics([RECORD.to_row()])
     points = MlflowClient(tracking_uri=run.uri).get_metric_history(run.run_id, "train/loss")
     assert [(point.step, point.value, point.timestamp) for point in points] == [(1, 0.5, 1_700_000_000_000)]
 
@@ -76,7 +78,8 @@ def test_logging_a_record_again_changes_nothing(tmp_path):
 def test_params_that_are_there_are_kept_when_a_run_is_continued(tmp_path):
     run = tracker(tmp_path)
     run.log_params({"a": {"b": 1}})
-    again = Tracker.reopen(run.uri, run.run_id)
+    again = open_tracker(run.uri, "exp", "name", tmp_path, run_id=run.run_id)
+    assert again.run_id == run.run_id
     again.log_params({"a": {"b": 2}, "c": [1, 2]})
     assert MlflowClient(tracking_uri=run.uri).get_run(run.run_id).data.params == {"a.b": "1", "c": "[1, 2]"}
 
@@ -90,7 +93,7 @@ def test_a_dead_server_at_the_start_is_an_error_within_15_seconds(is_listening):
         uri = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         start = time.monotonic()
         with pytest.raises(TrackingError, match=f"MLflow at {uri}"):
-            Tracker.create(uri, "exp", "name")
+            open_tracker(uri, "exp", "name", Path())
         assert time.monotonic() - start < 15
 
 
@@ -107,15 +110,15 @@ def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_i
     port = free_port()
     server = start_server(tmp_path, port)
     job = small_job(tmp_path, epochs=4, workers={"num_workers": 1}, tracking={"uri": f"http://127.0.0.1:{port}"})
-    original = Tracker.log_record
+    original = MlflowTracker.log_metrics
 
-    def kill_then_log(self, record):
-        if record.epoch == 2 and server.poll() is None:
+    def kill_then_log(self, rows):
+        if rows[0]["epoch"] == 2 and server.poll() is None:
             end_server(server)
-        original(self, record)
+        original(self, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracker, "log_record", kill_then_log)
+        patch.setattr(MlflowTracker, "log_metrics", kill_then_log)
         run = train(job)
     assert run.status() == "finished"
     assert not run.state()["tracked"]

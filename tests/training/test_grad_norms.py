@@ -8,7 +8,7 @@ from torch import nn
 
 from activelr_service.runs.figures import draw_figures
 from activelr_service.runs.record import GRAD_NORM_PREFIX
-from activelr_service.training.grad_norms import GradNorms
+from activelr_service.training.monitors import GradNorms
 from tests.conftest import small_job
 from tests.training.test_loop import resolved, train
 
@@ -21,8 +21,8 @@ def test_the_norm_is_the_mean_over_steps_of_the_sum_of_absolute_values():
     for value in (1.0, -3.0):
         model[0].weight.grad = torch.full((3, 2), value)
         norms.add()
-    assert norms.take() == {f"{GRAD_NORM_PREFIX}0.weight": 12.0, f"{GRAD_NORM_PREFIX}2.weight": 0.0}
-    assert set(norms.take().values()) == {0.0}, "an epoch begins anew"
+    assert norms.flush() == {f"{GRAD_NORM_PREFIX}0.weight": 12.0, f"{GRAD_NORM_PREFIX}2.weight": 0.0}
+    assert set(norms.flush().values()) == {0.0}, "an epoch begins anew"
 
 
 def test_a_job_that_asks_for_them_gets_metrics_a_picture_and_a_table(tmp_path):

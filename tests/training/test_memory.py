@@ -3,7 +3,7 @@
 import psutil
 import pytest
 
-from activelr_service.training.memory import available_memory
+from activelr_service.training.monitors import available_memory
 
 GIB = 2**30
 FILES = {

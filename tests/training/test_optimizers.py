@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from activelr_service.config.optimizer import DEFAULT_LR
+from activelr_service.config.optimizer import OPTIMIZER_CONFIGS
 from activelr_service.data import inspect_data
 from activelr_service.errors import JobError
 from activelr_service.optim import ActiveBelief
@@ -17,7 +17,7 @@ from tests.training.test_loop import CPU, assert_identical, final_tensors, resol
 
 pytestmark = pytest.mark.slow
 
-BASELINES = sorted(name for name in DEFAULT_LR if not name.startswith("active_"))
+BASELINES = sorted(name for name in OPTIMIZER_CONFIGS if not name.startswith("active_") and name != "python")
 
 
 @pytest.mark.parametrize("optimizer", BASELINES)

@@ -10,7 +10,7 @@ from activelr_service.data import inspect_data
 from activelr_service.errors import JobError
 from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.training.batch_size.choice import BatchSizeChoice, write_choice
-from activelr_service.training.batch_size.probe import settle_batch_size
+from activelr_service.training.batch_size.probe import resolve_batch_size
 from activelr_service.training.build import build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.loop import fit
@@ -80,16 +80,16 @@ def unresolved(folder, num_workers, shape=(3, 16, 16), **changes):
     return resolved
 
 
-def settle(job, path):
-    return settle_batch_size(path, job, inspect_data(job.data), CPU)
+def found_batch_size(job, path):
+    return resolve_batch_size(path, job, inspect_data(job.data), CPU)
 
 
 def train_given_and_probed(job, folder):
     """Train with each batch size that a probe could choose, then probe and train with what it chose; one epoch each."""
-    once = {"epochs": 1, "grad_accum_steps": 1}
+    once = {"epochs": 1}
     for size in SIZES:
-        train(job.model_copy(update={**once, "global_batch_size": size}), folder / str(size))
-    completed, choice = settle(job, folder / "batch_size.json")
+        train(job.complete(size, 1).model_copy(update=once), folder / str(size))
+    completed, choice = found_batch_size(job, folder / "batch_size.json")
     probed = folder / "probed"
     (probed / "checkpoints").mkdir(parents=True, exist_ok=True)
     checkpoints = CheckpointStore(probed / "checkpoints", probed / "journal.jsonl", print, choice)
@@ -98,12 +98,12 @@ def train_given_and_probed(job, folder):
     return completed, choice
 
 
-def settle_and_train(jobs, folder):
+def find_and_train(jobs, folder):
     """The completed job and the choice for each, which is then trained for an epoch, or how the probe ended."""
     results = []
     for index, job in enumerate(jobs):
         try:
-            completed, choice = settle(job, folder / f"{index}.json")
+            completed, choice = found_batch_size(job, folder / f"{index}.json")
             train(completed.model_copy(update={"epochs": 1}), folder / str(index))
             results.append((completed, choice))
         except torch.OutOfMemoryError as error:
@@ -112,7 +112,7 @@ def settle_and_train(jobs, folder):
 
 
 def on_rank(rank, job, tight_jobs, folder):
-    return train_given_and_probed(job, folder), settle_and_train(tight_jobs, folder / "tight")
+    return train_given_and_probed(job, folder), find_and_train(tight_jobs, folder / "tight")
 
 
 @pytest.fixture(scope="module")
@@ -173,24 +173,26 @@ def test_where_a_few_rows_fit_at_a_time_they_are_accumulated_and_where_none_does
     assert [(tried.micro_batch_size, tried.fits) for tried in choice.tried] == [(2, True), (4, False)]
     assert choice.global_batch_size in SIZES
     assert (job.micro_batch_size(), job.grad_accum_steps) == (2, job.global_batch_size // 4)
-    assert nothing == "not even one row fits into the memory of a worker; use a smaller model"
+    assert nothing == "not even one sample fits into the memory of a worker; use a smaller model"
 
 
 def test_a_choice_that_was_made_is_taken_by_other_workers_without_another_probe(tmp_path):
     cannot_be_built = {"type": "python", "name": "nothing"}
     job = unresolved(tmp_path, 1, model=cannot_be_built)
     with pytest.raises(JobError, match="nothing"):
-        settle(job, tmp_path / "none.json")
+        found_batch_size(job, tmp_path / "none.json")
     choice = BatchSizeChoice(64, None, largest_micro_batch_size=16, num_train=300, reason="measured by four workers")
     write_choice(tmp_path / "batch_size.json", choice)
-    completed, taken = settle(job, tmp_path / "batch_size.json")
+    completed, taken = found_batch_size(job, tmp_path / "batch_size.json")
     assert taken == choice
     assert (completed.global_batch_size, completed.grad_accum_steps, completed.micro_batch_size()) == (64, 4, 16)
     earlier = completed.model_copy(update={"global_batch_size": 64, "grad_accum_steps": 1})
-    assert settle(earlier, tmp_path / "batch_size.json")[0] == completed, "as it was resolved for four workers"
+    assert found_batch_size(earlier, tmp_path / "batch_size.json")[0] == completed, (
+        "as it was resolved for four workers"
+    )
 
 
 def test_a_job_that_gives_its_batch_size_is_not_probed(tmp_path):
-    job = unresolved(tmp_path, 1).model_copy(update={"global_batch_size": 10, "grad_accum_steps": 2})
-    assert settle(job, tmp_path / "batch_size.json") == (job, None)
+    job = unresolved(tmp_path, 1).complete(10, 2)
+    assert found_batch_size(job, tmp_path / "batch_size.json") == (job, None)
     assert not (tmp_path / "batch_size.json").exists()

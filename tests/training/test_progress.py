@@ -12,7 +12,7 @@ from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.journal import read_journal
 from activelr_service.training.build import build_training
 from activelr_service.training.loop import fit
-from activelr_service.training.progress import Line, Progress, begin_ramp
+from activelr_service.training.progress import LinearProgress, RunProgress, begin_ramp
 from activelr_service.training.throughput import Throughput
 from tests.conftest import small_job
 from tests.ranks import run_ranks
@@ -42,21 +42,21 @@ def seconds_of_steps(step):
 def test_a_time_is_used_up_by_steps_whose_progress_never_goes_back_and_ends_at_one(tmp_path, seconds_of_step, about):
     clock = [0.0]
     job = small_job(tmp_path, epochs=None, budget={"time": "100s"})
-    progress = Progress(job, 250, 9, CPU, read_clock=lambda: clock[0])
+    progress = RunProgress(resolved(job), 250, 9, CPU, read_clock=lambda: clock[0])
     shares = []
     while not progress.is_over():
         progress.begin_epoch()
-        while progress.done_in_epoch < 250 and not progress.is_over():
-            shares.append(progress.share(progress.done + 1))
-            clock[0] += seconds_of_step(progress.done)
+        while progress.step_in_epoch < 250 and not progress.is_over():
+            shares.append(progress.at(progress.step + 1))
+            clock[0] += seconds_of_step(progress.step)
             progress.end_step()
         progress.end_epoch()
         clock[0] += 0.3  # evaluation and checkpoint
     assert all(before <= after for before, after in pairwise(shares))
     assert shares[-1] == 1
     assert shares[0] < 0.01
-    assert progress.done == pytest.approx(about, rel=0.35)
-    assert 95 < clock[0] < 103 or progress.done < 20
+    assert progress.step == pytest.approx(about, rel=0.35)
+    assert 95 < clock[0] < 103 or progress.step < 20
     if about > 20:
         assert max(after - before for before, after in pairwise(shares)) < 0.03, "it does not jump, at the end either"
         assert shares[9] < 0.03, "a slow first step is no measure of the run"
@@ -77,13 +77,13 @@ def test_what_fits_into_a_time_leaves_room_for_the_ends_of_epochs():
 
 @pytest.mark.parametrize(("total", "before"), [(880, 1.0), (880, 0.5), (30_000, 1.0), (600, 0.3), (441, 1.0)])
 def test_a_ramp_goes_from_the_old_share_to_the_new_line_without_a_jump(total, before):
-    line, step = Line(0, 0.0, total), 440
+    line, step = LinearProgress(0, 0.0, total), 440
     ramp = begin_ramp(before, line, step)
     shares = [line.at(done) + ramp.at(done) for done in range(step, total + 1)]
     assert shares[0] == pytest.approx(before)
     assert shares[-1] == 1
-    end = ramp.start + ramp.steps
-    assert 1 <= ramp.steps <= 0.05 * (total - step) + 1
+    end = ramp.start + ramp.num_steps
+    assert 1 <= ramp.num_steps <= 0.05 * (total - step) + 1
     assert [line.at(done) for done in range(end, total + 1)] == shares[end - step :]
     rises = [after - before for before, after in pairwise(shares[: end - step + 1])]
     assert rises == pytest.approx([rises[0]] * len(rises), abs=1e-9)
@@ -97,7 +97,7 @@ def test_a_budget_of_whole_epochs_is_the_same_training_as_those_epochs(tmp_path)
 
 
 def with_steps(job, steps):
-    return job.with_length_of(small_job("x", epochs=None, budget={"steps": steps}))
+    return job.lasting(small_job("x", epochs=None, budget={"steps": steps}).duration)
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(10, 1), (50, 3)])
@@ -183,7 +183,7 @@ def test_a_resumed_time_goes_on_with_what_its_committed_epochs_left_of_it(tmp_pa
     job = resolved(small_job(tmp_path, epochs=None, budget={"time": "1000s"}, optimizer=ROBUST))
     _, history = train_for(job, tmp_path, 2)
     before = history[-1].metrics
-    short = job.with_length_of(small_job("x", epochs=None, budget={"time": "2s"}))
+    short = job.lasting(small_job("x", epochs=None, budget={"time": "2s"}).duration)
     _, history = train(short, tmp_path)
     assert history[-1].epoch > 2
     assert history[-1].metrics["optim/progress"] == 1

@@ -13,7 +13,7 @@ from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_loader
 from activelr_service.training.checkpoint import named_state
-from activelr_service.training.evaluate import Totals
+from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import run_epoch, train_step
 from activelr_service.training.optimizers import begin_step, build_optimizer
 from activelr_service.training.replicate import few_rows, may_vary, replicate, throw_away_pass
@@ -162,7 +162,7 @@ def train_with_an_empty_batch(rank, job):
     batches = iter(training.train_loader)
     batches = iter([None if rank == 0 else next(batches), None, next(batches)])
     training.replica.train()
-    totals = Totals((*CLASSES.sum_names, "grad_norm"), CPU)
+    totals = MetricAccumulator((*CLASSES.sum_names, "grad_norm"), CPU)
     for step in range(3):
         begin_step(training.optimizer, "constant", step / 3, (step + 1) / 3)
         train_step(training, batches, totals, step)

@@ -11,12 +11,11 @@ from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import Training, build_loaders, build_training
 from activelr_service.training.checkpoint import named_state
-from activelr_service.training.energy import EnergyMeter
-from activelr_service.training.evaluate import Totals, evaluate
-from activelr_service.training.grad_norms import GradNorms
+from activelr_service.training.evaluate import MetricAccumulator, evaluate
 from activelr_service.training.loop import end_epoch, fit, train_step
+from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
-from activelr_service.training.progress import Progress
+from activelr_service.training.progress import RunProgress
 from activelr_service.training.update_metrics import update_metrics
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
@@ -31,7 +30,7 @@ def gpu(monkeypatch):
     """Two ranks, each with a fake GPU. Autograd's engine and a broadcast ask the driver, which is not there."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
     monkeypatch.setattr(torch.Tensor, "backward", lambda loss: give_gradients(gpu.model))
-    monkeypatch.setattr("activelr_service.training.energy._find", lambda device: None)
+    monkeypatch.setattr("activelr_service.training.monitors._nvml_handle", lambda device: None)
     gpu = FakeGPU()
     with two_ranks():
         yield gpu
@@ -54,7 +53,7 @@ def fake_training(gpu, folder, **changes):
         gpu.model = nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.BatchNorm1d(16), nn.Linear(16, 10))
     with gpu:
         optimizer = build_optimizer(job.optimizer, gpu.model)
-        progress = Progress(job, STEPS, 1.0, DEVICE)
+        progress = RunProgress(job, STEPS, 1.0, DEVICE)
         train, val = ([[gpu.fake.from_tensor(part) for part in batch] for batch in part] for part in batches)
         norms = GradNorms(gpu.model, DEVICE)
         return Training(
@@ -66,7 +65,7 @@ def run_epochs(gpu, training, epochs=2):
     """What run_epoch does, with the steps watched."""
     for epoch in range(1, epochs + 1):
         set_training(training.optimizer, True)
-        totals = Totals((*training.task.sum_names, "grad_norm"), DEVICE)
+        totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), DEVICE)
         batches = iter(training.train_loader)
         for step in range(STEPS):
             gpu.number = float((epoch - 1) * STEPS + step + 1)
@@ -79,8 +78,8 @@ def run_epochs(gpu, training, epochs=2):
         end_epoch(training, epoch)
         gpu.number = 1.0
         evaluate(training.task, training.model, training.val_loader, DEVICE, training.job.precision)
-        training.grad_norms.take()
-        training.energy.take()
+        training.grad_norms.flush()
+        training.energy.flush()
     return training
 
 

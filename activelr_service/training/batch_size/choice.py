@@ -5,47 +5,53 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activelr_service.config import TrainJob
+from activelr_service.config import CompleteJob, ResolvedJob
+from activelr_service.config.job import LARGEST_BATCH
 from activelr_service.errors import CommandError
 from activelr_service.runs.files import write_text
 
 STEPS_TO_LEARN_IN = 500  # optimizer steps of the whole run
 STEPS_PER_EPOCH = 8
-RISE_WANTED = 0.10  # of samples/s, for twice the rows
+RISE_WANTED = 0.10  # of samples/s, for twice the samples
 SMALLEST_BATCH = 8
-LARGEST_BATCH = 2**20
 LARGEST_DETECTION_BATCH = 16  # images of full size; as in torchvision's recipes, which take 2 on each of 8 GPUs
 
 
-class Limit(NamedTuple):
+class BatchSizeLimit(NamedTuple):
     """The largest batch size that a run may have, a power of two, and what sets it."""
 
     batch_size: int
     reason: str
 
 
-def limit_batch_size(num_train: int, rows_in_run: int | None, task: str) -> Limit:
-    """The limit for ``num_train`` rows, of which a run takes ``rows_in_run`` in all, or None if that is not what limits it:
-    too few steps learn nothing."""
+def limit_batch_size(num_train: int, samples_in_run: int | None, task: str) -> BatchSizeLimit:
+    """The limit for ``num_train`` training samples: a run of too few steps learns nothing.
+
+    ``samples_in_run``: how many samples all steps of the run take together, None if that sets no limit.
+    """
     limits = [
-        Limit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
-        Limit(LARGEST_BATCH, "the largest there is"),
+        BatchSizeLimit(num_train // STEPS_PER_EPOCH, f"more would leave fewer than {STEPS_PER_EPOCH} steps an epoch"),
+        BatchSizeLimit(LARGEST_BATCH, "the largest there is"),
     ]
-    if rows_in_run is not None:
+    if samples_in_run is not None:
         reason = f"more would leave fewer than {STEPS_TO_LEARN_IN} steps to learn in"
-        limits.append(Limit(rows_in_run // STEPS_TO_LEARN_IN, reason))
+        limits.append(BatchSizeLimit(samples_in_run // STEPS_TO_LEARN_IN, reason))
     if task == "detection":
-        limits.append(Limit(LARGEST_DETECTION_BATCH, "images of full size"))
+        limits.append(BatchSizeLimit(LARGEST_DETECTION_BATCH, "images of full size"))
     limit = min(limits)
     smallest = min(SMALLEST_BATCH, num_train)
     if limit.batch_size < smallest:
-        limit = Limit(smallest, f"the smallest, though the run has few rows: {rows_in_run or num_train:,}")
-    return Limit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
+        found = num_train if samples_in_run is None else samples_in_run
+        limit = BatchSizeLimit(smallest, f"the smallest, though the run has few samples: {found:,}")
+    return BatchSizeLimit(2 ** (limit.batch_size.bit_length() - 1), limit.reason)
 
 
-class Tried(NamedTuple):
-    """One size that a probe tried, on the slowest worker. ``samples_per_sec`` is 0 where there was not enough memory, of
-    which ``memory`` is the share taken. ``fits``: whether the size can be trained with."""
+class ProbeSample(NamedTuple):
+    """One size that a probe tried, as measured on the slowest worker.
+
+    ``samples_per_sec`` is 0 if there was not enough memory. ``memory`` is the share of the memory that was taken, from 0 to
+    1. ``fits`` says whether the size can be trained with.
+    """
 
     micro_batch_size: int
     samples_per_sec: float
@@ -53,23 +59,26 @@ class Tried(NamedTuple):
     fits: bool
 
     def __str__(self) -> str:
-        rows = f"{self.micro_batch_size:>5} rows a worker: "
+        size = f"{self.micro_batch_size:>5} samples a worker: "
         if not self.samples_per_sec:
-            return rows + "out of memory"
-        return rows + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
+            return size + "out of memory"
+        return size + f"{self.samples_per_sec:,.0f} samples/s, {self.memory:.0%} of its memory"
 
 
-class Found(NamedTuple):
+class ProbeResult(NamedTuple):
     """What a probe tried, why nothing larger, and the seconds of an optimizer step without its gradients."""
 
-    tried: tuple[Tried, ...]
+    tried: tuple[ProbeSample, ...]
     reason: str
     step_seconds: float
 
 
-def choose(found: Found, limit: Limit) -> tuple[int, str]:
-    """The largest batch size that is worth it, and why no larger: twice the rows must raise samples/s. Beyond what fits
-    into memory, rows are accumulated, which spares optimizer steps."""
+def choose(found: ProbeResult, limit: BatchSizeLimit) -> tuple[int, str]:
+    """The largest batch size that is worth it, and why no larger one is.
+
+    A batch of twice the size must raise samples/s. Beyond what fits into memory, gradients are accumulated, which spares
+    optimizer steps.
+    """
     rates = {one.micro_batch_size: one.samples_per_sec for one in found.tried if one.fits}
     largest = max(rates)
     seconds = largest / rates[largest] - found.step_seconds
@@ -89,11 +98,11 @@ def choose(found: Found, limit: Limit) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class BatchSizeChoice:
-    """A batch size that was chosen, and why. It is that of any number of workers, who share it by :meth:`complete`.
+    """A batch size that was chosen, and why. Any number of workers can share it: see :meth:`complete`.
 
-    ``grad_accum_steps`` is the job's, None to derive it; ``largest_micro_batch_size`` is what fits into the memory of a
-    worker, ``smallest_micro_batch_size`` what the model can be trained with; ``num_train`` the rows there are; ``tried``
-    the sizes that were measured, in order.
+    ``grad_accum_steps`` is that of the job, None to derive it. ``largest_micro_batch_size`` is what fits into the memory of
+    a worker, ``smallest_micro_batch_size`` what the model can be trained with. ``num_train`` is the number of training
+    samples, and ``tried`` has the sizes that were measured, in order.
     """
 
     global_batch_size: int
@@ -101,67 +110,65 @@ class BatchSizeChoice:
     largest_micro_batch_size: int
     num_train: int
     reason: str
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[ProbeSample, ...] = ()
     smallest_micro_batch_size: int = 1
 
-    def complete(self, job: TrainJob) -> TrainJob:
+    def complete(self, job: ResolvedJob) -> CompleteJob:
         """The job with its batch size and accumulation steps, for the workers it has."""
-        assert job.workers.num_workers is not None
-        steps = self.grad_accum_steps or self._derive_steps(job.workers.num_workers)
-        size = self._share(job.workers.num_workers * steps)
-        return job.model_copy(update={"global_batch_size": size, "grad_accum_steps": steps})
+        num_workers, steps = job.workers.num_workers, self.grad_accum_steps
+        if steps is None:
+            steps = self._derive_steps(num_workers)
+        return job.complete(self._share(num_workers * steps), steps)
 
     def _derive_steps(self, num_workers: int) -> int:
         steps = 1
-        while self._rows_each(num_workers * steps) > self.largest_micro_batch_size:
+        while self._samples_each(num_workers * steps) > self.largest_micro_batch_size:
             steps *= 2
         return steps
 
-    def _rows_each(self, parts: int) -> int:
-        """Of the multiple of ``parts`` that is nearest to the batch size: the rows of each."""
-        rows = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
-        return max(1, min(rows, self.num_train // parts))
+    def _samples_each(self, parts: int) -> int:
+        """The samples of each of ``parts`` equal parts that together are nearest to the batch size."""
+        samples = max(self.smallest_micro_batch_size, round(self.global_batch_size / parts))
+        return max(1, min(samples, self.num_train // parts))
 
     def _share(self, parts: int) -> int:
-        return parts * min(self._rows_each(parts), self.largest_micro_batch_size)
+        return parts * min(self._samples_each(parts), self.largest_micro_batch_size)
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "tried": [tried._asdict() for tried in self.tried]}
 
-    def explain(self, job: TrainJob) -> str:
+    def explain(self, job: CompleteJob) -> str:
         """Why the completed ``job`` has its batch size."""
         if job.global_batch_size == self.global_batch_size:
             return self.reason
         parts = f"{job.workers.num_workers} workers x {job.grad_accum_steps} accumulation steps"
         if self.grad_accum_steps is not None and job.micro_batch_size() == self.largest_micro_batch_size:
-            fit = f"as many rows as fit for {parts}, which the job gives"
+            fit = f"as many samples as fit for {parts}, which the job gives"
             return f"{fit}; without them {self.global_batch_size}: {self.reason}"
-        least = f" of at least {self.smallest_micro_batch_size} rows" if self.smallest_micro_batch_size > 1 else ""
+        least = f" of at least {self.smallest_micro_batch_size} samples" if self.smallest_micro_batch_size > 1 else ""
         return f"{self.reason}; {self.global_batch_size} shared by {parts}{least}"
 
 
-def at_the_limit(job: TrainJob, num_train: int) -> TrainJob:
+def at_the_limit(job: ResolvedJob, num_train: int) -> CompleteJob:
     """A resolved job with the largest batch size it may have, if it has none: for where nothing is measured."""
-    if job.global_batch_size is not None:
+    if isinstance(job, CompleteJob):
         return job
     size, reason = limit_of(job, num_train)
     return BatchSizeChoice(size, job.grad_accum_steps, size, num_train, reason).complete(job)
 
 
-def limit_of(job: TrainJob, num_train: int) -> Limit:
-    """The limit of a job whose task is known. A budget of steps sets none, and one of time none before rows were timed."""
-    assert job.task is not None
-    return limit_batch_size(num_train, num_train * job.epochs if job.epochs else None, job.task)
+def limit_of(job: ResolvedJob, num_train: int) -> BatchSizeLimit:
+    """The limit of a job. A budget of steps sets none, and a budget of time none before samples were timed."""
+    return limit_batch_size(num_train, job.duration.total_samples(num_train), job.task)
 
 
-def limit_in_time(limit: Limit, found: Found, job: TrainJob, num_train: int) -> Limit:
-    """The limit of a job with a budget of time, at the best rate that was found on each of its workers."""
-    assert job.task is not None
-    seconds = job.time_budget()
+def limit_in_time(limit: BatchSizeLimit, result: ProbeResult, job: ResolvedJob, num_train: int) -> BatchSizeLimit:
+    """The limit of a job with a budget of time, at the best rate that a probe found on each of its workers."""
+    seconds = job.duration.seconds
     if seconds is None:
         return limit
-    rows_per_sec = max(tried.samples_per_sec for tried in found.tried if tried.fits) * (job.workers.num_workers or 1)
-    return min(limit, limit_batch_size(num_train, int(seconds * rows_per_sec), job.task))
+    samples_per_sec = max(sample.samples_per_sec for sample in result.tried if sample.fits) * job.workers.num_workers
+    return min(limit, limit_batch_size(num_train, int(seconds * samples_per_sec), job.task))
 
 
 def write_choice(path: Path, choice: BatchSizeChoice) -> None:
@@ -169,13 +176,11 @@ def write_choice(path: Path, choice: BatchSizeChoice) -> None:
     write_text(path, json.dumps(choice.to_json(), indent=1))
 
 
-def read_choice(path: Path) -> BatchSizeChoice | None:
-    """None if there is none yet. Raises :class:`CommandError` if it cannot be read."""
-    if not path.exists():
-        return None
+def read_choice(path: Path) -> BatchSizeChoice:
+    """What :func:`write_choice` wrote. Raises :class:`CommandError` if it cannot be read."""
     try:
         data = json.loads(path.read_text())
-        return BatchSizeChoice(**{**data, "tried": tuple(Tried(**tried) for tried in data["tried"])})
+        return BatchSizeChoice(**{**data, "tried": tuple(ProbeSample(**tried) for tried in data["tried"])})
     except (OSError, ValueError, TypeError, KeyError) as error:
         remedy = "restore it: manifest.json of a checkpoint has the same under batch_size"
         raise CommandError(f"{path} is damaged: {str(error)[:100]}; {remedy}") from error

@@ -3,7 +3,7 @@
 import pytest
 
 from activelr_service.config import dump_job, load_job, read_study
-from activelr_service.config.budget import parse_duration
+from activelr_service.config.duration import parse_time
 from activelr_service.errors import JobError
 
 EPOCHS = "epochs: 20\n"
@@ -14,13 +14,13 @@ EPOCHS = "epochs: 20\n"
     [("90s", 90), ("45m", 2700), ("2h", 7200), ("1h30m", 5400), ("1d", 86_400), ("1d2h3m4s", 93_784)],
 )
 def test_a_duration_is_numbers_with_units(text, seconds):
-    assert parse_duration(text) == seconds
+    assert parse_time(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0s", "h", "2 h", "1.5h", "-2h", "30m1h", "2H", "2h30", "9" * 5000 + "s"])
 def test_anything_else_is_no_duration(text):
     with pytest.raises(ValueError, match="must be a time such as 90s, 45m, 2h, 1h30m or 1d, got"):
-        parse_duration(text)
+        parse_time(text)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_anything_else_is_no_duration(text):
 )
 def test_a_budget_stands_in_the_place_of_epochs(job_file, tmp_path, budget, length):
     job = load_job(job_file(replace=(EPOCHS, f"budget: {budget}\n")))
-    assert (job.epochs, job.length()) == (None, length)
+    assert (job.epochs, job.duration.text) == (None, length)
     (tmp_path / "again.yaml").write_text(dump_job(job))
     assert load_job(tmp_path / "again.yaml") == job
 
@@ -59,12 +59,12 @@ def test_a_length_that_is_none_or_two_gets_one_line(job_file, text, expected):
 
 
 def test_an_override_or_a_preset_takes_the_place_of_the_length_that_was_written(job_file):
-    assert load_job(job_file(), ["budget.steps=5"]).length() == "5 steps"
+    assert load_job(job_file(), ["budget.steps=5"]).duration.text == "5 steps"
     timed = job_file("presets: {smoke: {epochs: 1}, short: {budget: {steps: 9}}}\n", (EPOCHS, "budget: {time: 2h}\n"))
-    assert load_job(timed, ["epochs=3"]).length() == "3 epochs"
-    assert load_job(timed, ["budget.steps=5"]).length() == "5 steps"
-    assert load_job(timed, ["preset=smoke"]).length() == "1 epoch"
-    assert load_job(timed, ["preset=short"]).length() == "9 steps"
+    assert load_job(timed, ["epochs=3"]).duration.text == "3 epochs"
+    assert load_job(timed, ["budget.steps=5"]).duration.text == "5 steps"
+    assert load_job(timed, ["preset=smoke"]).duration.text == "1 epoch"
+    assert load_job(timed, ["preset=short"]).duration.text == "9 steps"
     with pytest.raises(JobError, match="budget: give epochs or budget, not both"):
         load_job(job_file(), ["epochs=3", "budget.steps=5"])
 
@@ -87,4 +87,4 @@ def test_a_study_takes_a_budget_of_steps_and_refuses_one_of_time(tmp_path):
         make_trials(study)
     assert "study.yaml:4: workloads.digits.budget.time: a trial must not depend on how busy" in str(caught.value)
     study, _ = read_study(tmp_path / "study.yaml", ["workloads.digits.budget={steps: 30}"])
-    assert make_trials(study)[0].job.length() == "30 steps"
+    assert make_trials(study)[0].job.duration.text == "30 steps"

@@ -1,0 +1,114 @@
+"""What the driver shows while a run trains: it follows the files that workers write, and logs one readable line an epoch.
+
+A file is the queue between a training and its readers: it is on disk, it costs one line an epoch, and it outlives every
+process. A reader that fails waits and tries again, and the training is not disturbed.
+"""
+
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from activelr_service.config import TrainJob
+from activelr_service.redact import redact
+from activelr_service.runs.files import append_line
+from activelr_service.runs.record import Record
+
+POLL_S = 0.3
+LONGEST_PAUSE_S = 30.0
+
+Item = TypeVar("Item")
+
+
+class Follower(threading.Thread, Generic[Item]):
+    """Calls ``deliver`` with every item that ``read`` numbers above ``last``, in order.
+
+    After an exception in either, it waits and tries the same item again.
+    """
+
+    def __init__(
+        self, read: Callable[[], list[tuple[int, Item]]], deliver: Callable[[Item], None], last: int = 0
+    ) -> None:
+        super().__init__(daemon=True)
+        self.read = read
+        self.deliver = deliver
+        self.last = last
+        self._finish = threading.Event()
+
+    def run(self) -> None:
+        pause = POLL_S
+        while not self._finish.wait(pause):
+            pause = POLL_S if self.catch_up() else min(2 * pause, LONGEST_PAUSE_S)
+
+    def catch_up(self) -> bool:
+        """Deliver all items that there are; False if one could not be delivered: it is tried again later."""
+        try:
+            for number, item in self.read():
+                if number > self.last:
+                    self.deliver(item)
+                    self.last = number
+        except Exception:
+            return False
+        return True
+
+    def finish(self) -> bool:
+        """Stop the thread and deliver the rest; False if something could not be delivered."""
+        self._finish.set()
+        self.join()
+        return self.catch_up()
+
+
+def log_to(path: Path) -> Callable[[object], None]:
+    """A function that prints a line, without secrets, and appends it with the time to the log at ``path``.
+
+    A full disk, or a terminal or pipe that is gone, does not end a training.
+    """
+
+    def log(line: object) -> None:
+        text = redact(str(line))
+        try:
+            print(text, flush=True)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        try:
+            append_line(path, f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}")
+        except OSError as error:
+            with suppress(OSError):
+                print(f"{path}: {error}", file=sys.stderr)
+
+    return log
+
+
+def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
+    """One line that reads well in a terminal and in a job log."""
+    metrics = record.metrics
+    shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
+    for name, label in (
+        ("loss", "val loss"),
+        ("accuracy", "val acc"),
+        ("perplexity", "val ppl"),
+        ("map_50", "val mAP50"),
+    ):
+        if f"val/{name}" in metrics:
+            shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
+    if "optim/update_ratio" in metrics:
+        shown.append(f"step {metrics['optim/update_ratio']:.2%}")
+    elif "optim/gain_mean" in metrics:
+        shown.append(f"gain {metrics['optim/gain_mean']:.3f}")
+    shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
+    if skipped := round(metrics.get("train/skipped", 0) + metrics.get("val/skipped", 0)):
+        shown.append(f"{skipped} corrupt skipped")
+    shown.append("done" if job.duration.is_over(record.position) else f"ETA {duration(seconds_left)}")
+    return "  ".join(shown)
+
+
+def duration(seconds: float) -> str:
+    """``1h02m`` or ``3m07s``."""
+    minutes, secs = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{secs:02d}s"
