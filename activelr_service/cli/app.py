@@ -1,10 +1,10 @@
 """The command line: every command, in the order in which a user meets it."""
 
+from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from activelr_service import __version__
 from activelr_service.cli import job_commands, run_commands, study_commands
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
@@ -14,7 +14,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_comp
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
-        print(f"activelr {__version__}")
+        print(f"activelr {version('activelr-service')}")
         raise typer.Exit
 
 

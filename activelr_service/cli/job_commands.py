@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from activelr_service.api import train as train_job
 from activelr_service.cli.cluster_commands import submit_document
 from activelr_service.cli.stop import exit_on_signals
 from activelr_service.config import StudyJob, TrainJob, read_job, read_job_or_study
@@ -95,6 +94,8 @@ def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
     Example: activelr train job.yaml --set epochs=5
     """
     exit_on_signals()  # before the imports, which take seconds
+    from activelr_service.service.launch import train as train_job
+
     train_job(job, overrides)
 
 

@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.api import report as write_report
 from activelr_service.cli.job_commands import Overrides
 from activelr_service.cli.stop import exit_on_signals
 from activelr_service.config import read_study
@@ -67,9 +66,10 @@ def report(
 
     Example: activelr report results.csv --output report
     """
-    table = write_report(results, output, metric=metric, higher_is_better=higher_is_better, output_dir=output_dir)
     from activelr_service.reports import summary_lines
+    from activelr_service.studies.table import report as write_report
 
+    table = write_report(results, output, metric=metric, higher_is_better=higher_is_better, output_dir=output_dir)
     print("\n".join([*summary_lines(table), f"{output / 'report.html'}"]))
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.arguments import NO_LR, check_group, check_real, dense_grad, make_rule
-from activelr_service.optim.misuse import check_state_dict, has_ranks, look_for_misuse, warn
+from activelr_service.optim.misuse import check_state_dict, find_misuse, has_ranks, warn
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
@@ -76,7 +76,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        look_for_misuse(self)
+        for message in find_misuse(self.rule, self.param_groups, self.has_trainer):
+            self._say_once(message)
         for group in self.param_groups:
             for params in with_gradient(group["params"]):
                 self._step_group(params, group)
@@ -127,7 +128,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if self.rule.has_epochs:
             self.end_sums(reduce)
         else:
-            self.say_once("end_epoch() does nothing under the robust rule, which ends windows of its own")
+            self._say_once("end_epoch() does nothing under the robust rule, which ends windows of its own")
 
     @torch.no_grad()
     def end_sums(self, reduce: Reduce | None = None) -> None:
@@ -155,7 +156,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """How many steps the present sums hold. At 0 they are all zero."""
         return self.rule.steps_in_sum(self.param_groups[0])
 
-    def say_once(self, message: str) -> None:
+    def _say_once(self, message: str) -> None:
         """Warn of a misuse, once for each message."""
         if message not in self._said:
             self._said.add(message)
@@ -177,7 +178,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         It takes states of older versions, and those of torch's optimizer of the same direction: then its moments go on,
         and the gains begin. Raises ``ValueError`` for the state of another rule or of another kind of optimizer.
         """
-        check_state_dict(state_dict, self)
+        check_state_dict(state_dict, self.rule.name, type(self).__name__, self.direction_keys)
         super().load_state_dict(state_dict)
         saved_ids = (index for group in state_dict["param_groups"] for index in group["params"])
         params = (param for group in self.param_groups for param in group["params"])

@@ -1,9 +1,12 @@
 """From a job to a finished run: begin its run, or continue the one that is there."""
 
-from activelr_service.config import CompleteJob, ResolvedJob, TrainJob
+from collections.abc import Sequence
+from pathlib import Path
+
+from activelr_service.config import CompleteJob, ResolvedJob, TrainJob, read_job
 from activelr_service.config.duration import Duration
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import JobError, RunFailedError, TrackingError
+from activelr_service.errors import JobError, RunFailedError, TrackingError, naming_missing_packages
 from activelr_service.runs.begin import create_run, discard_run, lock_run, unfinished_run
 from activelr_service.runs.console import log_to
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
@@ -27,12 +30,37 @@ from activelr_service.service.track import open_run_tracker, sync_to_tracking
 from activelr_service.tracking.store import tracking_uri
 
 
-def train(job: TrainJob) -> Run:
-    """Train a job to its end: continue its unfinished run if there is one, else begin a new run. Other epochs or another
-    budget make the unfinished run longer or shorter.
+@naming_missing_packages("activelr_service.train")
+def train(job: TrainJob | str | Path, overrides: Sequence[str] = ()) -> Run:
+    """Train a job to its end, and return its run.
 
-    Raises :class:`JobError` or :class:`TrackingError` before anything starts, :class:`RunFailedError` after.
+    If the job has an unfinished run, that run is continued from its last committed epoch, to the same bits as without the
+    interruption. Else a new run begins. With other epochs or another budget, the unfinished run becomes longer or shorter.
+
+    Args:
+        job: A job that :func:`~activelr_service.load_job` has read, or the path of a YAML file.
+        overrides: ``"a.b=value"`` texts, as after ``--set``. They change a job that is read from a file.
+
+    Returns:
+        The finished run: ``run.folder`` is its folder, ``run.model`` the folder of the exported model, ``run.state()`` its
+        status and its best score.
+
+    Raises:
+        JobError: The job, its data or its model cannot be used. A job that is read from a file has the lines in the text.
+        TypeError: ``overrides`` are given with a job that has been read already.
+        TrackingError: The tracking server does not answer. Nothing was started.
+        RunFailedError: The training was started and did not end well.
     """
+    if not isinstance(job, TrainJob):
+        read, source = read_job(job, overrides)
+        with source.locating():
+            return _train(read)
+    if overrides:
+        raise TypeError("overrides change a job that is read from a file; give them to load_job instead")
+    return _train(job)
+
+
+def _train(job: TrainJob) -> Run:
     root = output_root(job.output_dir)
     prepared = None if unfinished_run(root / job.name, job) else prepare(job)
     with lock_run(root, job.name) as folder, reporting_system_errors():

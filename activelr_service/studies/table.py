@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from activelr_service.config.task import metrics_of_task
-from activelr_service.errors import CommandError
+from activelr_service.errors import CommandError, naming_missing_packages
 from activelr_service.reports import load_table, write_report
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
@@ -101,16 +101,33 @@ def read_results(
     return experiment_table(read_experiment(str(uri), target)), target
 
 
-def report_results(
-    target: str, output_dir: str, output: Path, metric: str | None = None, higher_is_better: bool | None = None
+@naming_missing_packages("activelr_service.report")
+def report(
+    results: str | Path,
+    output: str | Path = "report",
+    *,
+    metric: str | None = None,
+    higher_is_better: bool | None = None,
+    output_dir: str = "outputs",
 ) -> pd.DataFrame:
-    """Write the report of ``target``, as :func:`read_results` reads it, to the folder ``output``. Returns the table.
+    """Write a report on how robust optimizers are: tables, figures and ``report.html``.
 
-    Raises :class:`CommandError` if the folder cannot be written.
+    Args:
+        results: A .csv or .parquet file, the name or folder of a study, or the name of an MLflow experiment.
+        output: The folder to write.
+        metric: The column of a file that is the score.
+        higher_is_better: Whether a high score is a good one. Needed for a metric whose name does not say it.
+        output_dir: Where the studies are.
+
+    Returns:
+        The results as a table, with one row for each trial and epoch.
+
+    Raises:
+        CommandError: There are no such results, they cannot be used, or the folder cannot be written.
     """
-    table, title = read_results(target, output_dir, metric, higher_is_better)
+    table, title = read_results(str(results), output_dir, metric, higher_is_better)
     try:
-        write_report(table, output, title)
+        write_report(table, Path(output), title)
     except OSError as error:
         raise CommandError(f"the report {output} cannot be written: {error.strerror}") from error
     return table

@@ -5,11 +5,11 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from activelr_service import __version__
 from activelr_service.errors import TrackingError
 from activelr_service.redact import redact, without_credentials
 from activelr_service.tracking.deadline import TimedClient, within
@@ -188,7 +188,7 @@ def _upload(client: Any, run_id: str, folder: Path, name: str, sha256: str) -> A
             mlflow_model=Model(model_id=model.model_id, run_id=run_id),
             loader_module="activelr_service.pyfunc",
             data_path=str(folder),
-            pip_requirements=[f"activelr-service=={__version__}"],
+            pip_requirements=[f"activelr-service=={version('activelr-service')}"],
         )
         client.log_model_artifacts(model.model_id, f"{temporary}/model")
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])

@@ -4,13 +4,13 @@ import getpass
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
-from activelr_service import __version__
 from activelr_service.errors import RunGoneError, TrackingError
 from activelr_service.redact import without_credentials
 from activelr_service.tracking.client import connect, search_runs, talking_to
@@ -84,7 +84,7 @@ def _create(
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "activelr train",
         "mlflow.source.type": "JOB",
-        "activelr.version": __version__,
+        "activelr.version": version("activelr-service"),
     }
     artifacts = root / ARTIFACTS if is_embedded(uri) else None
     with talking_to(uri):

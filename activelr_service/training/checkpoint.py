@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import Tensor, nn
 
-from activelr_service import __version__
 from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CheckpointError
 from activelr_service.optim import ActiveOptimizer
@@ -182,7 +182,11 @@ def save_checkpoint(
         "epoch": record.epoch,
         "world_size": distributed.world_size(),
         "batch_size": None if batch_size is None else batch_size.to_json(),
-        "versions": {"activelr_service": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": {
+            "activelr_service": version("activelr-service"),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
         "files": {path.name: _describe(path) for path in sorted(folder.iterdir())},
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
