@@ -10,7 +10,7 @@ from activelr_service.errors import naming_missing_packages
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from activelr_service.runs.run import Run
+    from activelr_service.service.launch import Run
 
 
 @naming_missing_packages("activelr_service.train")

@@ -68,9 +68,9 @@ def report(
     Example: activelr report results.csv --output report
     """
     table = write_report(results, output, metric=metric, higher_is_better=higher_is_better, output_dir=output_dir)
-    from activelr_service.reports import summary_lines
+    from activelr_service.studies.table import report_lines
 
-    print("\n".join([*summary_lines(table), f"{output / 'report.html'}"]))
+    print("\n".join(report_lines(table, output)))
 
 
 def _add_analysis(name: str, text: str) -> None:
