@@ -17,7 +17,7 @@ ALLOWED = {
     "redact": set(),
     "optim": set(),
     "tasks": {"config"},
-    "config": {"redact"},
+    "config": {"optim", "redact"},
     "analyses": {"optim"},
     "data": {"config", "redact"},
     "models": {"config", "data"},
@@ -29,7 +29,7 @@ ALLOWED = {
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
-    "cli": {"config", "redact", "reports", "runs", "service", "studies", "tracking"},
+    "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
 }
 ARROWS_PER_ROOM = 2.5  # at most, without those to ``errors``
 LIBRARIES = {

@@ -66,11 +66,11 @@ def report(
 
     Example: activelr report results.csv --output report
     """
-    from activelr_service.reports import summary_lines
     from activelr_service.studies.table import report as write_report
+    from activelr_service.studies.table import report_lines
 
     table = write_report(results, output, metric=metric, higher_is_better=higher_is_better, output_dir=output_dir)
-    print("\n".join([*summary_lines(table), f"{output / 'report.html'}"]))
+    print("\n".join(report_lines(table, output)))
 
 
 def _add_analysis(name: str, text: str) -> None:

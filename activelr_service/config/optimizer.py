@@ -9,9 +9,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, Strict, model_validator
 
 from activelr_service.config.base import StrictConfig
+from activelr_service.optim.constants import RobustConstants as Defaults
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Betas = Annotated[tuple[Beta, Beta], Strict(False)]  # a YAML list is welcome
+ROBUST = Defaults()  # the constants stand in one place
 
 
 class BaseOptimizerConfig(StrictConfig):
@@ -43,22 +45,26 @@ class BaseOptimizerConfig(StrictConfig):
 
 
 class RobustConstants(StrictConfig):
-    """The constants of the robust rule, for studies of what each does: optim/robust.py says what they are."""
+    """The constants of the robust rule, for studies of what each does. There is nothing to tune."""
 
-    cap: float = Field(0.1, gt=0, description="Largest step, as a share of the size of its tensor.")
+    cap: float = Field(ROBUST.cap, gt=0, description="Largest step, as a share of the size of its tensor.")
     cap_rises_until: float = Field(
-        0.2, ge=0, le=1, description="Share of the run in which the cap rises; 0: from the start."
+        ROBUST.cap_rises_until, ge=0, le=1, description="Share of the run in which the cap rises; 0: from the start."
     )
-    full_cap_at: int = Field(400, ge=1, description="Steps of a run below which the cap is looser.")
-    set_point: float = Field(-0.2, ge=-1, le=1, description="The agreement at which a gain stays.")
-    speed: float = Field(1.0, ge=0, description="How fast gains move; 0 keeps them where they start.")
-    full_speed_at: int = Field(20, ge=1, description="Steps of a window from which on a gain moves at full speed.")
-    decay: float = Field(1.0, ge=0, description="Power of the decay over the run; 0: none.")
-    full_decay_at: int = Field(400, ge=1, description="Steps of a run from which on it decays at that power.")
-    window_growth: float = Field(0.2, ge=0, le=1, description="Length of a window, as a share of the steps done.")
-    smallest_window: int = Field(2, ge=1, description="Steps of the first windows.")
-    unwind: bool = Field(True, description="Forget what the cap cut off.")
-    signs: bool = Field(False, description="Read the share of agreeing signs instead of the cosine.")
+    full_cap_at: int = Field(ROBUST.full_cap_at, ge=1, description="Steps of a run below which the cap is looser.")
+    set_point: float = Field(ROBUST.set_point, ge=-1, le=1, description="The agreement at which a gain stays.")
+    speed: float = Field(ROBUST.speed, ge=0, description="How fast gains move; 0 keeps them where they start.")
+    full_speed_at: int = Field(
+        ROBUST.full_speed_at, ge=1, description="Steps of a window in which a gain moves at full speed."
+    )
+    decay: float = Field(ROBUST.decay, ge=0, description="Power of the decay over the run; 0: none.")
+    full_decay_at: int = Field(ROBUST.full_decay_at, ge=1, description="Steps of a run that decays at that power.")
+    window_growth: float = Field(
+        ROBUST.window_growth, ge=0, le=1, description="Length of a window: share of the steps done."
+    )
+    smallest_window: int = Field(ROBUST.smallest_window, ge=1, description="Steps of the first windows.")
+    unwind: bool = Field(ROBUST.unwind, description="Forget what the cap cut off.")
+    signs: bool = Field(ROBUST.signs, description="Read the share of agreeing signs instead of the cosine.")
 
 
 class ActiveOptimizerConfig(BaseOptimizerConfig):

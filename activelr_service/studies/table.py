@@ -11,7 +11,7 @@ import pandas as pd
 
 from activelr_service.config.task import metrics_of_task
 from activelr_service.errors import CommandError, naming_missing_packages
-from activelr_service.reports import load_table, write_report
+from activelr_service.reports import load_table, summary_lines, write_report
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import FOLDER, Outcome, StudyFolder
 from activelr_service.studies.plan import Plan
@@ -60,6 +60,11 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
         rows = [row for row in rows if row["epoch"] < outcome.epoch]
         rows.append({**constant, "epoch": outcome.epoch})
     return [{**row, "score": row.get(metric, math.nan)} for row in rows]
+
+
+def report_lines(table: pd.DataFrame, folder: Path) -> list[str]:
+    """Lines for the user: the summary of the results, and where the report is."""
+    return [*summary_lines(table), f"{folder / 'report.html'}"]
 
 
 def table_names(row: dict[str, float]) -> dict[str, float]:
