@@ -20,7 +20,7 @@ def gain_stats(
     ``non_finite`` (elements whose gradient sum was not finite at the last epoch end). With ``named_parameters``
     (as from ``model.named_parameters()``) there is also ``per_tensor``: a dict from name to the same keys. Quantiles are
     read from at most 2**20 evenly spaced gains. An optimizer that has not stepped yet gives an empty dict.
-    One host synchronisation a call, whatever the number of tensors.
+    One host synchronization a call, whatever the number of tensors.
     """
     states = {id(param): state for param, state in optimizer.state.items() if "gain" in state}
     if not states:

@@ -52,7 +52,7 @@ def _learning_curves(history: list[Record], title: str) -> Any:
         for part, color in (("train", TRAIN_COLOR), ("val", VAL_COLOR)):
             points = [(r.epoch, r.metrics[f"{part}/{name}"]) for r in history if f"{part}/{name}" in r.metrics]
             if points:
-                label = "training" if part == "train" else "held out"
+                label = "training" if part == "train" else "validation"
                 axis.plot(*zip(*points, strict=True), color=color, label=label, marker="o", markersize=3)
         values = [value for line in axis.lines for value in np.asarray(line.get_ydata())]
         if name not in SHARES and values and min(values) > 0:

@@ -76,6 +76,8 @@ class Record:
 
 
 def _present_name(name: str) -> str:
+    if name == "perf/rows":
+        return "perf/samples"
     prefix, _, rest = name.partition("/")
     field, slash, group = rest.partition("/")
     if prefix == "pace" and field in OLDER_FIELDS:
@@ -124,6 +126,6 @@ def seconds_left(history: list[Record], job: TrainJob) -> float:
         return max(0.0, (1 - job.duration.share_used(last.position)) * budget)
     recent = history[-5:]
     before = history[-6].global_step if len(history) > 5 else 0
-    pace = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
+    seconds_per_step = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
     share = job.duration.share_used(last.position)
-    return pace * last.global_step * (1 - share) / share
+    return seconds_per_step * last.global_step * (1 - share) / share

@@ -45,7 +45,7 @@ def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    if not (run.model / RECIPE).exists() or any("perf/rows" not in metrics for metrics in history):
+    if not (run.model / RECIPE).exists() or any("perf/samples" not in metrics for metrics in history):
         return None
     with torch.device("meta"):
         module, info = build_from_recipe(run.model)
@@ -54,7 +54,7 @@ def count_tflop(run: Run, history: list[dict[str, float]]) -> float | None:
         inputs = torch.zeros((1, *info.input_shape), dtype=torch.int64 if info.vocab_size else torch.float32)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             module.eval()(inputs)
-    rows = sum(metrics["perf/rows"] for metrics in history)
+    rows = sum(metrics["perf/samples"] for metrics in history)
     return 3 * counter.get_total_flops() * rows / 1e12
 
 

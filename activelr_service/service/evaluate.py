@@ -39,7 +39,7 @@ def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
     trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
     measured_job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
-    measured = f"measured on the held-out rows: {info.num_val:,}; not on those to train on: {info.num_train:,}"
+    measured = f"measured on the validation samples: {info.num_val:,}; not on those to train on: {info.num_train:,}"
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
     _, val = build_data(measured_job.data)

@@ -77,8 +77,8 @@ def device_of(job: CompleteJob) -> torch.device:
 
 def untrained_row(metrics: dict[str, float]) -> dict[str, float]:
     """The row of epoch 0, from the validation metrics of the untrained model."""
-    held_out = {f"val/{name}": value for name, value in metrics.items()}
-    return {"epoch": 0, "timestamp_ms": round(time.time() * 1000), **finite_metrics(held_out)}
+    validation = {f"val/{name}": value for name, value in metrics.items()}
+    return {"epoch": 0, "timestamp_ms": round(time.time() * 1000), **finite_metrics(validation)}
 
 
 def epoch_row(record: Record) -> dict[str, float]:

@@ -25,7 +25,7 @@ from activelr_service.training.replicate import replicate, wrap
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainContext:
     """Everything that one rank needs to train.
 
     ``model`` is the bare module; ``replica`` is what the training step runs, wrapped for several ranks. ``without_gradient``
@@ -47,7 +47,7 @@ class Training:
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> Training:
+def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> TrainContext:
     """Build everything for this rank of a job. Every rank gets the same random weights.
 
     ``is_probe``: the training is only measured. Then no pass of the model is run here, since it may not fit into memory.
@@ -65,7 +65,7 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
     accum_steps = job.grad_accum_steps
     steps_per_epoch = len(train_loader) // accum_steps
     eval_batches = most_batches(info.counted()[1], job) / accum_steps
-    return Training(
+    return TrainContext(
         job=job,
         task=find_task(job.task),
         device=device,

@@ -31,7 +31,7 @@ from activelr_service.runs.journal import append_journal, salvage_journal, write
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.training import distributed
 from activelr_service.training.batch_size.choice import BatchSizeChoice
-from activelr_service.training.build import Training
+from activelr_service.training.build import TrainContext
 
 MANIFEST = "manifest.json"
 LATEST_KEPT = 2
@@ -58,7 +58,7 @@ class CheckpointStore:
         self.batch_size = batch_size
         self.fence = fence
 
-    def commit(self, training: Training, history: list[Record]) -> None:
+    def commit(self, training: TrainContext, history: list[Record]) -> None:
         """Write the checkpoint of the last record's epoch; when any rank returns, it is on disk."""
         if distributed.rank() == 0:
             epoch = history[-1].epoch
@@ -71,7 +71,7 @@ class CheckpointStore:
                 self._prune({best, *range(epoch - LATEST_KEPT + 1, epoch + 1)})
         distributed.barrier()
 
-    def restore(self, training: Training) -> list[Record]:
+    def restore(self, training: TrainContext) -> list[Record]:
         """Load the latest checkpoint that verifies into ``training``; returns its history, empty if there is none.
 
         One that does not verify is set aside as ``*.corrupt``; if none is left, :class:`CheckpointError` says why.
@@ -128,7 +128,7 @@ class CheckpointStore:
     def _alone(self) -> AbstractContextManager[None]:
         return self.fence.held() if self.fence else nullcontext()
 
-    def _write(self, training: Training, record: Record) -> Path:
+    def _write(self, training: TrainContext, record: Record) -> Path:
         temporary = self.folder / f".epoch-{record.epoch:06d}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -161,7 +161,7 @@ class CheckpointStore:
 
 
 def save_checkpoint(
-    folder: Path, training: Training, record: Record, batch_size: BatchSizeChoice | None = None
+    folder: Path, training: TrainContext, record: Record, batch_size: BatchSizeChoice | None = None
 ) -> None:
     """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
     model, optimizer = training.model, training.optimizer
@@ -194,7 +194,7 @@ def save_checkpoint(
     sync(folder)
 
 
-def load_checkpoint(folder: Path, training: Training, history: list[Record]) -> None:
+def load_checkpoint(folder: Path, training: TrainContext, history: list[Record]) -> None:
     """Load a verified checkpoint into ``training``, in place; ``history`` ends with the record of its epoch."""
     device = next(training.model.parameters()).device
     load_model(training.model, str(folder / "model.safetensors"), device=str(device))

@@ -51,7 +51,7 @@ class SumEvaluator:
     def compute(self) -> dict[str, float]:
         sums = self.totals.over_ranks(0)
         if sums["count"] == 0:
-            raise ValueError("no held-out row can be read: the files are named in the log; repair or remove them")
+            raise ValueError("no validation sample can be read: the files are named in the log; repair or remove them")
         return {**self.task.compute_metrics(sums), "count": sums["count"]}
 
 

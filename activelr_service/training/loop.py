@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from activelr_service.errors import NonFiniteLossError
 from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed, optimizers
-from activelr_service.training.build import Training, seed_everything, seed_loader
+from activelr_service.training.build import TrainContext, seed_everything, seed_loader
 from activelr_service.training.checkpoint import CheckpointStore, named_state
 from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
@@ -32,7 +32,7 @@ from activelr_service.training.update_metrics import update_metrics
 OnEpoch = Callable[[Record], None]
 
 
-def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
+def fit(training: TrainContext, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
     """Train from the last committed epoch to the end of the job; returns the records of all epochs.
 
     A training that was stopped ends bit for bit as one that never was, unless its budget is a time: then it goes on with
@@ -51,7 +51,7 @@ def fit(training: Training, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> 
     return history
 
 
-def run_epoch(training: Training, epoch: int) -> Record:
+def run_epoch(training: TrainContext, epoch: int) -> Record:
     """Train one epoch, end it, and measure it; returns its record, equal on every rank."""
     start = time.monotonic()
     sums = train_epoch(training, epoch)
@@ -65,7 +65,7 @@ def run_epoch(training: Training, epoch: int) -> Record:
     metrics |= {
         "optim/grad_norm": sums["grad_norm"] / sums["steps"],
         "optim/progress": training.progress.at(training.progress.step),
-        "perf/rows": sums["samples"],
+        "perf/samples": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
         "perf/epoch_seconds": time.monotonic() - start,
         "perf/elapsed_seconds": training.progress.seconds(),
@@ -87,13 +87,13 @@ def run_epoch(training: Training, epoch: int) -> Record:
     )
 
 
-def count_skipped(training: Training, metrics: dict[str, float], due: float) -> dict[str, float]:
+def count_skipped(training: TrainContext, metrics: dict[str, float], due: float) -> dict[str, float]:
     """How many rows of the epoch were left out as corrupt: those that were due less those that were counted."""
-    held_out = len(training.val_loader.dataset.dataset)  # type: ignore[attr-defined] # a Subset for each rank
-    return {"train/skipped": due - metrics["train/count"], "val/skipped": held_out - metrics["val/count"]}
+    num_val = len(training.val_loader.dataset.dataset)  # type: ignore[attr-defined] # a Subset for each rank
+    return {"train/skipped": due - metrics["train/count"], "val/skipped": num_val - metrics["val/count"]}
 
 
-def train_epoch(training: Training, epoch: int) -> dict[str, float]:
+def train_epoch(training: TrainContext, epoch: int) -> dict[str, float]:
     """The optimizer steps of one epoch, or those that the budget leaves of it; returns sums over all ranks. No host
     synchronization inside, but for a budget of time."""
     seed_loader(training.train_loader, training.job.seed, epoch)
@@ -121,12 +121,12 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
 
 
-def stability_hints(training: Training) -> list[str]:
+def stability_hints(training: TrainContext) -> list[str]:
     """The settings that keep a loss finite."""
     return ["clip_grad_norm", "a smaller optimizer.lr"] if uses_lr(training.optimizer) else ["clip_grad_norm"]
 
 
-def train_step(training: Training, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
+def train_step(training: TrainContext, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:
     """One optimizer step over ``grad_accum_steps`` micro-batches; returns the norm of its gradient, before clipping."""
     accum_steps = training.job.grad_accum_steps
     for micro_step in range(accum_steps):
@@ -149,13 +149,13 @@ def train_step(training: Training, batches: Any, totals: MetricAccumulator, step
     return norm
 
 
-def stand_in(training: Training) -> Any:
+def stand_in(training: TrainContext) -> Any:
     """Rows for a batch of which every row is skipped as corrupt. Their loss counts nothing, but the other ranks wait for the
     gradients of this one."""
     return few_rows(training.task, training.train_loader.dataset, training.job.micro_batch_size())
 
 
-def end_epoch(training: Training, epoch: int) -> float:
+def end_epoch(training: TrainContext, epoch: int) -> float:
     """Move the gains on the mean of the ranks' gradient sums, then check that all ranks agree to the last bit.
 
     Returns the seconds that the reduction and the rule took.
@@ -168,11 +168,11 @@ def end_epoch(training: Training, epoch: int) -> float:
     return seconds
 
 
-def evaluate_held_out(training: Training) -> dict[str, float]:
+def evaluate_held_out(training: TrainContext) -> dict[str, float]:
     return evaluate(training.task, training.model, training.val_loader, training.device, training.job.precision)
 
 
-def clip_gradients(training: Training) -> Tensor:
+def clip_gradients(training: TrainContext) -> Tensor:
     """Clip to ``clip_grad_norm`` if the job says so; the norm before clipping, 0-dim, on the device."""
     params = [param for param in training.model.parameters() if param.grad is not None]
     norm = nn.utils.get_total_norm([param.grad for param in params if param.grad is not None])

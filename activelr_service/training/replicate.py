@@ -29,7 +29,7 @@ def replicate(
         model.compile()
     replica = wrap(model, device, looks_for_unused=bool(without) or may_vary(model, job))
     if distributed.world_size() > 2:
-        settle_buckets(replica, batch, task, job.precision)
+        warm_up_ddp_buckets(replica, batch, task, job.precision)
     return replica, without
 
 
@@ -42,7 +42,7 @@ def wrap(model: nn.Module, device: torch.device, *, looks_for_unused: bool = Fal
     )
 
 
-def settle_buckets(replica: DistributedDataParallel, batch: Any, task: Task, precision: str) -> None:
+def warm_up_ddp_buckets(replica: DistributedDataParallel, batch: Any, task: Task, precision: str) -> None:
     """One backward pass whose gradients are thrown away, with three ranks or more.
 
     DistributedDataParallel regroups the gradients after its first backward pass, which changes the order in which three

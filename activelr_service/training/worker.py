@@ -21,7 +21,7 @@ from activelr_service.runs.files import write_text
 from activelr_service.runs.record import Failure, Record
 from activelr_service.runs.run import Run
 from activelr_service.training.batch_size.probe import resolve_batch_size
-from activelr_service.training.build import Training, build_training
+from activelr_service.training.build import TrainContext, build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier, broadcast_int, rank
 from activelr_service.training.loop import evaluate_held_out, fit
@@ -79,7 +79,7 @@ def begin_writing(run: Run, attempt: int, device: torch.device) -> Fence:
     return Fence(run.folder, attempt, broadcast_int(group, device))
 
 
-def write_untrained(run: Run, training: Training) -> None:
+def write_untrained(run: Run, training: TrainContext) -> None:
     metrics = evaluate_held_out(training)
     barrier()  # no rank may see the file before every rank has looked for it
     if rank() == 0:

@@ -103,7 +103,7 @@ def run_of(folder, **metrics):
     (run.folder / "run.json").write_text('{"status": "finished"}')
     run.model.mkdir()
     write_recipe(run.model, run.job().model, DIGITS, "classification", sha256="")
-    metrics = {"perf/epoch_seconds": 1800.0, "perf/rows": 1000.0, **metrics}
+    metrics = {"perf/epoch_seconds": 1800.0, "perf/samples": 1000.0, **metrics}
     write_journal(run.journal, [Record(e, e, 0, metrics, []) for e in (1, 2)])
     return run
 

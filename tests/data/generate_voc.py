@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-COLOURS = {"cat": (220, 30, 30), "dog": (30, 60, 220), "person": (30, 200, 60)}
+COLORS = {"cat": (220, 30, 30), "dog": (30, 60, 220), "person": (30, 200, 60)}
 
 
 def write_voc(root, year="2007", sets=(("train", 8), ("val", 4)), size=(64, 48), objects=2, seed=0):
@@ -26,7 +26,7 @@ def write_voc(root, year="2007", sets=(("train", 8), ("val", 4)), size=(64, 48),
 def draw(path, size, objects):
     pixels = np.full((size[1], size[0], 3), 128, dtype=np.uint8)
     for name, (xmin, ymin, xmax, ymax) in objects:
-        pixels[ymin - 1 : ymax, xmin - 1 : xmax] = COLOURS[name]
+        pixels[ymin - 1 : ymax, xmin - 1 : xmax] = COLORS[name]
     Image.fromarray(pixels).save(path, quality=95)
 
 
@@ -46,5 +46,5 @@ def annotate(path, size, objects, difficult=()):
 def _random_object(rng, size):
     width, height = (int(rng.integers(side // 4, side // 2)) for side in size)
     xmin, ymin = int(rng.integers(1, size[0] - width)), int(rng.integers(1, size[1] - height))
-    name = sorted(COLOURS)[int(rng.integers(len(COLOURS)))]
+    name = sorted(COLORS)[int(rng.integers(len(COLORS)))]
     return name, (xmin, ymin, xmin + width - 1, ymin + height - 1)

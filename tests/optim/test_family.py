@@ -146,7 +146,7 @@ def test_gradients_are_never_changed(member):
 
 
 @every_member
-def test_maximize_mirrors_minimising_the_negated_objective(member):
+def test_maximize_mirrors_minimizing_the_negated_objective(member):
     params, twins = make_params(), make_params()
     up, down = member.build(params, maximize=True), member.build(twins)
     rng = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Tables from a file: what is recognised, and what a bad one is told."""
+"""Tables from a file: what is recognized, and what a bad one is told."""
 
 import pickle
 
@@ -20,7 +20,7 @@ def written(folder, text, name="table.csv"):
     return path
 
 
-def test_a_table_from_elsewhere_is_recognised_by_its_names(tmp_path):
+def test_a_table_from_elsewhere_is_recognized_by_its_names(tmp_path):
     table = load_table(written(tmp_path, GOOD, "digits.csv"))
     (row,) = table.to_dict("records")
     assert (row["workload"], row["initial_lr"], row["batch_size"], row["epoch"]) == ("digits", 0.1, 32, 90)

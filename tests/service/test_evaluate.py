@@ -64,7 +64,7 @@ def test_a_folder_that_lacks_a_class_is_measured_by_name(tmp_path, caplog):
         names = [path.split("/")[-2] for path in val.files.paths]
         right = np.mean([model.classes[answer] == name for answer, name in zip(answers, names, strict=True)])
         assert measured["rows"] == 10
-        assert "measured on the held-out rows: 10; not on those to train on: 10" in caplog.text
+        assert "measured on the validation samples: 10; not on those to train on: 10" in caplog.text
         assert measured["accuracy"] == pytest.approx(right)
 
 

@@ -34,7 +34,7 @@ def test_a_trial_has_a_row_for_the_untrained_model_and_one_for_every_epoch(tmp_p
     assert (outcome.status, outcome.epoch) == ("finished", 2)
     assert [row["epoch"] for row in outcome.rows] == [0, 1, 2]
     assert outcome.rows[0]["val/accuracy"] < 0.3 < outcome.rows[2]["val/accuracy"]
-    assert outcome.rows[2]["perf/rows"] == 1437 // 64 * 64
+    assert outcome.rows[2]["perf/samples"] == 1437 // 64 * 64
 
 
 def test_a_trial_is_the_training_that_the_same_job_would_be(tmp_path):

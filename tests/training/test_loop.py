@@ -160,7 +160,7 @@ def test_clipping_bfloat16_and_compile_are_plain_options(tmp_path):
     assert clipped["optim/grad_norm"] > 0.01, "the norm is that before clipping"
 
 
-def test_language_modelling_and_regression_train(tmp_path):
+def test_language_modeling_and_regression_train(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 4)).astype(np.float32)
     np.savez(tmp_path / "regression.npz", x=x, y=x @ np.array([1.0, -2.0, 0.5, 0.0], dtype=np.float32))

@@ -108,7 +108,7 @@ def test_a_budget_of_steps_cuts_its_last_epoch_short(tmp_path, steps, epochs):
     rest = steps - (epochs - 1) * STEPS_PER_EPOCH
     assert [record.global_step for record in history][-1] == steps
     assert len(history) == epochs
-    assert (metrics["perf/rows"], metrics["train/count"], metrics["val/count"]) == (rest * 64, rest * 64, 360)
+    assert (metrics["perf/samples"], metrics["train/count"], metrics["val/count"]) == (rest * 64, rest * 64, 360)
     assert metrics["optim/progress"] == 1
     assert store(tmp_path).find_valid() == epochs
 
@@ -157,13 +157,13 @@ def test_a_time_ends_two_ranks_at_the_same_step_with_the_same_bits(tmp_path):
     data = {
         "type": "npz",
         "path": str(tmp_path / "rows.npz"),
-    }  # 97 held-out rows are 7 batches on one rank, 6 on the other
+    }  # 97 validation samples are 7 batches on one rank, 6 on the other
     changes = {"epochs": None, "budget": {"time": "3s"}, "global_batch_size": 16, "optimizer": ROBUST, "data": data}
     results = run_ranks(train_for_a_time, 2, tmp_path, resolved(small_job(tmp_path, **changes), 2), tmp_path)
     (first, shares), (second, _) = results
     assert [r.global_step for r in first] == [r.global_step for r in second]
     assert [r.metrics["optim/progress"] for r in first] == [r.metrics["optim/progress"] for r in second]
-    assert sum(r.metrics["perf/rows"] for r in first) == first[-1].global_step * 16
+    assert sum(r.metrics["perf/samples"] for r in first) == first[-1].global_step * 16
     assert first[-1].metrics["optim/progress"] == 1
     assert all(before <= after for before, after in pairwise(shares))
     assert first[-1].metrics["perf/elapsed_seconds"] > 0.9, "the time is used"

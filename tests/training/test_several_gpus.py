@@ -9,7 +9,7 @@ from activelr_service.optim import ActiveAdamW
 from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
-from activelr_service.training.build import Training, build_loaders, build_training
+from activelr_service.training.build import TrainContext, build_loaders, build_training
 from activelr_service.training.checkpoint import named_state
 from activelr_service.training.evaluate import MetricAccumulator, evaluate
 from activelr_service.training.loop import end_epoch, fit, train_step
@@ -56,7 +56,7 @@ def fake_training(gpu, folder, **changes):
         progress = RunProgress(job, STEPS, 1.0, DEVICE)
         train, val = ([[gpu.fake.from_tensor(part) for part in batch] for batch in part] for part in batches)
         norms = GradNorms(gpu.model, DEVICE)
-        return Training(
+        return TrainContext(
             job, task, DEVICE, gpu.model, gpu.model, optimizer, train, val, STEPS, progress, EnergyMeter(DEVICE), norms
         )
 

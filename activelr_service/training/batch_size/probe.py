@@ -37,7 +37,7 @@ from activelr_service.training.batch_size.choice import (
     read_choice,
     write_choice,
 )
-from activelr_service.training.build import Training, build_training
+from activelr_service.training.build import TrainContext, build_training
 from activelr_service.training.evaluate import autocast, to_device
 from activelr_service.training.monitors import MemoryMeter
 from activelr_service.training.optimizers import begin_step, set_training, uses_lr
@@ -103,7 +103,7 @@ class AttemptResult(NamedTuple):
 class Probe:
     """Measures sizes with a training that is thrown away afterwards."""
 
-    def __init__(self, training: Training, limit: BatchSizeLimit) -> None:
+    def __init__(self, training: TrainContext, limit: BatchSizeLimit) -> None:
         self.training = training
         self.limit = limit
         self.start = time.monotonic()
