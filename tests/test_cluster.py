@@ -1,4 +1,4 @@
-"""The whole service on a real cluster, as the README starts it: Ray with token authentication, and an MLflow server."""
+"""The whole service on a real cluster, as docs/cluster.md starts it: Ray with token authentication, and an MLflow server."""
 
 import json
 import os
@@ -104,11 +104,11 @@ def train_once(rank, job, folder):
     train(job, folder)
 
 
-def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
+def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
     cluster, never_killed, monkeypatch
 ):
     large = {"model": "{type: mlp, hidden: [1024, 1024]}", "data.image_size": 8, "epochs": 12, "global_batch_size": 64}
-    process = submit_as_in_the_readme(cluster, name="worker-killed", **large)
+    process = submit_as_documented(cluster, name="worker-killed", **large)
     run = Run(cluster.home / "outputs" / "worker-killed" / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)
     workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
@@ -131,11 +131,11 @@ def test_the_readme_line_trains_tracks_registers_and_survives_a_killed_worker_bi
     assert load_model("models:/worker-killed/1").task == "classification"
 
 
-def submit_as_in_the_readme(cluster, module="jobs.train", **settings):
-    """The README's `ray job submit` line, word for word but for the address, with ``settings``."""
+def submit_as_documented(cluster, module="jobs.train", **settings):
+    """The `ray job submit` line of docs/cluster.md, word for word but for the address, with ``settings``."""
     (line,) = re.findall(
         rf"^(?:\S+=\S+ )*\.venv/bin/ray job submit .*{re.escape(module)} \S+$",
-        (ROOT / "README.md").read_text(),
+        (ROOT / "docs" / "cluster.md").read_text(),
         re.MULTILINE,
     )
     line = line.replace("http://127.0.0.1:8265", cluster.address)
@@ -221,8 +221,8 @@ def test_data_that_go_bad_on_one_rank_end_all_workers_at_once_without_a_retry(cl
     assert "Traceback" not in log
 
 
-def test_the_readme_line_for_a_study_runs_it_on_the_cluster_and_tracks_every_trial(cluster):
-    process = submit_as_in_the_readme(cluster, "jobs.study", preset="smoke")
+def test_the_documented_line_for_a_study_runs_it_on_the_cluster_and_tracks_every_trial(cluster):
+    process = submit_as_documented(cluster, "jobs.study", preset="smoke")
     log, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
     assert "16 of 16 trials" in log

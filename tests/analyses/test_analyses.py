@@ -99,6 +99,7 @@ def run_of(folder, **metrics):
     run.folder.mkdir(parents=True)
     (run.folder / "resolved.yaml").write_text(
         "kind: train\nname: digits\nmodel: {type: mlp}\ndata: {type: digits}\nepochs: 2\nworkers: {num_workers: 2}\n"
+        "task: classification\ntracking: {uri: 'sqlite:///mlflow.db'}\n"
     )
     (run.folder / "run.json").write_text('{"status": "finished"}')
     run.model.mkdir()

@@ -91,7 +91,7 @@ def test_what_cannot_fit_is_refused_without_torch(model, info, task, expected):
             (3, 32, 32),
             r"model\.args: resnet18: .*depth",
         ),
-        ({"type": "torchvision", "name": "alexnet"}, (3, 16, 16), "model: does not take rows"),
+        ({"type": "torchvision", "name": "alexnet"}, (3, 16, 16), "model: does not take samples"),
     ],
 )
 def test_shapes_are_checked_before_anything_starts(model, shape, expected):

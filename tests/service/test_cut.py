@@ -28,19 +28,19 @@ def finished(tmp_path_factory):
 
 
 def test_a_start_that_is_cut_off_leaves_no_half_of_a_run(tmp_path):
-    prepared = prepare(small_job(tmp_path, **QUICK))
+    job = small_job(tmp_path, **QUICK)
+    prepared = prepare(job)
     folder = tmp_path / "small"
     folder.mkdir()
 
     def start():
-        start_attempt(
-            create_run(folder, prepared.job, prepared.job, write_data(prepared.job, prepared.info), prepared.state())
-        )
+        data = write_data(prepared.job, prepared.info)
+        start_attempt(create_run(folder, job, prepared.job, data, prepared.state()))
 
     def check(operations):
         for run in runs_of(folder):
             assert run.status() in ("running", "interrupted")
-            assert (run.job(), run.written_job()) == (prepared.job, prepared.job)
+            assert (run.job(), run.written_job()) == (prepared.job, job)
             assert read_info(run) == prepared.info
         shutil.rmtree(folder)
         folder.mkdir()

@@ -7,7 +7,7 @@ import torch
 from activelr_service.data import inspect_data
 from activelr_service.export.model import load_model
 from activelr_service.pyfunc import PyFuncModel
-from activelr_service.runs.record import progress_line
+from activelr_service.runs.console import progress_line
 from activelr_service.tasks import TASKS
 from activelr_service.tasks.detection import MeanAveragePrecision
 from activelr_service.training.build import check_forward
