@@ -42,7 +42,8 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
 def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:
     """The record of the best epoch whose checkpoint verifies. A warning is logged if another epoch was better."""
     from activelr_service.errors import CheckpointError
-    from activelr_service.training.checkpoint import CheckpointStore, verify
+    from activelr_service.training.checkpoint import CheckpointStore
+    from activelr_service.training.checkpoint_files import verify
 
     store = CheckpointStore(run.checkpoints, run.journal, log)
     there = set(store.epochs())
@@ -65,7 +66,8 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
 def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
-    from activelr_service.training.checkpoint import CheckpointStore, read_sha256
+    from activelr_service.training.checkpoint import CheckpointStore
+    from activelr_service.training.checkpoint_files import read_sha256
 
     checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)

@@ -16,7 +16,8 @@ from activelr_service.errors import NonFiniteLossError
 from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed, optimizers
 from activelr_service.training.build import TrainContext, seed_everything, seed_loader
-from activelr_service.training.checkpoint import CheckpointStore, named_state
+from activelr_service.training.checkpoint import CheckpointStore
+from activelr_service.training.checkpoint_files import named_state
 from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
     begin_step,

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from activelr_service.config import StudyJob, TrainJob
-from activelr_service.config.load import models_in
+from activelr_service.config.problems import models_in
 from activelr_service.config.reference import make_reference
 from tests.conftest import ROOT
 

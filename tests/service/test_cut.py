@@ -12,7 +12,7 @@ from activelr_service.runs.run import runs_of
 from activelr_service.service import finish, track
 from activelr_service.service.launch import train
 from activelr_service.service.prepare import prepare, read_info, write_data
-from activelr_service.training.checkpoint import verify
+from activelr_service.training.checkpoint_files import verify
 from tests.conftest import mlflow_run, small_job
 from tests.cut import kill_everywhere
 from tests.training.test_loop import assert_identical, final_tensors, resolved

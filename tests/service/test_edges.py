@@ -208,7 +208,7 @@ def test_a_score_that_is_never_finite_is_no_crash(tmp_path, capsys):
     state.write_text(json.dumps(kept))
     manifest = run.checkpoints / "epoch-000001" / "manifest.json"
     described = json.loads(manifest.read_text())
-    from activelr_service.training.checkpoint import _describe
+    from activelr_service.training.checkpoint_files import _describe
 
     described["files"]["state.json"] = _describe(state)
     manifest.write_text(json.dumps(described))

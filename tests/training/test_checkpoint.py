@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from activelr_service.errors import CheckpointError
-from activelr_service.training.checkpoint import verify
+from activelr_service.training.checkpoint_files import verify
 from tests.conftest import small_job
 from tests.training.test_loop import assert_identical, final_tensors, resolved, store, train
 

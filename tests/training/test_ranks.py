@@ -12,7 +12,7 @@ from activelr_service.data import inspect_data
 from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import build_training, seed_loader
-from activelr_service.training.checkpoint import named_state
+from activelr_service.training.checkpoint_files import named_state
 from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import run_epoch, train_step
 from activelr_service.training.optimizers import begin_step, build_optimizer

@@ -10,7 +10,7 @@ from activelr_service.service.resolve import Resources, resolve_job
 from activelr_service.tasks import TASKS
 from activelr_service.training import distributed
 from activelr_service.training.build import TrainContext, build_loaders, build_training
-from activelr_service.training.checkpoint import named_state
+from activelr_service.training.checkpoint_files import named_state
 from activelr_service.training.evaluate import MetricAccumulator, evaluate
 from activelr_service.training.loop import end_epoch, fit, train_step
 from activelr_service.training.monitors import EnergyMeter, GradNorms
