@@ -30,7 +30,7 @@ from activelr_service.service.ray_run import train_on_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import MetricAccumulator
-from activelr_service.training.loop import evaluate_held_out, run_epoch, train_step
+from activelr_service.training.loop import evaluate_val, run_epoch, train_step
 from activelr_service.training.monitors import available_memory
 from activelr_service.training.optimizers import begin_step, set_training
 
@@ -58,7 +58,7 @@ def train_rows(job: CompleteJob, info: DataInfo) -> Iterator[dict[str, float]]:
     """
     device = device_of(job)
     training = build_training(job, info, device)
-    untrained = untrained_row(evaluate_held_out(training))
+    untrained = untrained_row(evaluate_val(training))
     yield untrained
     epoch = 0
     while not training.progress.is_over():

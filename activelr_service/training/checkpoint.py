@@ -38,13 +38,13 @@ class CheckpointStore:
         self,
         folder: Path,
         journal: Path,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         batch_size: BatchSizeChoice | None = None,
         fence: Fence | None = None,
     ) -> None:
         self.folder = folder
         self.journal = journal
-        self.say = say
+        self.log = log
         self.batch_size = batch_size
         self.fence = fence
 
@@ -87,7 +87,7 @@ class CheckpointStore:
             problem = verify(self.path(epoch))
             if problem is None:
                 return epoch
-            self.say(f"checkpoint {self.path(epoch)} is set aside: {problem}")
+            self.log(f"checkpoint {self.path(epoch)} is set aside: {problem}")
             with self._alone():
                 os.replace(self.path(epoch), self._unused_name(epoch))
         is_lost = epochs or any(self.folder.glob("*.corrupt*")) or salvage_journal(self.journal)
@@ -103,7 +103,7 @@ class CheckpointStore:
             return [Record.from_json(record) for record in state["history"]]
         before = [record for record in salvage_journal(self.journal) if record.epoch < epoch]
         if len(before) < epoch - 1 and distributed.rank() == 0:
-            self.say(
+            self.log(
                 f"the metrics of {epoch - 1 - len(before)} epochs are lost: their lines in {self.journal} are damaged"
             )
         return [*before, Record.from_json(state["record"])]

@@ -41,7 +41,7 @@ def fit(training: TrainContext, checkpoints: CheckpointStore, on_epoch: OnEpoch)
     """
     history = checkpoints.restore(training)
     if training.without_gradient and not history and distributed.rank() == 0:
-        checkpoints.say(describe_without_gradient(training.without_gradient))
+        checkpoints.log(describe_without_gradient(training.without_gradient))
     while not training.progress.is_over():
         epoch = history[-1].epoch + 1 if history else 1
         seed_everything(training.job.seed, epoch, distributed.rank())
@@ -60,7 +60,7 @@ def run_epoch(training: TrainContext, epoch: int) -> Record:
     reduce_seconds = end_epoch(training, epoch)
     metrics = {f"train/{name}": value for name, value in training.task.compute_metrics(sums).items()}
     metrics |= {"train/count": sums["count"]}
-    metrics |= {f"val/{name}": value for name, value in evaluate_held_out(training).items()}
+    metrics |= {f"val/{name}": value for name, value in evaluate_val(training).items()}
     metrics |= gain_metrics(training.optimizer)
     metrics |= update_metrics(training.optimizer, training.model)
     metrics |= {
@@ -169,7 +169,7 @@ def end_epoch(training: TrainContext, epoch: int) -> float:
     return seconds
 
 
-def evaluate_held_out(training: TrainContext) -> dict[str, float]:
+def evaluate_val(training: TrainContext) -> dict[str, float]:
     return evaluate(training.task, training.model, training.val_loader, training.device, training.job.precision)
 
 

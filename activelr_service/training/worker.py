@@ -24,7 +24,7 @@ from activelr_service.training.batch_size.probe import resolve_batch_size
 from activelr_service.training.build import TrainContext, build_training
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.distributed import barrier, broadcast_int, rank
-from activelr_service.training.loop import evaluate_held_out, fit
+from activelr_service.training.loop import evaluate_val, fit
 
 # Parts of the texts that torch raises, as RuntimeError, when a process is lost: another rank, or a loader process. An error
 # that was raised inside a loader process begins with "Caught": it would only happen again.
@@ -80,7 +80,7 @@ def begin_writing(run: Run, attempt: int, device: torch.device) -> Fence:
 
 
 def write_untrained(run: Run, training: TrainContext) -> None:
-    metrics = evaluate_held_out(training)
+    metrics = evaluate_val(training)
     barrier()  # no rank may see the file before every rank has looked for it
     if rank() == 0:
         write_text(run.untrained, json.dumps(metrics))
