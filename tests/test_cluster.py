@@ -77,6 +77,12 @@ def run_named(cluster, name):
     return run
 
 
+def train_workers(cluster):
+    """The processes of Ray Train's workers on this cluster. Other tests may have workers on a cluster of their own."""
+    head = psutil.Process(json.loads((cluster.home / "outputs" / ".cluster" / "ray.json").read_text())["pid"])
+    return [process for process in head.children(recursive=True) if "RayTrainWorker" in " ".join(process.cmdline())]
+
+
 def epochs_logged(cluster, run, metric):
     found = mlflow_rest(cluster, f"metrics/get-history?run_id={run['info']['run_id']}&metric_key={metric}")
     return [point["step"] for point in found["metrics"]]
@@ -111,7 +117,7 @@ def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worke
     process = submit_as_documented(cluster, name="worker-killed", **large)
     run = Run(cluster.home / "outputs" / "worker-killed" / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)
-    workers = [p for p in psutil.process_iter(["cmdline"]) if "RayTrainWorker" in " ".join(p.info["cmdline"] or [])]
+    workers = train_workers(cluster)
     assert len(workers) == 2
     workers[1].send_signal(signal.SIGKILL)
     log, _ = process.communicate(timeout=PATIENCE_S)
