@@ -54,3 +54,4 @@ def test_a_process_that_ends_by_itself_while_it_is_ended_is_no_error():
     known = psutil.Process(process.pid)
     process.wait()
     local._end(known)
+    assert not known.is_running()

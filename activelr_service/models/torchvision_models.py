@@ -4,11 +4,11 @@ The detectors are described by Ren et al. 2015 and Lin et al. 2017. The names of
 checked without importing torch.
 """
 
-from difflib import get_close_matches
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
+from activelr_service.config.base import did_you_mean
 from activelr_service.config.model import TorchvisionDetectionModelConfig, TorchvisionModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
@@ -51,8 +51,7 @@ TRAINED_NORMS = (
 def check_classifier(config: TorchvisionModelConfig, info: DataInfo, precision: str) -> None:
     """Raise :class:`JobError` for a name, a stem or a shape of images that torchvision's classifiers do not have."""
     if config.name not in TORCHVISION_NAMES:
-        close = get_close_matches(config.name, TORCHVISION_NAMES, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else "see torchvision.models.list_models()"
+        hint = did_you_mean(config.name, TORCHVISION_NAMES, "see torchvision.models.list_models()")
         raise JobError.at("model.name", f"torchvision has no classifier {config.name!r}; {hint}")
     if config.stem == "cifar" and not config.name.startswith(RESNETS):
         raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {config.name!r}")
@@ -101,8 +100,8 @@ def _check_images(config: TorchvisionModelConfig, info: DataInfo) -> None:
 def check_detector(config: TorchvisionDetectionModelConfig, info: DataInfo, precision: str) -> None:
     """Raise :class:`JobError` if the detector cannot be built or would not train as the job says. No torch is needed."""
     if config.name not in TORCHVISION_DETECTION_NAMES:
-        close = get_close_matches(config.name, TORCHVISION_DETECTION_NAMES, n=1)
-        hint = f'did you mean "{close[0]}"?' if close else f"known: {', '.join(TORCHVISION_DETECTION_NAMES)}"
+        known = f"known: {', '.join(TORCHVISION_DETECTION_NAMES)}"
+        hint = did_you_mean(config.name, TORCHVISION_DETECTION_NAMES, known)
         raise JobError.at("model.name", f"torchvision has no box detector {config.name!r}; {hint}")
     if precision != "float32":
         text = f"{precision} rounds the corners of boxes to two pixels from 256 on; detection needs float32"

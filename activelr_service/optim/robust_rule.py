@@ -27,11 +27,14 @@ PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipp
 class RobustRule:
     """The robust rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
-    State of a tensor, 0-dim float32 each: ``gain``; ``weight_rms``; ``update_rms``; ``elements_seen``, how many of its
-    elements gradients have reached; of the last step ``clip_coef``, ``effective_lr`` (what multiplied the direction)
-    and ``update_ratio`` (how far the step went, as a share of ``weight_rms``); ``steps_clipped``, the steps of this
-    window that the cap cut; and of the last window ``cosine``, ``sign_agreement`` (share of equal signs),
-    ``clip_fraction`` (share of steps that the cap cut), ``grew`` and ``non_finite`` (0 or 1 each).
+    State of a tensor, 0-dim float32 each:
+
+    - ``gain``, ``weight_rms``, ``update_rms``, and ``elements_seen``: how many of its elements gradients have reached.
+    - Of the last step: ``clip_coef``, ``effective_lr`` (what multiplied the direction) and ``update_ratio`` (how far the
+      step went, as a share of ``weight_rms``).
+    - Of this window: ``steps_clipped``, the steps that the cap cut.
+    - Of the last window: ``cosine``, ``sign_agreement`` (share of equal signs), ``clip_fraction`` (share of steps that the
+      cap cut), ``grew`` and ``non_finite`` (0 or 1 each).
     """
 
     name = "robust"
