@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 from activelr_service.config import TrainJob
-from activelr_service.config.entry_points import MODELS, load_entry_point
+from activelr_service.config.entry_points import MODELS, find_entry_point, load_entry_point
 from activelr_service.config.model import MLPModelConfig, ModelConfig, PythonModelConfig
 from activelr_service.config.task import TASK_METRICS
 from activelr_service.data.info import DataInfo
@@ -89,6 +89,11 @@ def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) 
     return nn.Sequential(*layers, nn.Linear(widths[-1], num_outputs))
 
 
+def _check_entry_point(config: PythonModelConfig, info: DataInfo, precision: str) -> None:
+    """Raise :class:`JobError` if no installed package offers the model. Nothing of the package is imported."""
+    find_entry_point(MODELS, config.name, "model.name")
+
+
 def _build_entry_point(config: PythonModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     factory = load_entry_point(MODELS, config.name, "model.name")
     try:
@@ -116,5 +121,5 @@ MODEL_TYPES = {
         causal_lm.exported_config,
     ),
     "mlp": ModelType(_ONE_OUTPUT_PER_TARGET, _build_mlp),
-    "python": ModelType(None, _build_entry_point),
+    "python": ModelType(None, _build_entry_point, _check_entry_point),
 }
