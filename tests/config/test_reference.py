@@ -21,7 +21,11 @@ def models_within(model: type[BaseModel]) -> set[type[BaseModel]]:
     return {model} | {found for each in inner for found in models_within(each)}
 
 
-@pytest.mark.parametrize("model", models_within(TrainJob) | models_within(StudyJob), ids=lambda model: model.__name__)
+# Sorted: every process of the suite must collect the same tests in the same order.
+MODELS = sorted(models_within(TrainJob) | models_within(StudyJob), key=lambda model: model.__name__)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
 def test_every_key_is_described_by_a_sentence(model):
     for name, field in model.model_fields.items():
         assert name == "type" or (field.description or "").endswith((".", "`", ")")), f"{model.__name__}.{name}"
