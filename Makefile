@@ -48,7 +48,8 @@ cluster-down: setup  ## stop exactly what cluster-up started
 
 lock: setup      ## pin the newest packages that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-		--extra dev --extra peers --extra train pyproject.toml --output-file requirements.txt
+		--extra dev --extra export --extra peers --extra timm --extra train \
+		pyproject.toml --output-file requirements.txt
 
 clean:           ## remove the virtual environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -40,6 +40,8 @@ EXTRAS = {
         ),
         *("scipy", "sklearn", "tokenizers", "torchmetrics", "torchvision", "transformers"),
     },
+    "export": {"onnx", "onnxruntime", "onnxscript"},
+    "timm": {"timm"},
     "peers": {"dadaptation", "parameterfree", "prodigyopt", "schedulefree"},
 }
 
