@@ -65,3 +65,17 @@ def test_a_trial_of_the_small_version_runs(path, data, tables, tmp_path, monkeyp
     outcome = run_trial(*next(iter(plan.ready.values())))
     assert (outcome.status, outcome.reason) == ("finished", "")
     assert math.isfinite(outcome.rows[-1]["train/loss"])
+
+
+@pytest.mark.parametrize(
+    ("name", "first_id"),
+    [
+        ("ablation", "51d19720886345bb"),
+        ("digits_grid", "d1e6e0081e65eba4"),
+        ("small_tables", "a0499b8fa27b065b"),
+        ("wikitext2_gpt2", "a4a233b83a1d3c5f"),
+    ],
+)
+def test_a_new_key_of_jobs_leaves_the_ids_of_trials_as_they_were(name, first_id):
+    study, _ = read_study(ROOT / "configs" / "studies" / f"{name}.yaml")
+    assert make_trials(study)[0].id == first_id

@@ -14,6 +14,9 @@ from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
+# Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
+# older study folder keeps its trials.
+ADDED_KEYS: dict[str, Any] = {"budget": None}
 
 
 @dataclass(frozen=True)
@@ -197,8 +200,13 @@ def _where_written(problem: Problem, point: _Point) -> Problem:
 
 
 def _hash(job: TrainJob) -> str:
-    left_out = {"tracking", "output_dir"}
-    if not job.budget:
-        left_out.add("budget")  # version 0.1 had no budgets: its trials keep their ids
-    data = job.model_dump(mode="json", exclude=left_out)
+    data = _without_added_keys(job.model_dump(mode="json", exclude={"tracking", "output_dir"}))
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_added_keys(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in ADDED_KEYS or value != ADDED_KEYS[key]
+    }
