@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from activelr_service.config.base import StrictConfig
+from activelr_service.config.class_weights import ClassWeights
 from activelr_service.config.data import DataConfig
 from activelr_service.config.duration import BudgetConfig, Duration
 from activelr_service.config.model import ModelConfig
@@ -98,6 +99,17 @@ class TrainJob(StrictConfig):
         None,
         description="classification, regression, language_modeling, detection, or a task of your own. "
         "Derived from the data; given, it must suit them.",
+    )
+    metric: str | None = Field(
+        None,
+        min_length=1,
+        description="The validation metric that chooses the best epoch, such as macro_f1 or mae. Derived from the task: "
+        "accuracy, loss, perplexity or map_50.",
+    )
+    class_weights: ClassWeights | None = Field(
+        None,
+        description="Weights of the classes in the training loss: `balanced` is by how rare they are, or a mapping of class "
+        "names to weights, 1 where a class is left out. They are scaled so that their mean over the training samples is 1.",
     )
     optimizer: OptimizerConfig = Field(
         default_factory=ActiveAdamWConfig,

@@ -24,7 +24,8 @@ def inspect_digits(config: DigitsDataConfig) -> DataInfo:
         f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
         f"classes, with their training and validation samples: {counts}",
     )
-    return DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
+    info = DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
+    return info._replace(class_counts=TRAIN_COUNTS)
 
 
 def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:

@@ -87,6 +87,7 @@ def inspect(config: Config) -> DataInfo:
         classes=classes,
         notes=(*files, *notes),
         warnings=(*_unpublished(folder, {**layout.train, **layout.test}), *warnings),
+        class_counts=tuple(counts[0].tolist()),
     )
 
 

@@ -59,6 +59,7 @@ def inspect(config: HuggingFaceDataConfig) -> DataInfo:
         classes=tuple(found.classes),
         notes=(*found.notes, *notes),
         warnings=tuple(warnings),
+        class_counts=tuple(counts[0].tolist()),
     )
 
 

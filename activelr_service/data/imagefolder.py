@@ -49,9 +49,9 @@ def inspect(config: ImageFolderDataConfig) -> DataInfo:
     shape = (3, config.image_size, config.image_size)
     sizes, names = (len(found.train.paths), len(found.val.paths)), tuple(found.classes)
     notes, warnings = _describe(config, found)
-    return DataInfo(
-        ("classification",), *sizes, shape, num_classes=len(names), classes=names, notes=notes, warnings=warnings
-    )
+    info = DataInfo(("classification",), *sizes, shape, num_classes=len(names), classes=names)
+    counts = np.bincount(found.train.labels, minlength=len(names))
+    return info._replace(notes=notes, warnings=warnings, class_counts=tuple(counts.tolist()))
 
 
 def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig:

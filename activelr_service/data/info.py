@@ -17,7 +17,9 @@ class DataInfo(NamedTuple):
     regression. ``vocab_size`` is the largest token id + 1. ``notes`` say what was read: the files, the classes, the
     columns, the split, and what was left out and why. ``warnings`` name what a person should check. Both are plain lines,
     which the log, MLflow and ``activelr validate`` show. Stored inputs are divided by ``input_scale`` before the model
-    gets them: 255 for pixels from 0 to 255.
+    gets them: 255 for pixels from 0 to 255. ``class_counts`` are the training samples of each class; they are empty where
+    nothing counts them. A difference of 1 in a regression's target means ``target_scale`` in the unit of the data: the
+    deviation of a target that is standardized, else 1.
     """
 
     tasks: tuple[str, ...]
@@ -31,6 +33,8 @@ class DataInfo(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     input_scale: float = 1.0
+    class_counts: tuple[int, ...] = ()
+    target_scale: float = 1.0
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "DataInfo":

@@ -63,6 +63,7 @@ def inspect(config: NpzDataConfig) -> DataInfo:
         num_classes=labels.num_classes,
         notes=(*notes, *counted),
         warnings=(*warnings, *warned),
+        class_counts=tuple(num_train.tolist()),
     )
 
 

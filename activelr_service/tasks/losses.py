@@ -22,16 +22,26 @@ def mean_loss(sums: dict[str, float]) -> dict[str, float]:
     return {"loss": sums["loss"] / sums["count"]}
 
 
-def classification_loss(model: nn.Module, batch: Any) -> tuple[Tensor, Sums]:
+def classification_loss(model: nn.Module, batch: Any, weights: Tensor | None = None) -> tuple[Tensor, Sums]:
     """Cross entropy. ``batch`` is (inputs, targets); the targets are int64 classes (samples,).
 
-    The sums also count the samples whose class has the largest logit, or one of the five largest.
+    The sums also count the samples whose class has the largest logit, or one of the five largest. ``weights`` are float32
+    (classes,). In training the loss of each sample is multiplied by the weight of its class. The sum is divided by the
+    number of samples, not by the sum of their weights, so that the loss does not depend on which samples share a batch.
     """
     inputs, targets = batch
     logits = model(inputs).float()
-    loss = functional.cross_entropy(logits, targets)
-    guesses = logits.topk(min(5, logits.shape[1])).indices == targets[:, None]
-    return loss, sample_sums(loss, len(targets), correct=guesses[:, 0].sum(), correct_top5=guesses.sum())
+    if weights is None or not torch.is_grad_enabled():
+        loss = functional.cross_entropy(logits, targets)
+    else:
+        loss = functional.cross_entropy(logits, targets, weights, reduction="none").mean()
+    is_right = best_classes(logits) == targets[:, None]
+    return loss, sample_sums(loss, len(targets), correct=is_right[:, 0].sum(), correct_top5=is_right.sum())
+
+
+def best_classes(logits: Tensor) -> Tensor:
+    """The classes of the five largest logits, or of all if there are fewer: int64 (samples, 5), the best first."""
+    return logits.topk(min(5, logits.shape[1])).indices
 
 
 def classification_metrics(sums: dict[str, float]) -> dict[str, float]:

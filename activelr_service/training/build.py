@@ -11,12 +11,13 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Subset
 
 from activelr_service.config import CompleteJob, ResolvedJob
+from activelr_service.config.class_weights import weigh_classes
 from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
-from activelr_service.tasks import Task, find_task
+from activelr_service.tasks import Task, fit_task
 from activelr_service.training import distributed
 from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import build_optimizer
@@ -29,7 +30,8 @@ class TrainContext:
     """Everything that one rank needs to train.
 
     ``model`` is the bare module; ``replica`` is what the training step runs, wrapped for several ranks. ``without_gradient``
-    names the parameters that got no gradient from a first batch, which several ranks look for.
+    names the parameters that got no gradient from a first batch, which several ranks look for. ``tables`` holds the tables
+    of counts of the last evaluation, on rank 0, see :class:`~activelr_service.tasks.answers.Measured`.
     """
 
     job: CompleteJob
@@ -45,6 +47,7 @@ class TrainContext:
     energy: EnergyMeter
     grad_norms: GradNorms | None = None
     without_gradient: list[str] = field(default_factory=list)
+    tables: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> TrainContext:
@@ -60,14 +63,15 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
     if job.channels_last:
         model.to(memory_format=torch.channels_last)
     optimizer = build_optimizer(job.optimizer, model)
-    train_loader, val_loader = build_loaders(job, find_task(job.task), device)
-    replica, without_gradient = _replica_of(model, job, train_loader.dataset, device, is_probe)
+    task = build_task(job, info, device)
+    train_loader, val_loader = build_loaders(job, task, device)
+    replica, without_gradient = _replica_of(model, job, task, train_loader.dataset, device, is_probe)
     accum_steps = job.grad_accum_steps
     steps_per_epoch = len(train_loader) // accum_steps
     eval_batches = most_batches(info.counted()[1], job) / accum_steps
     return TrainContext(
         job=job,
-        task=find_task(job.task),
+        task=task,
         device=device,
         model=model,
         replica=replica,
@@ -80,6 +84,14 @@ def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is
         grad_norms=GradNorms(model, device) if job.log_grad_norms else None,
         without_gradient=without_gradient,
     )
+
+
+def build_task(job: CompleteJob, info: DataInfo, device: torch.device) -> Task:
+    """The task of a job, with the scale of the data's target and with the weights of its classes if the job wants any."""
+    weights = None
+    if job.class_weights is not None:
+        weights = torch.tensor(weigh_classes(job.class_weights, info.class_counts, info.classes), device=device)
+    return fit_task(job.task, target_scale=info.target_scale, num_classes=info.num_classes, class_weights=weights)
 
 
 def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[DataLoader, DataLoader]:
@@ -159,11 +171,11 @@ def check_forward(job: ResolvedJob, info: DataInfo) -> None:
 
 
 def _replica_of(
-    model: nn.Module, job: CompleteJob, dataset: Dataset, device: torch.device, is_probe: bool
+    model: nn.Module, job: CompleteJob, task: Task, dataset: Dataset, device: torch.device, is_probe: bool
 ) -> tuple[nn.Module, list[str]]:
     """What the training step runs, and the names of the parameters that got no gradient from a first batch."""
     if distributed.world_size() > 1 and not is_probe:
-        return replicate(model, job, find_task(job.task), dataset, device)
+        return replicate(model, job, task, dataset, device)
     if job.compile:
         model.compile()  # in place: names in the state dict stay as they are
     if distributed.world_size() > 1:

@@ -53,7 +53,7 @@ class CheckpointStore:
         if distributed.rank() == 0:
             epoch = history[-1].epoch
             temporary = self._write(training, history[-1])
-            metrics = metrics_of_task(training.job.task)
+            metrics = metrics_of_task(training.job.task, training.job.metric)
             best = best_epoch(history, metrics.score, metrics.higher_is_better)
             with self._alone():
                 self._place(temporary, epoch)

@@ -1,5 +1,7 @@
 """The collectives that a training needs. Without a process group, each leaves its input as it is."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -45,6 +47,23 @@ def broadcast_int(value: int, device: torch.device) -> int:
     if world_size() > 1:
         dist.broadcast(tensor, src=0)
     return int(tensor.item())
+
+
+def gather_objects(value: Any) -> list[Any] | None:
+    """The values of all ranks, on rank 0; None on the others. Tensors in them must be on the CPU."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] | None = [None] * world_size() if rank() == 0 else None
+    dist.gather_object(value, gathered)
+    return gathered
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's value, on every rank."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def sum_if_all_have(value: float | None, device: torch.device) -> float | None:

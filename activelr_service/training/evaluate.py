@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from activelr_service.tasks import Task, find_task
+from activelr_service.tasks import Task, fit_task
+from activelr_service.tasks.answers import Measured
 from activelr_service.training import distributed
+from activelr_service.training.answers import AnswerCollector
+
+Tables = dict[str, Tensor]
 
 
 class Evaluator(Protocol):
@@ -20,39 +24,86 @@ class Evaluator(Protocol):
 
 
 @torch.no_grad()
-def evaluate(task: Task, model: nn.Module, batches: Any, device: torch.device, precision: str) -> dict[str, float]:
-    """The metrics of ``model`` on ``batches``, which hold this rank's samples. Each sample counts once, on one rank."""
+def evaluate(
+    task: Task, model: nn.Module, batches: Any, device: torch.device, precision: str, tables: Tables | None = None
+) -> dict[str, float]:
+    """The metrics of ``model`` on ``batches``, which hold this rank's samples. Each sample counts once, on one rank.
+
+    ``tables`` is filled with the tables of counts that the task measures, on rank 0.
+    """
     model.eval()
     evaluator: Evaluator = task.evaluator() if task.evaluator else SumEvaluator(task, device)
     for batch in batches:
         if batch is not None:
             with autocast(device, precision):
                 evaluator.update(model, to_device(batch, device))
-    return evaluator.compute()
+    metrics = evaluator.compute()
+    if tables is not None and isinstance(evaluator, SumEvaluator):
+        tables.clear()
+        tables.update(evaluator.tables)
+    return metrics
 
 
-def evaluate_dataset(task_name: str, model: nn.Module, dataset: Any, batch_size: int) -> dict[str, float]:
-    """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32."""
-    task = find_task(task_name)
+def evaluate_dataset(
+    task_name: str,
+    model: nn.Module,
+    dataset: Any,
+    batch_size: int,
+    *,
+    target_scale: float = 1.0,
+    temperature: float = 1.0,
+) -> dict[str, float]:
+    """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32.
+
+    ``target_scale`` is that of the data, ``temperature`` that of the exported model.
+    """
+    task = fit_task(task_name, target_scale=target_scale, temperature=temperature)
     batches: DataLoader[Any] = DataLoader(dataset, batch_size, collate_fn=task.collate)
     return evaluate(task, model, batches, torch.device("cpu"), "float32")
 
 
 class SumEvaluator:
-    """Metrics that are computed from sums over samples, as those of most tasks are."""
+    """Metrics that are computed from sums over samples, and those that the task measures from the answers to all samples."""
 
     def __init__(self, task: Task, device: torch.device) -> None:
         self.task = task
         self.totals = MetricAccumulator(task.sum_names, device)
+        self.answers = AnswerCollector()
+        self.tables: Tables = {}
 
     def update(self, model: nn.Module, batch: Any) -> None:
+        if self.task.measure is not None:
+            outputs = model(batch[0])
+            self.answers.add(outputs, batch[1])
+            model = Answered(outputs)  # the loss needs no second pass
         self.totals.add(self.task.compute_loss(model, batch)[1])
 
     def compute(self) -> dict[str, float]:
         sums = self.totals.over_ranks(0)
         if sums["count"] == 0:
             raise ValueError("no validation sample can be read: the files are named in the log; repair or remove them")
-        return {**self.task.compute_metrics(sums), "count": sums["count"]}
+        return {**self.task.compute_metrics(sums), **self._measure(), "count": sums["count"]}
+
+    def _measure(self) -> dict[str, float]:
+        """What the task measures from the answers, computed on rank 0: the same on every rank."""
+        if self.task.measure is None:
+            return {}
+        answers = self.answers.gather()
+        measured = Measured({}, {}) if answers is None else self.task.measure(answers)
+        self.tables = measured.tables
+        metrics: dict[str, float] = distributed.broadcast_object(measured.metrics)
+        return metrics
+
+
+class Answered(nn.Module):
+    """A model that has answered: it returns its answer to whatever it is asked."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.outputs
 
 
 class MetricAccumulator:

@@ -170,7 +170,8 @@ def end_epoch(training: TrainContext, epoch: int) -> float:
 
 
 def evaluate_val(training: TrainContext) -> dict[str, float]:
-    return evaluate(training.task, training.model, training.val_loader, training.device, training.job.precision)
+    job, tables = training.job, training.tables
+    return evaluate(training.task, training.model, training.val_loader, training.device, job.precision, tables)
 
 
 def clip_gradients(training: TrainContext) -> Tensor:

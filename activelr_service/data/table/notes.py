@@ -29,9 +29,10 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
     looks += [*look_at_target(config, train), *duplicates(config, train, val)]
     info = DataInfo((), len(train.rows), len(val.rows), (width,), num_outputs=1)
     if config.classes is None:
-        return info._replace(
-            tasks=("regression",), notes=(*notes, _number_target(config, train, val)), warnings=tuple(_some(looks))
-        )
+        assert config.target_column is not None
+        notes.append(_number_target(config, train, val))
+        info = info._replace(tasks=("regression",), target_scale=config.target_column.std)
+        return info._replace(notes=tuple(notes), warnings=tuple(_some(looks)))
     classes = tuple(config.classes)
     sides = (_class_numbers(config, part) for part in (train, val))
     num_train, num_val = (np.bincount(side, minlength=len(classes)) for side in sides)
@@ -43,6 +44,7 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
         classes=classes,
         notes=(*notes, _class_target(config, train), *counted),
         warnings=(*_some(looks), *warned),
+        class_counts=tuple(num_train.tolist()),
     )
 
 
