@@ -12,6 +12,7 @@ from activelr_service.cli.job_commands import Overrides
 from activelr_service.cli.stop import exit_on_signals, stop_run
 from activelr_service.config import TrainJob, read_resolved_job
 from activelr_service.errors import CommandError, RunDamagedError
+from activelr_service.runs.console import show_score
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run, find_run, list_runs, output_root
@@ -196,7 +197,7 @@ def _progress(history: list[Record], job: TrainJob) -> str:
 
 
 def _score(state: dict[str, Any]) -> str:
-    return f"{state['score_name']} {state['score']:.4f}" if state.get("score") is not None else ""
+    return f"{state['score_name']} {show_score(state['score'])}" if state.get("score") is not None else ""
 
 
 def _reason(state: dict[str, Any], run: Run) -> str:

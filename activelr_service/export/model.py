@@ -11,12 +11,12 @@ from activelr_service.models import recipe as recipes
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 
 
-def write_recipe(folder: Path, model: Any, info: Any, task: str, sha256: str) -> None:
-    """Write how to build the model again, and the SHA-256 of its weights.
+def write_recipe(folder: Path, model: Any, info: Any, task: str, sha256: str, *, temperature: float = 1.0) -> None:
+    """Write how to build the model again, the SHA-256 of its weights, and the temperature that calibrates its logits.
 
     ``model`` is its config, ``info`` a :class:`~activelr_service.data.info.DataInfo`.
     """
-    recipe = {**recipes.make_recipe(model, info, task), "sha256": sha256}
+    recipe = {**recipes.make_recipe(model, info, task), "sha256": sha256, "temperature": temperature}
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 

@@ -22,6 +22,8 @@ from activelr_service.runs.record import Record
 POLL_S = 0.3
 LONGEST_PAUSE_S = 30.0
 
+VAL_LABELS = {"loss": "val loss", "accuracy": "val acc", "perplexity": "val ppl", "map_50": "val mAP50"}
+
 Item = TypeVar("Item")
 
 
@@ -88,14 +90,11 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     """One line that reads well in a terminal and in a job log."""
     metrics = record.metrics
     shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in (
-        ("loss", "val loss"),
-        ("accuracy", "val acc"),
-        ("perplexity", "val ppl"),
-        ("map_50", "val mAP50"),
-    ):
+    for name, label in VAL_LABELS.items():
         if f"val/{name}" in metrics:
             shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
+    if job.metric not in VAL_LABELS and f"val/{job.metric}" in metrics:
+        shown.append(f"val {job.metric} {show_score(metrics[f'val/{job.metric}'])}")
     if "optim/update_ratio" in metrics:
         shown.append(f"step {metrics['optim/update_ratio']:.2%}")
     elif "optim/gain_mean" in metrics:
@@ -105,6 +104,11 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
         shown.append(f"{skipped} corrupt skipped")
     shown.append("done" if job.duration.is_over(record.position) else f"ETA {duration(seconds_left)}")
     return "  ".join(shown)
+
+
+def show_score(value: float) -> str:
+    """Four digits after the point; four significant digits of a very small or large one, such as an error in dollars."""
+    return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def duration(seconds: float) -> str:

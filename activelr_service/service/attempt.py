@@ -18,7 +18,7 @@ from activelr_service.errors import (
     kind_of,
 )
 from activelr_service.runs.begin import start_attempt
-from activelr_service.runs.console import Follower, progress_line
+from activelr_service.runs.console import Follower, progress_line, show_score
 from activelr_service.runs.fence import check_attempt
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import seconds_left
@@ -180,7 +180,7 @@ def _track(attempt: Attempt) -> Callable[[Event], None]:
 def log_places(attempt: Attempt) -> None:
     """Log the score of a finished run, and where its model, figures and metrics are."""
     run, state = attempt.run, attempt.run.state()
-    score = "was never finite" if state["score"] is None else f"{state['score']:.4f}"
+    score = "was never finite" if state["score"] is None else show_score(state["score"])
     attempt.log(f"run {run.label} finished: best {state['score_name']} {score}, at epoch {state['best_epoch']}")
     attempt.log(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if state.get("model_uri") else ""))
     attempt.log(f"  figures  {run.figures}")

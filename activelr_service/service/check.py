@@ -14,6 +14,7 @@ from activelr_service.data.remote import is_remote
 from activelr_service.errors import JobError, install_line
 from activelr_service.models import check_model
 from activelr_service.runs.run import output_root
+from activelr_service.service.check_metrics import check_metrics
 
 Job = TypeVar("Job", bound=TrainJob)
 
@@ -26,6 +27,7 @@ def check_job(job: TrainJob) -> tuple[DataInfo, str]:
     info = inspect_data(job.data, job.task)
     task = infer_task(job, info)
     check_model(job, info, task)
+    info = check_metrics(job, info, task)
     num_workers = job.workers.num_workers
     if num_workers is not None and info.num_train is not None and info.num_train < num_workers:
         text = f"{info.num_train} training samples cannot be shared by {num_workers} workers"

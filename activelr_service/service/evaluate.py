@@ -36,14 +36,22 @@ def evaluate_run(run: Run, job: ResolvedJob) -> dict[str, float]:
     if not isinstance(job, CompleteJob):
         raise CommandError(f"the job of {run.label} has no batch size; --set global_batch_size=NUMBER gives it one")
     job = relocate(job, run.folder.parent.parent)
-    trained = DataInfo.from_json(json.loads((run.model / RECIPE).read_text())["data"])
+    recipe = json.loads((run.model / RECIPE).read_text())
+    trained = DataInfo.from_json(recipe["data"])
     measured_job, info = prepare_job(job.model_copy(update={"data": _as_trained(job.data, trained, run)}))
     _check_suits(info, trained)
     measured = f"measured on the validation samples: {info.num_val:,}; not on those to train on: {info.num_train:,}"
     for line in (measured, *info.warnings):
         LOG.warning("%s", line)
     _, val = build_data(measured_job.data)
-    metrics = evaluate_dataset(measured_job.task, load_model(run.model), val, measured_job.micro_batch_size())
+    metrics = evaluate_dataset(
+        measured_job.task,
+        load_model(run.model),
+        val,
+        measured_job.micro_batch_size(),
+        target_scale=info.target_scale,
+        temperature=recipe.get("temperature", 1.0),
+    )
     return {"rows": len(val), **metrics}
 
 

@@ -19,6 +19,7 @@ from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.runs.run import Run
+from activelr_service.service.confusion import draw_confusion_of
 
 Log = Callable[[str], None]
 
@@ -30,11 +31,12 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     """
     from activelr_service.runs.figures import draw_figures
 
-    metrics = metrics_of_task(job.task)
+    metrics = metrics_of_task(job.task, job.metric)
     history = read_journal(run.journal)
     best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
-    _export(run, job, info, best.epoch)
+    _export(run, job, info, best)
     draw_figures(run.figures, history, run.label)
+    draw_confusion_of(run, best, info.classes)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
 
@@ -63,13 +65,13 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
     raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
 
 
-def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
+def _export(run: Run, job: ResolvedJob, info: DataInfo, best: Record) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore
     from activelr_service.training.checkpoint_files import read_sha256
 
-    checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(epoch)
+    checkpoint = CheckpointStore(run.checkpoints, run.journal, print).path(best.epoch)
     sha256 = read_sha256(checkpoint, WEIGHTS)
     temporary, replaced = run.folder / ".model.new", run.folder / ".model.old"
     for leftover in (temporary, replaced):
@@ -80,7 +82,8 @@ def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     shutil.copyfile(checkpoint / WEIGHTS, temporary / WEIGHTS)
     if isinstance(job.data, TextDataConfig):
         shutil.copyfile(Path(job.data.tokens or "") / TOKENIZER, temporary / TOKENIZER)
-    write_recipe(temporary, job.model, info, job.task, sha256)
+    temperature = best.metrics.get("val/temperature", 1.0)  # an older journal has none
+    write_recipe(temporary, job.model, info, job.task, sha256, temperature=temperature)
     if sha256_of(temporary / WEIGHTS) != sha256:
         raise CheckpointError(f"the copy of {checkpoint / WEIGHTS} differs from it; is the disk sound?")
     for path in temporary.iterdir():

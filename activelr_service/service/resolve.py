@@ -3,9 +3,11 @@
 from typing import Any, NamedTuple
 
 from activelr_service.config import CompleteJob, ResolvedJob, TrainJob
+from activelr_service.config.class_weights import weigh_classes
 from activelr_service.config.job import LARGEST_BATCH, ResolvedWorkersConfig, TrackingConfig, WorkersConfig
 from activelr_service.config.optimizer import ActiveOptimizerConfig
-from activelr_service.data.info import DataInfo
+from activelr_service.config.task import metrics_of_task
+from activelr_service.data.info import DataInfo, shorten
 from activelr_service.errors import JobError
 from activelr_service.runs.run import output_root
 from activelr_service.service.check import infer_task, with_absolute_paths
@@ -55,12 +57,15 @@ def resolve_job(job: TrainJob, info: DataInfo, resources: Resources) -> tuple[Re
     """
     choices: list[Choice] = []
     task = _resolve_task(job, info, choices)
+    metric = _resolve_metric(job, task, choices)
+    _explain_class_weights(job, info, choices)
     workers = _resolve_workers(job, resources, choices)
     batch_size = _resolve_batch_size(job, task, info.counted()[0], workers.num_workers, choices)
     job = with_absolute_paths(job)
     values = {
         **dict(job),
         "task": task,
+        "metric": metric,
         "optimizer": job.optimizer.model_copy(update={"lr": _resolve_lr(job, choices)}),
         "workers": workers,
         "tracking": _resolve_tracking(job, choices),
@@ -88,6 +93,26 @@ def _resolve_task(job: TrainJob, info: DataInfo, choices: list[Choice]) -> str:
     task = infer_task(job, info)
     choices.append(Choice("task", task, "inferred from the data" if job.task is None else "as written"))
     return task
+
+
+def _resolve_metric(job: TrainJob, task: str, choices: list[Choice]) -> str:
+    metrics = metrics_of_task(task, job.metric)
+    if job.metric is not None:
+        better = "higher" if metrics.higher_is_better else "lower"
+        choices.append(Choice("metric", job.metric, f"as written; it chooses the best epoch, {better} is better"))
+    return metrics.score
+
+
+def _explain_class_weights(job: TrainJob, info: DataInfo, choices: list[Choice]) -> None:
+    if job.class_weights is None:
+        return
+    weights = weigh_classes(job.class_weights, info.class_counts, info.classes)
+    names = info.classes or range(len(weights))
+    listed = shorten([f"{name} {weight:.4g}" for name, weight in zip(names, weights, strict=True)], 20)
+    reason = (
+        f"as written; in the training loss, of mean 1 over its samples: {listed}; validation counts all samples alike"
+    )
+    choices.append(Choice("class_weights", job.class_weights, reason))
 
 
 def _resolve_workers(job: TrainJob, resources: Resources, choices: list[Choice]) -> ResolvedWorkersConfig:

@@ -40,7 +40,7 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
     """The rows of one trial."""
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
-    task = metrics_of_task(job.task or "classification")
+    task = metrics_of_task(job.task or "classification", job.metric if trial.id in plan.ready else None)
     metric = column_name(task.val_score)
     constant: dict[str, Any] = {
         "workload": trial.workload,
@@ -152,7 +152,7 @@ def experiment_table(runs: list[TrackedRun]) -> pd.DataFrame:
 def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
     """The rows of one MLflow run, with the columns of :func:`trial_rows`."""
     params, tags = run.params, run.tags
-    task = metrics_of_task(params.get("task", "classification"))
+    task = metrics_of_task(params.get("task", "classification"), params.get("metric"))
     metric = column_name(task.val_score)
     status = tags.get("activelr.status", "finished" if run.status == "FINISHED" else "failed")
     constant = {

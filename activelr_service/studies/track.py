@@ -140,7 +140,8 @@ class Progress:
         ended = [self.outcomes[trial_id] for trial_id in ids if trial_id in self.outcomes]
         diverged = sum(outcome.status == "diverged" for outcome in ended)
         other = sum(outcome.status not in ("diverged", "finished") for outcome in ended)
-        task = metrics_of_task(self.plan.ready[ids[0]][0].task or "classification")
+        job = self.plan.ready[ids[0]][0]
+        task = metrics_of_task(job.task, job.metric)
         best = best_score(ended, task.val_score, task.higher_is_better)
         shown = f"{column_name(task.val_score)} {best:.4f}" if math.isfinite(best) else ""
         name = f"{workload}, {optimizer}"[:44]

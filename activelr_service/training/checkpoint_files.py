@@ -1,5 +1,6 @@
-"""The files of a checkpoint: ``model.safetensors``, ``optimizer.safetensors``, ``state.json`` and, written last,
-``manifest.json`` with the SHA-256 of the others. Nothing is pickled, and hashes are checked before anything is parsed."""
+"""The files of a checkpoint: ``model.safetensors``, ``optimizer.safetensors``, ``tables.safetensors`` if the task counts
+tables, ``state.json`` and, written last, ``manifest.json`` with the SHA-256 of the others. Nothing is pickled, and hashes
+are checked before anything is parsed."""
 
 import hashlib
 import json
@@ -21,18 +22,20 @@ from activelr_service.training import distributed
 from activelr_service.training.batch_size.choice import BatchSizeChoice
 from activelr_service.training.build import TrainContext
 
-MANIFEST = "manifest.json"
+MANIFEST, TABLES = "manifest.json", "tables.safetensors"
 
 
 def save_checkpoint(
     folder: Path, training: TrainContext, record: Record, batch_size: BatchSizeChoice | None = None
 ) -> None:
-    """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
+    """Write the files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
     model, optimizer = training.model, training.optimizer
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
     try:
         save_model(model, str(folder / "model.safetensors"))
         save_file(tensors, str(folder / "optimizer.safetensors"))
+        if training.tables:
+            save_file(training.tables, str(folder / TABLES))
     except SafetensorError as error:  # its own name for what the system says, such as a full disk
         raise OSError(f"{folder} cannot be written: {error}") from error
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
@@ -66,6 +69,11 @@ def load_checkpoint(folder: Path, training: TrainContext, history: list[Record])
     values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
     _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
     training.progress.restore(history, state.get("progress", {}))
+
+
+def load_tables(folder: Path) -> dict[str, Tensor]:
+    """The tables of counts in a verified checkpoint, by name; none in those of older versions."""
+    return load_file(str(folder / TABLES)) if (folder / TABLES).exists() else {}
 
 
 def read_sha256(folder: Path, name: str) -> str:
