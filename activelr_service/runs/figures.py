@@ -1,6 +1,7 @@
 """Figures of a run: its learning curves, its steps or gains, and the norms of its gradients."""
 
 import csv
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,19 @@ from activelr_service.runs.update_figure import draw_updates
 
 BLUE, VERMILION = matplotlib.color_sequences["okabe_ito"][5:7]  # color-blind readers can tell them apart
 TRAIN_COLOR, VAL_COLOR = BLUE, VERMILION
-SHARES = ("accuracy", "map_50")  # from 0 to 1, higher is better
-SECOND_METRICS = (*SHARES, "perplexity")
+SECOND_METRICS = ("accuracy", "map_50", "perplexity")
+OTHER_SHARES = ("top5_accuracy", "balanced_accuracy", "macro_f1", "auroc", "map", "r2")
+SHARES = ("accuracy", "map_50", *OTHER_SHARES)  # at most 1, higher is better
 
 
-def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
+def draw_figures(folder: Path, history: list[Record], title: str, metric: str | None = None) -> list[Path]:
     """Write ``learning_curves.png``, ``updates.png`` (robust rule) or ``gain_histogram.png`` (paper's), and
-    ``gradient_norms.png`` and ``.csv`` if there are any.
+    ``gradient_norms.png`` and ``.csv`` if there are any. The learning curves have one of ``metric``, too.
 
     Returns their paths.
     """
     folder.mkdir(exist_ok=True)
-    pictures = {"learning_curves.png": _learning_curves}
+    pictures: dict[str, Any] = {"learning_curves.png": partial(_learning_curves, metric=metric)}
     if update_groups(history):
         pictures["updates.png"] = draw_updates
     elif any(sum(record.gain_histogram) for record in history):
@@ -44,8 +46,9 @@ def draw_figures(folder: Path, history: list[Record], title: str) -> list[Path]:
     return [folder / name for name in pictures]
 
 
-def _learning_curves(history: list[Record], title: str) -> Any:
-    second = [name for name in SECOND_METRICS if any(f"val/{name}" in record.metrics for record in history)]
+def _learning_curves(history: list[Record], title: str, metric: str | None) -> Any:
+    names = dict.fromkeys((*SECOND_METRICS, *([] if metric in (None, "loss") else [metric])))
+    second = [name for name in names if any(f"val/{name}" in record.metrics for record in history)]
     panels = ["loss", *second]
     figure, axes = plt.subplots(1, len(panels), figsize=(5 * len(panels), 3.8), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], panels, strict=True):

@@ -35,7 +35,7 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     history = read_journal(run.journal)
     best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
     _export(run, job, info, best)
-    draw_figures(run.figures, history, run.label)
+    draw_figures(run.figures, history, run.label, job.metric)
     draw_confusion_of(run, best, info.classes)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))

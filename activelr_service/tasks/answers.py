@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Answers(NamedTuple):
-    """The answers to all validation samples, on the CPU.
+    """The answers to all validation samples, on one device.
 
     - ``outputs``: float32 (samples, outputs), such as logits. None if they are more numbers than
       :data:`~activelr_service.config.task.MOST_OUTPUTS`;

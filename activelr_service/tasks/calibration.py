@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 BINS = 15  # as in the paper
-LOWEST, HIGHEST = 1e-4, 1e4
+FARTHEST = 9.0  # from the logarithm of 1: temperatures from 1e-4 to 8e3
 VALUES_AT_ONCE = 2**22  # 32 MiB in float64
 
 
@@ -29,12 +29,13 @@ def find_temperature(logits: Tensor, targets: Tensor) -> float:
     def slope(log_temperature: float) -> float:
         return _expected_logits(logits, math.exp(-log_temperature)) - at_targets
 
-    low, high = math.log(LOWEST), math.log(HIGHEST)
-    if slope(low) <= 0:
-        return LOWEST
-    if slope(high) >= 0:
-        return HIGHEST
-    return math.exp(brentq(slope, low, high, xtol=1e-9, rtol=1e-9))
+    step = -1.0 if slope(0.0) < 0 else 1.0  # the loss falls towards lower temperatures, or towards higher ones
+    near, far = 0.0, step
+    while (slope(far) < 0) == (step < 0):
+        if abs(far) >= FARTHEST:
+            return math.exp(far)
+        near, far = far, far + step
+    return math.exp(brentq(slope, near, far, xtol=1e-9, rtol=1e-9))
 
 
 def _expected_logits(logits: Tensor, inverse: float) -> float:
@@ -51,7 +52,7 @@ def rate(logits: Tensor, targets: Tensor, temperature: float) -> tuple[float, np
     normalizers = torch.cat([torch.logsumexp(part / temperature, dim=1) for part in in_parts(logits)])
     ours = logits.gather(1, targets[:, None])[:, 0].double() / temperature
     best = logits.amax(dim=1).double() / temperature
-    return (normalizers - ours).mean().item(), (best - normalizers).exp().numpy()
+    return (normalizers - ours).mean().item(), (best - normalizers).exp().cpu().numpy()
 
 
 def calibration_error(confidences: np.ndarray, is_right: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 from activelr_service.tasks.answers import Answers, Measured
 from activelr_service.tasks.calibration import calibration_error, find_temperature, in_parts, rate
 
+CLASSES_AT_ONCE = 32
 MOST_CONFUSED = 1000  # classes of a confusion matrix
 
 
@@ -20,7 +21,7 @@ def measure(answers: Answers, num_classes: int | None = None, temperature: float
     """
     assert answers.targets is not None
     assert answers.guesses is not None
-    targets, guesses, outputs = answers.targets.numpy(), answers.guesses.numpy(), answers.outputs
+    targets, guesses, outputs = answers.targets.cpu().numpy(), answers.guesses.cpu().numpy(), answers.outputs
     metrics = rate_guesses(targets, guesses)
     if outputs is not None and bool(outputs.isfinite().all()):
         area = macro_auroc(outputs, targets)
@@ -54,12 +55,16 @@ def macro_auroc(logits: Tensor, targets: np.ndarray) -> float | None:
 
     With two classes it is that of the second one. None if there is no class to average over.
     """
-    areas = []
-    normalizers = torch.cat([torch.logsumexp(part, dim=1) for part in in_parts(logits)])
-    for number in [1] if logits.shape[1] == 2 else np.unique(targets).tolist():
-        is_class = targets == number
-        if 0 < is_class.sum() < len(targets):
-            areas.append(auroc((logits[:, number].double() - normalizers).exp().numpy(), is_class))
+    classes, areas = [1] if logits.shape[1] == 2 else np.unique(targets), []
+    largest = logits.amax(dim=1).double()
+    totals = torch.cat([(part - part.amax(dim=1, keepdim=True)).exp().sum(dim=1) for part in in_parts(logits)])
+    for some in np.array_split(classes, -(-len(classes) // CLASSES_AT_ONCE)):
+        columns = logits[:, torch.from_numpy(some)].T.double()
+        probabilities = ((columns - largest).exp() / totals).cpu().numpy()  # as softmax: rows that tie stay equal
+        for number, column in zip(some, probabilities, strict=True):
+            is_class = targets == number
+            if 0 < is_class.sum() < len(targets):
+                areas.append(auroc(column, is_class))
     return float(np.mean(areas)) if areas else None
 
 

@@ -1,7 +1,5 @@
 """The answers of a model to the validation samples, kept batch by batch and gathered from all ranks."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -9,15 +7,6 @@ from activelr_service.config.task import MOST_OUTPUTS
 from activelr_service.tasks.answers import Answers
 from activelr_service.tasks.losses import best_classes
 from activelr_service.training import distributed
-
-
-class Part(NamedTuple):
-    """The answers that one rank has, as in :class:`Answers`. ``is_full``: its outputs were too many and are dropped."""
-
-    outputs: Tensor | None
-    targets: Tensor | None
-    guesses: Tensor | None
-    is_full: bool
 
 
 class AnswerCollector:
@@ -44,18 +33,20 @@ class AnswerCollector:
         if self.room >= 0:
             self.outputs.append(outputs)
 
-    def gather(self) -> Answers | None:
-        """The answers of all ranks, on rank 0; None on the others."""
-        mine = Part(_join(self.outputs), _join(self.targets), _join(self.guesses), self.room < 0)
-        parts = distributed.gather_objects(mine)
+    def gather(self, device: torch.device) -> Answers | None:
+        """The answers of all ranks, on the ``device`` of rank 0; None on the others."""
+        kept: tuple[list[Tensor], ...] = (self.outputs, self.targets, self.guesses)
+        if distributed.world_size() > 1:
+            kept = tuple([torch.cat(batches).cpu()] if batches else [] for batches in kept)
+        parts = distributed.gather_objects((*kept, self.room < 0))
         if parts is None:
             return None
+        *columns, is_full = zip(*parts, strict=True)
         outputs, targets, guesses = (
-            _join([column for column in columns if column is not None])
-            for columns in zip(*(part[:3] for part in parts), strict=True)
+            _join([each for batches in column for each in batches], device) for column in columns
         )
-        return Answers(None if any(part.is_full for part in parts) else outputs, targets, guesses)
+        return Answers(None if any(is_full) else outputs, targets, guesses)
 
 
-def _join(batches: list[Tensor]) -> Tensor | None:
-    return torch.cat(batches).cpu() if batches else None
+def _join(batches: list[Tensor], device: torch.device) -> Tensor | None:
+    return torch.cat([batch.to(device) for batch in batches]) if batches else None

@@ -88,7 +88,7 @@ class SumEvaluator:
         """What the task measures from the answers, computed on rank 0: the same on every rank."""
         if self.task.measure is None:
             return {}
-        answers = self.answers.gather()
+        answers = self.answers.gather(self.totals.bad_step.device)
         measured = Measured({}, {}) if answers is None else self.task.measure(answers)
         self.tables = measured.tables
         metrics: dict[str, float] = distributed.broadcast_object(measured.metrics)
