@@ -48,9 +48,8 @@ TASKS = {
         losses.classification_metrics,
         ("loss", "count", "correct", "correct_top5"),
         collate=losses.collate_readable,
-        measure=classification.measure,
     ),
-    "regression": Task(losses.regression_loss, losses.mean_loss, ("loss", "count"), measure=regression.measure),
+    "regression": Task(losses.regression_loss, losses.mean_loss, ("loss", "count")),
     "language_modeling": Task(losses.language_modeling_loss, losses.language_modeling_metrics, ("loss", "count")),
     "detection": Task(
         detection.compute_loss,
@@ -83,7 +82,7 @@ def fit_task(
     class_weights: Tensor | None = None,
     temperature: float | None = None,
 ) -> Task:
-    """:func:`find_task` for certain data and a certain model.
+    """:func:`find_task` with all that it measures of certain data and a certain model.
 
     ``target_scale``: what a difference of 1 in the targets means in the unit of the data, for regression. The others are for
     classification. ``num_classes``: for the confusion matrix. ``class_weights``: float32 (classes,), on the device of the

@@ -38,7 +38,11 @@ def test_the_metric_chooses_the_epoch_and_its_temperature_and_its_confusion_matr
     history, state = read_journal(run.journal), run.state()
     losses = [record.metrics["val/calibrated_loss"] for record in history]
     best = history[int(np.argmin(losses))]
-    assert (state["best_epoch"], state["score_name"], state["score"]) == (best.epoch, "val/calibrated_loss", min(losses))
+    assert (state["best_epoch"], state["score_name"], state["score"]) == (
+        best.epoch,
+        "val/calibrated_loss",
+        min(losses),
+    )
     assert recipe(run)["temperature"] == best.metrics["val/temperature"]
     images, labels = build_data(run.job().data)[1].tensors
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from activelr_service.config.task import TASK_METRICS, TaskMetrics
-from activelr_service.tasks import TASKS
+from activelr_service.tasks import TASKS, fit_task
 from activelr_service.training.evaluate import evaluate
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ def test_a_task_measures_the_metrics_it_is_described_with(name):
     targets = torch.tensor([0, 1, 2, 2, 1]) if name == "classification" else torch.arange(5.0)[:, None]
     inputs = torch.rand(5, 3, generator=torch.Generator().manual_seed(0))
     model = torch.nn.Linear(3, 3 if name == "classification" else 1)
-    measured = evaluate(TASKS[name], model, DataLoader(TensorDataset(inputs, targets), 2), CPU, "float32")
+    measured = evaluate(fit_task(name), model, DataLoader(TensorDataset(inputs, targets), 2), CPU, "float32")
     assert set(measured) == {*TASK_METRICS[name].names, "count"}
 
 

@@ -275,5 +275,5 @@ def test_the_state_of_a_checkpoint_is_json_and_safetensors(tmp_path):
     train(resolved(small_job(tmp_path, epochs=1)), tmp_path)
     folder = tmp_path / "checkpoints" / "epoch-000001"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    assert names == ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json", "tables.safetensors"]
     assert json.loads((folder / "manifest.json").read_text())["epoch"] == 1
