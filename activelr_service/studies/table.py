@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from activelr_service.config.task import metrics_of_task
+from activelr_service.config.task import TaskMetrics, metrics_of_task
 from activelr_service.errors import CommandError, naming_missing_packages
 from activelr_service.reports import load_table, summary_lines, write_report
 from activelr_service.runs.run import output_root
@@ -40,7 +40,7 @@ def make_table(plan: Plan, folder: StudyFolder) -> pd.DataFrame:
 def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any]]:
     """The rows of one trial."""
     job = plan.ready[trial.id][0] if trial.id in plan.ready else trial.job
-    task = metrics_of_task(job.task or "classification", job.metric if trial.id in plan.ready else None)
+    task = metrics_of_trial(trial, plan)
     metric = column_name(task.val_score)
     constant: dict[str, Any] = {
         "workload": trial.workload,
@@ -60,6 +60,14 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
         rows = [row for row in rows if row["epoch"] < outcome.epoch]
         rows.append({**constant, "epoch": outcome.epoch})
     return [{**row, "score": row.get(metric, math.nan)} for row in rows]
+
+
+def metrics_of_trial(trial: Trial, plan: Plan) -> TaskMetrics:
+    """The metrics of a trial, and which one is its score. A trial that cannot run has those of its workload."""
+    like = [trial, *(other for other in plan.trials if other.workload == trial.workload)]
+    for job in (plan.ready[each.id][0] for each in like if each.id in plan.ready):
+        return metrics_of_task(job.task, job.metric)
+    return metrics_of_task(trial.job.task or "classification")
 
 
 def report_lines(table: pd.DataFrame, folder: Path) -> list[str]:

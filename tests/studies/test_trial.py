@@ -108,6 +108,21 @@ def test_the_batch_size_of_a_trial_that_gives_none_is_its_limit_whatever_the_tim
     assert same.ready.keys() == plan.ready.keys()
 
 
+def test_the_score_of_a_trial_is_the_metric_of_its_job_also_beside_trials_of_its_workload_that_cannot_run(tmp_path):
+    workload = {"model": {"type": "mlp"}, "data": {"type": "digits"}, "epochs": 1, "metric": "calibrated_loss"}
+    sizes = {"optimizers": ["adamw"], "sweeps": [{"global_batch_size": [64, 4096]}], "seeds": [0]}
+    plan = make_plan(parse_study({**STUDY, **sizes, "workloads": {"digits": workload}}))
+    (trial_id,) = plan.ready
+    folder = StudyFolder(tmp_path)
+    (tmp_path / "trials").mkdir()
+    folder.write_outcome(trial_id, run_trial(*plan.ready[trial_id]))
+    table = make_table(plan, folder)
+    assert list(table["status"]) == ["finished", "finished", "failed"]
+    assert set(table["metric"]) == {"val_calibrated_loss"}
+    assert not table["higher_is_better"].any()
+    assert list(table["score"][:2]) == list(table["val_calibrated_loss"][:2])
+
+
 def test_a_trial_that_cannot_run_is_in_the_table_as_failed(tmp_path):
     good = {"model": {"type": "mlp"}, "data": {"type": "digits"}, "epochs": 1}
     study = parse_study({**STUDY, "workloads": {**STUDY["workloads"], "good": good}})
