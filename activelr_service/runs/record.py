@@ -46,16 +46,19 @@ class Failure(NamedTuple):
 @dataclass(frozen=True)
 class Record:
     """One epoch. ``timestamp_ms`` is taken once, so that logging a record again changes nothing in MLflow;
-    ``gain_histogram`` is empty where the optimizer has no gains."""
+    ``gain_histogram`` is empty where the optimizer has no gains. ``ended`` is the text of the duration that early stopping
+    has cut short with this epoch, or None."""
 
     epoch: int
     global_step: int
     timestamp_ms: int
     metrics: dict[str, float]
     gain_histogram: list[int]
+    ended: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON; ``ended`` is left out where it is None."""
+        return {name: value for name, value in asdict(self).items() if name != "ended" or value is not None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
@@ -72,7 +75,7 @@ class Record:
     def position(self) -> Position:
         """How far the run is at the end of this epoch."""
         seconds = self.metrics.get("perf/elapsed_seconds", 0.0)
-        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"))
+        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"), self.ended)
 
 
 def _present_name(name: str) -> str:

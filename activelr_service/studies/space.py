@@ -16,7 +16,13 @@ LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
-ADDED_KEYS: dict[str, Any] = {"budget": None}
+ADDED_KEYS: dict[str, Any] = {
+    "budget": None,
+    "log_every": {"steps": None, "minutes": 0.5},
+    "evaluate_every": None,
+    "checkpoint_every": {"steps": None, "minutes": 10.0},
+    "early_stop": None,
+}
 
 
 @dataclass(frozen=True)
