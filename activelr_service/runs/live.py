@@ -6,12 +6,12 @@ evaluation within an epoch. Nothing is computed from these files: a training doe
 
 import json
 import os
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from activelr_service.runs.record import Record
+from activelr_service.runs.run import Run
 
 BY_STEP = "_by_step"  # ends the names of metrics that are logged against the optimizer step
 
@@ -49,16 +49,40 @@ def append_reading(path: Path, reading: Record) -> None:
         file.write(json.dumps(reading.to_json()) + "\n")
 
 
-def without_repeats(readings: Iterable[Record]) -> list[Record]:
-    """The readings without those that a resumed epoch has made again, so that their steps rise."""
-    found: list[Record] = []
-    for reading in readings:
-        if not found or reading.global_step > found[-1].global_step:
-            found.append(reading)
-    return found
+class ReadingsReader:
+    """Reads a file of readings that grows, each line once. A line that cannot be read is left out."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        self._readings: list[Record] = []
+
+    def read(self) -> list[Record]:
+        """All readings so far; a line that is still being written is left for the next call."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._offset)
+            complete = file.read().rpartition(b"\n")[0]
+        for line in complete.split(b"\n"):
+            with suppress(ValueError, TypeError):
+                self._readings.append(Record.from_json(json.loads(line)))
+        self._offset += len(complete) + bool(complete)
+        return self._readings
 
 
-def reading_row(reading: Record) -> dict[str, Any]:
-    """A reading as a tracker takes it: its metrics under names of their own, against the optimizer step."""
-    metrics = {f"{name}{BY_STEP}": value for name, value in reading.metrics.items() if not name.startswith("perf/")}
-    return {"epoch": reading.epoch, "step": reading.global_step, "timestamp_ms": reading.timestamp_ms, **metrics}
+def reading_rows(run: Run, after: int = -1) -> list[dict[str, float]]:
+    """The readings after so many optimizer steps as a tracker takes them: their metrics have names of their own, and are
+    logged against the step. Those that a resumed epoch has made again are left out, so that steps rise."""
+    rows: list[dict[str, float]] = []
+    for reading in ReadingsReader(run.readings).read():
+        if reading.global_step > after:
+            metrics = {f"{name}{BY_STEP}": value for name, value in reading.metrics.items() if _is_tracked(name)}
+            place = {"epoch": reading.epoch, "step": reading.global_step, "timestamp_ms": reading.timestamp_ms}
+            rows.append({**place, **metrics})
+            after = reading.global_step
+    return rows
+
+
+def _is_tracked(name: str) -> bool:
+    return not name.startswith("perf/") and name != "val/count"

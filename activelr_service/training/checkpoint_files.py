@@ -77,13 +77,19 @@ def _write_manifest(folder: Path, epoch: int, batch_size: BatchSizeChoice | None
 def load_checkpoint(folder: Path, training: TrainContext, history: list[Record]) -> Part | None:
     """Load a verified checkpoint into ``training``, in place; ``history`` ends with the record of the last epoch that has
     ended. Returns what the checkpoint keeps of this rank within an epoch; None if it ends one."""
-    device = next(training.model.parameters()).device
-    load_model(training.model, str(folder / "model.safetensors"), device=str(device))
-    state = json.loads((folder / "state.json").read_text())
-    values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
-    _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
+    state = load_weights(folder, training)
     training.progress.restore(history, state.get("progress", {}))
     return state["parts"][distributed.rank()] if "parts" in state else None
+
+
+def load_weights(folder: Path, training: TrainContext) -> dict[str, Any]:
+    """Load the model and the optimizer of a verified checkpoint, in place, and nothing else; returns its ``state.json``."""
+    device = next(training.model.parameters()).device
+    load_model(training.model, str(folder / "model.safetensors"), device=str(device))
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
+    _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
+    return state
 
 
 def read_sha256(folder: Path, name: str) -> str:

@@ -17,7 +17,7 @@ from activelr_service.training import distributed, optimizers
 from activelr_service.training.build import TrainContext, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.checkpoint_files import named_state
-from activelr_service.training.early_stop import end_early
+from activelr_service.training.early_stop import end_early, go_back
 from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
     begin_step,
@@ -47,6 +47,7 @@ def fit(training: TrainContext, checkpoints: CheckpointStore, on_epoch: OnEpoch)
     within = WithinEpoch(training, checkpoints, history)
     while part is not None or not training.progress.is_over():
         epoch = history[-1].epoch + 1 if history else 1
+        go_back(training, checkpoints, history)
         if part is not None:
             log(f"epoch {epoch} goes on after step {part['steps']:,} of {training.steps_per_epoch:,}")
         seed_everything(training.job.seed, epoch, distributed.rank())
@@ -89,6 +90,8 @@ def run_epoch(
         "perf/elapsed_seconds": training.progress.seconds(),
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
+    if training.progress.ending is not None:
+        metrics["optim/steps_left"] = training.progress.line.total_steps - training.progress.step
     running.add_joules()
     if running.joules is not None:
         metrics["perf/energy_joules"] = running.joules

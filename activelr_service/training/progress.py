@@ -135,10 +135,10 @@ class RunProgress:
         """The progress after ``step`` steps, from 0 to 1."""
         return 1.0 if step >= self.line.total_steps else min(1.0, self.line.at(step) + self.ramp.at(step))
 
-    def end_within(self, num_steps: int) -> None:
-        """Early stopping: the run decays and ends within the next ``num_steps``. The progress goes to 1 in a straight
-        line."""
-        self.ending = LinearProgress(self.step, self.at(self.step), self.step + num_steps)
+    def end_within(self, num_steps: int, progress: float) -> None:
+        """Early stopping: the run decays and ends within the next ``num_steps``. The progress goes to 1 in a straight line,
+        from ``progress``, that of the best epoch."""
+        self.ending = LinearProgress(self.step, progress, self.step + num_steps)
         self.line, self.ramp = self.ending, RewarmRamp()
 
     def share_of_ending(self) -> float:

@@ -82,8 +82,13 @@ class WithinEpoch:
         live = self._live(running)
         since = {name: value - self.read.get(name, 0.0) for name, value in sums.items()}
         self.read, self.read_at = sums, (running.steps, running.train_seconds)
-        metrics = {"perf/samples_per_sec": live.samples_per_sec, "perf/seconds_left": live.seconds_left}
-        metrics["perf/step_in_epoch"] = running.steps
+        metrics = {
+            "perf/samples_per_sec": live.samples_per_sec,
+            "perf/seconds_left": live.seconds_left,
+            "perf/elapsed_seconds": self.training.progress.seconds(),
+            "perf/step_in_epoch": float(running.steps),
+            "perf/steps_per_epoch": float(self.training.steps_per_epoch),
+        }
         if since["count"] > 0:
             self.loss = self.training.task.compute_metrics(since)["loss"]
             metrics["train/loss"] = self.loss
