@@ -1,7 +1,7 @@
 """After which steps of an epoch something is due, the same on every rank.
 
 Intervals of steps are known to every rank. Times are read from the clock of rank 0, which tells the others. That is a
-collective, and so it happens at few steps, which all ranks know before: about eight in each interval, however long it is.
+collective, and so it happens at few steps, which all ranks know before: about a dozen in each interval, however long it is.
 """
 
 import time

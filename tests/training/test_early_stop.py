@@ -112,6 +112,7 @@ def test_a_run_that_stopped_early_is_finished_said_and_can_be_made_longer(tmp_pa
         epochs=60,
         global_batch_size=32,
         early_stop={"patience": 2},
+        log_every={"steps": 20},
         workers={"num_workers": 1},
     )
     run = train_job(job)
@@ -125,4 +126,9 @@ def test_a_run_that_stopped_early_is_finished_said_and_can_be_made_longer(tmp_pa
     resume(run, run.job().lasting(job.model_copy(update={"epochs": 70}).duration))
     assert run.status() == "finished"
     assert "before 70 epochs" in run.state()["early_stop"]
+    client, tracked = mlflow_run(run)
+    steps = [metric.step for metric in client.get_metric_history(tracked.info.run_id, "train/loss_by_step")]
+    assert len(steps) > 5
+    assert steps == sorted(set(steps)), "what was delivered while it ran is not doubled"
+    assert all(step % 20 == 0 for step in steps)
     assert train_job(job).label == "small/002", "the same job begins a new run"
