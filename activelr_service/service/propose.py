@@ -95,7 +95,8 @@ def _of_folder(path: Path, target: str | None) -> Proposal | None:
             return Proposal({"type": f"cifar{number}", "root": str(path)}, model, 30, [f"{path}: CIFAR-{number}"])
     files = list_files(path, "data")
     if images := [file for file in files if is_image(file)]:
-        return _images({"type": "imagefolder", "root": str(path)}, images, f"{path}: {len(images):,} images in folders")
+        data = {"type": "imagefolder", "root": str(path)}
+        return _images(data, _sides(images), len(images), f"{path}: {len(images):,} images in folders")
     if (table := _table_in(path)) is not None:
         return propose_table(*table, target) or _text(path, [str(file) for file in table if file])
     texts = [file for file in files if format_of(Path(file)) in ("plain", "lines")]
@@ -116,12 +117,12 @@ def _table_in(folder: Path) -> tuple[Path, Path | None] | None:
     return (tables[0], None) if len(tables) == 1 else None
 
 
-def _images(data: dict[str, Any], paths: Sequence[str], what: str) -> Proposal:
-    """``paths`` are those of the images, or none where their sizes are not looked at."""
+def _images(data: dict[str, Any], sides: Sequence[int], count: int, what: str) -> Proposal:
+    """``sides`` are the shorter sides of some of the ``count`` images, in pixels."""
     import torch
 
     why, model = [what], {"type": "torchvision", "name": "resnet18"}
-    side = _usual_side(paths)
+    side = Counter(sides).most_common(1)[0][0] if sides else None
     if side is not None and side <= SMALL_SIDE:
         data["image_size"] = max(8, side)
         model["stem"] = "cifar"
@@ -131,35 +132,44 @@ def _images(data: dict[str, Any], paths: Sequence[str], what: str) -> Proposal:
     elif not torch.cuda.is_available():
         data["image_size"] = 128
         why.append("image_size 128, because there is no GPU; 224 is usual, slower and often better")
-    epochs = epochs_for(len(paths) or 10_000, 10_000, 10, 40)
-    why.append(f"epochs: {epochs}, for {len(paths):,} images" if paths else f"epochs: {epochs}")
-    return Proposal(data, model, epochs, why)
+    epochs = epochs_for(count, 10_000, 10, 40)
+    return Proposal(data, model, epochs, [*why, f"epochs: {epochs}, for {count:,} images"])
 
 
-def _usual_side(paths: Sequence[str]) -> int | None:
-    """The most frequent shorter side, in pixels, of some images; None if none of them can be opened."""
+def _sides(paths: Sequence[str]) -> list[int]:
+    """The shorter sides, in pixels, of at most :data:`IMAGES_LOOKED_AT` images that can be opened."""
     from PIL import Image
 
-    sides: Counter[int] = Counter()
-    for path in paths[:: max(1, len(paths) // IMAGES_LOOKED_AT)]:
+    sides = []
+    for path in _some(paths):
         try:
             with Image.open(path) as image:
-                sides[min(image.size)] += 1
+                sides.append(min(image.size))
         except (OSError, ValueError):  # the check of the data names such files
             continue
-    return sides.most_common(1)[0][0] if sides else None
+    return sides
 
 
-def _saved(path: Path) -> Proposal:
-    splits = {name: load_split(folder, "data") for name, folder in list_splits(path, "data").items()}
-    features = next(iter(splits.values())).features
+def _some(items: Sequence[Any]) -> Sequence[Any]:
+    return items[:: -(-len(items) // IMAGES_LOOKED_AT) or 1]
+
+
+def _saved(path: Path) -> Proposal | None:
+    splits = [load_split(folder, "data") for folder in list_splits(path, "data").values()]
+    splits = [split for split in splits if split is not None]
+    if not splits:
+        return None
+    features = splits[0].features
     kinds = {column: type(feature).__name__ for column, feature in features.items()}
     image = next((column for column, kind in kinds.items() if kind == "Image"), None)
     if image is None:
         return _text(path, [str(path)])
     label = next((column for column, kind in kinds.items() if kind == "ClassLabel"), "label")
     data = {"type": "huggingface", "path": str(path), "image_column": image, "label_column": label}
-    return _images(data, [], f"{path}: a saved dataset of images ({image}) and classes ({label})")
+    rows = _some(range(len(splits[0])))
+    sides = [min(splits[0][row][image].size) for row in rows if splits[0][row][image] is not None]
+    what = f"{path}: a saved dataset of images ({image}) and classes ({label})"
+    return _images(data, sides, sum(map(len, splits)), what)
 
 
 def _npz(path: Path) -> Proposal:

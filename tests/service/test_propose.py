@@ -63,6 +63,16 @@ def test_small_images_get_their_own_size_and_a_network_for_it_and_large_ones_do_
     assert "stem" not in large.model
 
 
+def test_a_saved_dataset_is_trained_on_its_image_and_label_columns(tmp_path):
+    import datasets
+
+    images = [Image.new("RGB", (32, 32), (number, 0, 0)) for number in range(20)]
+    saved = datasets.Dataset.from_dict({"picture": images, "kind": [number % 2 for number in range(20)]})
+    saved.cast_column("kind", datasets.ClassLabel(names=["a", "b"])).save_to_disk(tmp_path / "saved")
+    found = propose(tmp_path / "saved")
+    assert (found.data["image_column"], found.data["label_column"], found.data["image_size"]) == ("picture", "kind", 32)
+
+
 def test_arrays_and_texts_are_known(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.random.rand(50, 4).astype(np.float32), y=np.arange(50) % 3)
     assert propose(tmp_path / "a.npz").model == {"type": "mlp"}
