@@ -1,14 +1,11 @@
 """How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(rows)``."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from activelr_service.errors import InputError
-from activelr_service.export.model import RECIPE, find_model, load_model
-from activelr_service.inference.predictor import Predictor
+from activelr_service.inference.predictor import Predictor, load_module_or_predictor
 
 
 class PyFuncModel:
@@ -77,8 +74,4 @@ def _to_frame(predictor: Predictor, inputs: Any) -> Any:
 
 
 def _load_pyfunc(data_path: str) -> PyFuncModel:
-    folder = find_model(data_path)
-    if "inputs" not in json.loads((Path(folder) / RECIPE).read_text()):
-        return PyFuncModel(load_model(folder))
-    predictor = Predictor.load(folder)
-    return PyFuncModel(predictor.module, predictor)
+    return PyFuncModel(*load_module_or_predictor(data_path))

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from activelr_service.config.data import DataConfig, TableDataConfig
 from activelr_service.data.info import DataInfo
 
 
@@ -38,11 +37,12 @@ def classification(outputs: Any, info: DataInfo, temperature: float) -> dict[str
     return {"prediction": guesses, **{f"probability_{name}": shares[:, k] for k, name in enumerate(names)}}
 
 
-def numbers(outputs: Any, data: DataConfig) -> dict[str, Any]:
+def numbers(outputs: Any, data: Any) -> dict[str, Any]:
     """The outputs (rows, ...) as float64 numbers, in the unit of the target."""
     values = outputs.double().flatten(1).numpy() if outputs.dim() > 1 else outputs.double()[:, None].numpy()
-    if isinstance(data, TableDataConfig) and data.target_column is not None:
-        values = values * data.target_column.std + data.target_column.mean
+    column = getattr(data, "target_column", None)  # of a table: the model was trained on the standardized target
+    if column is not None:
+        values = values * column.std + column.mean
     return dict(zip(_number_names(values.shape[1]), values.T, strict=True))
 
 

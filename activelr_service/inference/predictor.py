@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from activelr_service.data.example import EXAMPLE
 from activelr_service.data.info import DataInfo
+from activelr_service.data.raw_inputs import KINDS, read_inputs
 from activelr_service.errors import InputError, naming_missing_packages
 from activelr_service.export.model import RECIPE, find_model, load_model
 from activelr_service.inference import answers
 from activelr_service.inference.arrays import ArrayReader
-from activelr_service.inference.inputs import KINDS, read_inputs
 from activelr_service.inference.notes import Notes
 from activelr_service.inference.read import Read
 from activelr_service.inference.tables import TableReader
 
-EXAMPLE = "example.parquet"
 BATCH_SIZES = {"table": 8192, "array": 256, "image": 32, "text": 32}
 
 
@@ -125,3 +125,12 @@ class Predictor:
         if self.task == "classification":
             return answers.classification(outputs, self.info, self.temperature)
         return answers.numbers(outputs, self.data)
+
+
+def load_module_or_predictor(source: str | Path) -> tuple[Any, Predictor | None]:
+    """The torch module of a model, and its predictor; None for a model that does not say how raw input is read."""
+    folder = find_model(source)
+    if "inputs" not in json.loads((folder / RECIPE).read_text()):
+        return load_model(folder), None
+    predictor = Predictor(folder)
+    return predictor.module, predictor
