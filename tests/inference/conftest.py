@@ -6,9 +6,9 @@ import torch
 
 from activelr_service.config import parse_job
 from activelr_service.data import build_data
-from activelr_service.export.model import WEIGHTS, sha256_of, write_recipe
 from activelr_service.data.example import write_example
 from activelr_service.data.raw_inputs import describe_inputs
+from activelr_service.export.model import WEIGHTS, sha256_of, write_recipe
 from activelr_service.inference.predictor import Predictor
 from activelr_service.models import build_model
 from activelr_service.service.check import prepare_job
