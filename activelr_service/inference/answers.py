@@ -20,7 +20,7 @@ def answer_names(task: str, info: DataInfo) -> list[str]:
         return ["boxes"]
     if task == "language_modeling":
         return ["generated", "loss", "perplexity"]
-    return _number_names(info.num_outputs or 1)
+    return _number_names(info.num_outputs or info.num_classes or 1)
 
 
 def _number_names(count: int) -> list[str]:
@@ -32,6 +32,7 @@ def classification(outputs: Any, info: DataInfo, temperature: float) -> dict[str
     import torch
 
     names = class_names(info)
+    outputs = torch.where(outputs.isfinite().all(dim=1, keepdim=True), outputs, torch.nan)
     shares = torch.softmax(outputs.double() / temperature, dim=1).numpy()
     guesses = np.array(names, dtype=object)[outputs.argmax(dim=1).numpy()]
     return {"prediction": guesses, **{f"probability_{name}": shares[:, k] for k, name in enumerate(names)}}
@@ -41,6 +42,7 @@ def numbers(outputs: Any, data: Any) -> dict[str, Any]:
     """The outputs (rows, ...) as float64 numbers, in the unit of the target."""
     values = outputs.double().flatten(1).numpy() if outputs.dim() > 1 else outputs.double()[:, None].numpy()
     column = getattr(data, "target_column", None)  # of a table: the model was trained on the standardized target
+    values = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan)
     if column is not None:
         values = values * column.std + column.mean
     return dict(zip(_number_names(values.shape[1]), values.T, strict=True))
