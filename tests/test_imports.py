@@ -40,7 +40,7 @@ LIBRARIES = {
         "studies/tune.py",
         "cli/cluster_commands.py",
     },
-    "mlflow": {"tracking/client.py", "tracking/tracker.py"},
+    "mlflow": {"tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py"},
     "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
 }
 
