@@ -24,10 +24,11 @@ ALLOWED = {
     "runs": {"config", "redact"},
     "tracking": {"redact"},
     "export": {"models", "tracking"},
-    "pyfunc": {"export"},
+    "inference": {"config", "data", "export"},
+    "pyfunc": {"export", "inference"},
     "reports": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
-    "service": {"analyses", "config", "data", "export", "models", "runs", "tracking", "training"},
+    "service": {"analyses", "config", "data", "export", "inference", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
     "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
 }

@@ -1,0 +1,127 @@
+"""A trained model that answers raw rows: it reads them as the training did, and says what its outputs mean."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from activelr_service.data.info import DataInfo
+from activelr_service.errors import InputError, naming_missing_packages
+from activelr_service.export.model import RECIPE, find_model, load_model
+from activelr_service.inference import answers
+from activelr_service.inference.arrays import ArrayReader
+from activelr_service.inference.inputs import KINDS, read_inputs
+from activelr_service.inference.notes import Notes
+from activelr_service.inference.read import Read
+from activelr_service.inference.tables import TableReader
+
+EXAMPLE = "example.parquet"
+BATCH_SIZES = {"table": 8192, "array": 256, "image": 32, "text": 32}
+
+
+class Predictor:
+    """A model and all that raw input needs.
+
+    ``task`` is the task; ``kind`` is "table", "image", "text" or "array"; ``classes`` are the names of the classes;
+    ``module`` is the torch module in eval mode; ``temperature`` divides the logits before they become probabilities;
+    ``data`` is the config of the data trained on, without the places of files; ``info`` describes these data.
+    """
+
+    def __init__(self, folder: Path, inputs: dict[str, Any] | None = None, device: str = "cpu") -> None:
+        self.folder = folder
+        recipe = json.loads((folder / RECIPE).read_text())
+        inputs = recipe.get("inputs") or inputs
+        if inputs is None:
+            text = f"the model in {folder} was exported by an earlier version, and does not say how raw input is read"
+            raise InputError(f"{text}; predict with its run, `activelr predict RUN INPUT`, or train it again")
+        self.data = read_inputs(inputs, folder)
+        self.module = load_model(folder).to(device)
+        self.info = DataInfo.from_json(recipe["data"])
+        self.task: str = recipe["task"]
+        self.kind = KINDS[self.data.type]
+        self.classes = answers.class_names(self.info)
+        self.temperature = float(recipe.get("temperature", 1.0))
+        self.device = device
+        self.notes = Notes()
+        self.reader = self._make_reader()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that raw input needs, in order."""
+        return list(self.reader.names)
+
+    @classmethod
+    @naming_missing_packages("activelr_service.Predictor.load")
+    def load(cls, source: str | Path, device: str = "cpu", inputs: dict[str, Any] | None = None) -> "Predictor":
+        """The predictor of a run's ``model`` folder, or of an MLflow URI such as ``models:/digits/1``.
+
+        ``inputs`` say how raw input is read, for a model that does not say it itself. Raises what
+        :func:`~activelr_service.load_model` raises, and :class:`InputError` for such a model without ``inputs``.
+        """
+        return cls(find_model(source), inputs, device)
+
+    def predict(self, inputs: Any, batch_size: int | None = None, max_new_tokens: int | None = None) -> Any:
+        """The answers to the raw rows of a DataFrame, as a DataFrame of one row for each, with the same index.
+
+        The answers of a bad row are missing, and the column ``error`` says why. There is such a column only if a row is
+        bad. Raises :class:`InputError` if a column is missing.
+        """
+        answered = self.answer(self.reader.rows(inputs, self.notes), self.notes, batch_size, max_new_tokens)
+        self.notes.log()
+        if answered["error"].isna().all():
+            answered = answered.drop(columns="error")
+        return answered.set_axis(inputs.index, axis=0)
+
+    def answer(self, rows: Any, notes: Notes, batch_size: int | None = None, max_new_tokens: int | None = None) -> Any:
+        """The answers to rows of this model's reader, as a DataFrame with a column ``error``, missing for good rows."""
+        import pandas as pd
+
+        batches = self.reader.batches(rows, batch_size or BATCH_SIZES[self.kind], notes)
+        parts = [self._frame(read) for read in batches]
+        names = [*answers.answer_names(self.task, self.info), "error"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in names})
+
+    def to_tensors(self, inputs: Any) -> Any:
+        """What the module gets of the good rows of a DataFrame, as one tensor on the CPU."""
+        import torch
+
+        rows = self.reader.rows(inputs, Notes())
+        parts = [read.inputs for read in self.reader.batches(rows, BATCH_SIZES[self.kind], Notes())]
+        return torch.cat([part if isinstance(part, torch.Tensor) else torch.stack(part) for part in parts])
+
+    def example(self) -> Any:
+        """A few raw rows of the validation split, as a DataFrame that :meth:`predict` takes.
+
+        Raises ``FileNotFoundError`` if the model has none, as those of earlier versions.
+        """
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / EXAMPLE)
+
+    def _make_reader(self) -> Any:
+        if self.kind == "table":
+            return TableReader(self.data)  # type: ignore[arg-type]
+        return ArrayReader(self.info, self.task == "language_modeling")
+
+    def _frame(self, read: Read) -> Any:
+        """The answers to a batch, with missing values and an ``error`` for bad rows."""
+        import pandas as pd
+
+        columns = self._columns(read) if len(read.good) else {}
+        names = answers.answer_names(self.task, self.info)
+        frame = pd.DataFrame(columns or {name: [] for name in names}, index=read.good)
+        frame = frame.reindex(range(read.size))
+        errors = np.full(read.size, None, dtype=object)
+        for row, text in read.errors.items():
+            errors[row] = text
+        return frame.assign(error=errors)
+
+    def _columns(self, read: Read) -> dict[str, Any]:
+        import torch
+
+        with torch.inference_mode():
+            outputs = self.module(read.inputs.to(self.device)).float().cpu()
+        if self.task == "classification":
+            return answers.classification(outputs, self.info, self.temperature)
+        return answers.numbers(outputs, self.data)
