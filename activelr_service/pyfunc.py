@@ -1,6 +1,7 @@
 """How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(rows)``."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import numpy as np
 from activelr_service.errors import InputError
 from activelr_service.export.model import RECIPE, find_model, load_model
 from activelr_service.inference.predictor import Predictor
+
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's server sets it to "true"
 
 
 class PyFuncModel:
@@ -29,6 +32,8 @@ class PyFuncModel:
         """
         if self.predictor is None:
             return self._predict_arrays(inputs)
+        if os.environ.get(SERVING) == "true":
+            return _serve(self.predictor, inputs, params or {})
         return self.predictor.predict(_to_frame(self.predictor, inputs), **(params or {}))
 
     def _predict_arrays(self, inputs: Any) -> Any:
@@ -51,6 +56,17 @@ class PyFuncModel:
                 return [{name: tensor.numpy() for name, tensor in image.items()} for image in images]
             scale = 1.0 if rows.is_floating_point() else self.module.input_scale
             return self.module(rows.float() / scale).numpy()
+
+
+def _serve(predictor: Predictor, inputs: Any, params: dict[str, Any]) -> Any:
+    """The answers as MLflow's server sends them: JSON has null and no NaN. An error of the input is its answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        answers = predictor.predict(_to_frame(predictor, inputs), **params)
+    except InputError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    return answers.astype(object).where(answers.notna(), None)
 
 
 def _to_frame(predictor: Predictor, inputs: Any) -> Any:

@@ -4,6 +4,7 @@ MLflow reads how it is called from its signature, and shows it with an example o
 """
 
 import json
+import logging
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def save_mlflow_model(folder: Path, path: Path, **ids: str) -> Path:
     import mlflow.pyfunc
     from mlflow.models import Model
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     recipe = json.loads((folder / RECIPE).read_text())
     example = read_example(folder)
     mlflow.pyfunc.save_model(
