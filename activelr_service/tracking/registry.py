@@ -179,22 +179,22 @@ def shorten(card: str) -> str:
 def _choose_champion(client: Any, version: Any, facts: ModelFacts, log: Callable[[str], None]) -> None:
     """Give the alias to the version with the best score. Its holder keeps it if no other is better."""
     name = version.name
-    holder = client.get_registered_model(name).aliases.get(CHAMPION)
-    versions = {one.version: one for one in client.search_model_versions(f"name = '{name}'")}
-    scored = {number: _score(one, facts) for number, one in versions.items()}
-    if holder is not None and scored.get(holder) is None:
-        log(
-            f"the alias {CHAMPION!r} of the model {name} stays on version {holder}: it has no {facts.score_name} to compare"
-        )
+    aliased = client.get_registered_model(name).aliases.get(CHAMPION)
+    holder = None if aliased is None else int(aliased)  # a store has numbers here, and a server texts
+    versions = {int(one.version): one for one in client.search_model_versions(f"name = '{name}'")}
+    scores = {number: _score(one, facts) for number, one in versions.items()}
+    known = {number: score for number, score in scores.items() if score is not None}
+    if holder is not None and holder not in known:
+        text = f"it has no {facts.score_name} to compare"
+        log(f"the alias {CHAMPION!r} of the model {name} stays on version {holder}: {text}")
         return
-    known = {number: score for number, score in scored.items() if score is not None}
     if not known:
         return
     sign = 1 if facts.higher_is_better else -1
-    best = max(known, key=lambda number: (sign * known[number], number == holder, -int(number)))
+    best = max(known, key=lambda number: (sign * known[number], number == holder, -number))
     if best != holder:
-        client.set_registered_model_alias(name, CHAMPION, best)
-    if len({one.tags.get(DATA_TAG) for one in versions.values() if scored[one.version] is not None}) > 1:
+        client.set_registered_model_alias(name, CHAMPION, str(best))
+    if len({versions[number].tags.get(DATA_TAG) for number in known}) > 1:
         log(f"the versions of the model {name} were measured on different data; {CHAMPION!r} is version {best}")
 
 
