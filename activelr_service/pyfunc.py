@@ -1,15 +1,13 @@
 """How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(rows)``."""
 
-import json
+import base64
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from activelr_service.errors import InputError
-from activelr_service.export.model import RECIPE, find_model, load_model
-from activelr_service.inference.predictor import Predictor
+from activelr_service.inference.predictor import Predictor, load_module_or_predictor
 
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's server sets it to "true"
 
@@ -63,10 +61,23 @@ def _serve(predictor: Predictor, inputs: Any, params: dict[str, Any]) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        answers = predictor.predict(_to_frame(predictor, inputs), **params)
+        frame = _to_frame(predictor, inputs)
+        if predictor.kind == "image" and "image" in frame.columns:
+            frame = frame.assign(image=[_without_path(cell) for cell in frame["image"]])
+        answers = predictor.predict(frame, **params)
     except InputError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
     return answers.astype(object).where(answers.notna(), None)
+
+
+def _without_path(cell: Any) -> Any:
+    """A text as the bytes that it encodes: who asks a server must not read the files of its machine."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return base64.b64decode(cell, validate=True)
+    except ValueError:
+        return b""
 
 
 def _to_frame(predictor: Predictor, inputs: Any) -> Any:
@@ -93,8 +104,4 @@ def _to_frame(predictor: Predictor, inputs: Any) -> Any:
 
 
 def _load_pyfunc(data_path: str) -> PyFuncModel:
-    folder = find_model(data_path)
-    if "inputs" not in json.loads((Path(folder) / RECIPE).read_text()):
-        return PyFuncModel(load_model(folder))
-    predictor = Predictor.load(folder)
-    return PyFuncModel(predictor.module, predictor)
+    return PyFuncModel(*load_module_or_predictor(data_path))

@@ -13,7 +13,8 @@ OUTPUTS = {  # by task: what the numbers of the output are
 
 def describe(predictor: Any, rows: Any, kind: str, is_half: bool) -> dict[str, Any]:
     """``predictor`` is a :class:`~activelr_service.inference.predictor.Predictor`, ``rows`` what its module gets."""
-    taken = {"name": INPUT, "dtype": str(rows.dtype).removeprefix("torch."), "shape": ["rows", *rows.shape[1:]]}
+    sizes = rows.shape[1:] if rows.is_floating_point() else ["tokens"]
+    taken = {"name": INPUT, "dtype": str(rows.dtype).removeprefix("torch."), "shape": ["rows", *sizes]}
     given = {"name": OUTPUT, "dtype": "float32", "meaning": OUTPUTS[predictor.task]}
     about: dict[str, Any] = {
         "format": kind,

@@ -81,11 +81,11 @@ def _example(predictor: Any) -> tuple[Any, np.ndarray]:
     except FileNotFoundError:
         text = "the model keeps no example rows to check an export with"
         raise CommandError(f"{text}: models of earlier versions and of data of one's own have none") from None
-    rows = predictor.to_tensors(example)
     if predictor.task == "language_modeling":
+        rows = predictor.to_tensors(example.head(1))  # texts differ in length
         with torch.no_grad():
             return rows, predictor.module(input_ids=rows).logits.numpy()
-    answers = predictor.predict(example)
+    rows, answers = predictor.to_tensors(example), predictor.predict(example)
     if "error" in answers:
         answers = answers[answers["error"].isna()].drop(columns="error")
     if predictor.task == "classification":
@@ -133,7 +133,7 @@ def make_graph(predictor: Any, is_half: bool) -> Any:
 def _write_torch(graph: Any, rows: Any, path: Path, about: dict[str, Any]) -> None:
     import torch
 
-    program = torch.export.export(graph, (rows,), dynamic_shapes=({0: torch.export.Dim("rows", min=1)},))
+    program = torch.export.export(graph, (rows,), dynamic_shapes=(_free_sizes(rows),))
     torch.export.save(program, path, extra_files={METADATA: json.dumps(about)})
 
 
@@ -149,12 +149,20 @@ def _write_onnx(graph: Any, rows: Any, path: Path, about: dict[str, Any]) -> Non
         verbose=False,
         input_names=[INPUT],
         output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("rows", min=1)},),
+        dynamic_shapes=(_free_sizes(rows),),
     )
     model = program.model_proto
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
     onnx.helper.set_model_props(model, texts)
     onnx.save(model, path)
+
+
+def _free_sizes(rows: Any) -> dict[int, Any]:
+    """The sizes that may differ from those of ``rows``: their number, and that of the tokens of a text."""
+    import torch
+
+    free = {0: torch.export.Dim("rows", min=1)}
+    return free if rows.is_floating_point() else {**free, 1: torch.export.Dim("tokens", min=2)}
 
 
 def _run_torch(path: Path) -> Any:

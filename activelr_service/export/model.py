@@ -23,7 +23,7 @@ def write_recipe(
     """Write how to build the model again, and the SHA-256 of its weights.
 
     ``model`` is its config, ``info`` a :class:`~activelr_service.data.info.DataInfo`. ``inputs`` say how raw input is read,
-    as :func:`activelr_service.inference.inputs.describe_inputs` makes them. Probabilities are the softmax of the logits
+    as :func:`activelr_service.data.raw_inputs.describe_inputs` makes them. Probabilities are the softmax of the logits
     divided by ``temperature``.
     """
     recipe = {**recipes.make_recipe(model, info, task), "sha256": sha256}

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from activelr_service.config.data import DataConfig, TableDataConfig
 from activelr_service.data.info import DataInfo
 
 
@@ -21,7 +20,7 @@ def answer_names(task: str, info: DataInfo) -> list[str]:
         return ["boxes"]
     if task == "language_modeling":
         return ["generated", "loss", "perplexity"]
-    return _number_names(info.num_outputs or 1)
+    return _number_names(info.num_outputs or info.num_classes or 1)
 
 
 def _number_names(count: int) -> list[str]:
@@ -33,16 +32,19 @@ def classification(outputs: Any, info: DataInfo, temperature: float) -> dict[str
     import torch
 
     names = class_names(info)
+    outputs = torch.where(outputs.isfinite().all(dim=1, keepdim=True), outputs, torch.nan)
     shares = torch.softmax(outputs.double() / temperature, dim=1).numpy()
     guesses = np.array(names, dtype=object)[outputs.argmax(dim=1).numpy()]
     return {"prediction": guesses, **{f"probability_{name}": shares[:, k] for k, name in enumerate(names)}}
 
 
-def numbers(outputs: Any, data: DataConfig) -> dict[str, Any]:
+def numbers(outputs: Any, data: Any) -> dict[str, Any]:
     """The outputs (rows, ...) as float64 numbers, in the unit of the target."""
     values = outputs.double().flatten(1).numpy() if outputs.dim() > 1 else outputs.double()[:, None].numpy()
-    if isinstance(data, TableDataConfig) and data.target_column is not None:
-        values = values * data.target_column.std + data.target_column.mean
+    column = getattr(data, "target_column", None)  # of a table: the model was trained on the standardized target
+    values = np.where(np.isfinite(values).all(axis=1, keepdims=True), values, np.nan)
+    if column is not None:
+        values = values * column.std + column.mean
     return dict(zip(_number_names(values.shape[1]), values.T, strict=True))
 
 

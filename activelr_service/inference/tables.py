@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.info import folded, shorten
-from activelr_service.data.table import inputs_of
-from activelr_service.data.table.cells import Cells, Kind, read_known
+from activelr_service.data.table import inputs_of, kinds_of
+from activelr_service.data.table.cells import Cells, read_known
 from activelr_service.data.table.file import TableFile
 from activelr_service.data.table.fit import find
 from activelr_service.data.table.numbers import shown_decimal
@@ -28,9 +27,13 @@ class TableRows(NamedTuple):
 class TableReader:
     """Makes the float32 inputs (rows, width) of a model that was trained on the table ``config``."""
 
-    def __init__(self, config: TableDataConfig) -> None:
-        self.config, self.columns = config, config.columns or []
-        self.names = [column.name for column in self.columns]
+    def __init__(self, config: Any) -> None:
+        self.config, self.kinds = config, kinds_of(config)
+        self.names = list(self.kinds)
+        self.numbers = [name for name, kind in self.kinds.items() if kind == "number"]
+        self.categories = {
+            column.name: column.categories for column in config.columns if column.name not in self.numbers
+        }
 
     def rows(self, frame: Any, notes: Notes) -> TableRows:
         """The rows of a DataFrame. Raises :class:`InputError` if a column is missing or there twice."""
@@ -42,13 +45,10 @@ class TableReader:
 
     def rows_of(self, table: Any, notes: Notes) -> TableRows:
         """The rows of an arrow table that has the columns; its first rows show the decimal sign."""
-        for column in self.columns:
-            if isinstance(column, NumberColumn):
-                table = _flags_as_numbers(table, column.name)
-        file = TableFile("the input", "", table)
-        numbers = [column.name for column in self.columns if isinstance(column, NumberColumn)]
+        for name in self.numbers:
+            table = _flags_as_numbers(table, name)
         trained = self.config.decimal
-        decimal = shown_decimal(file, numbers) or trained or "."
+        decimal = shown_decimal(TableFile("the input", "", table), self.numbers) or trained or "."
         if trained is not None and decimal != trained:
             notes.say(f"numbers of the input have the decimal sign {decimal!r}, those trained on had {trained!r}")
         return TableRows(table, decimal)
@@ -78,33 +78,30 @@ class TableReader:
 
         file = TableFile("the input", "", table)
         errors: dict[int, str] = {}
-        cells = [self._cells(file, column, decimal, errors, notes) for column in self.columns]
-        good = np.array([row for row in range(table.num_rows) if row not in errors], dtype=np.int64)
+        cells = [self._cells(file, name, decimal, errors, notes) for name in self.names]
+        good = np.setdiff1d(np.arange(table.num_rows), [*errors])
         return Read(torch.from_numpy(inputs_of(self.config, cells, good)), good, errors, table.num_rows)
 
-    def _cells(
-        self, file: TableFile, column: NumberColumn | CategoryColumn, decimal: str, errors: dict[int, str], notes: Notes
-    ) -> Cells:
-        kind: Kind = "number" if isinstance(column, NumberColumn) else "category"
+    def _cells(self, file: TableFile, name: str, decimal: str, errors: dict[int, str], notes: Notes) -> Cells:
         try:
-            cells, odd_rows = read_known(self.config, file, column.name, kind, decimal)
+            cells, odd_rows = read_known(self.config, file, name, self.kinds[name], decimal)
         except JobError as error:
             raise InputError(str(error)) from error
-        texts = file.table.column(column.name)
+        texts = file.table.column(name)
         for row in odd_rows.tolist():
-            errors.setdefault(row, f"column {column.name!r}: {str(texts[row].as_py())[:40]!r} is no number")
-        if isinstance(column, CategoryColumn):
-            _count_unknown(column, cells, notes)
+            errors.setdefault(row, f"column {name!r}: {str(texts[row].as_py())[:40]!r} is no number")
+        if name in self.categories:
+            _count_unknown(name, self.categories[name], cells, notes)
         return cells
 
 
-def _count_unknown(column: CategoryColumn, cells: Cells, notes: Notes) -> None:
+def _count_unknown(name: str, categories: list[str], cells: Cells, notes: Notes) -> None:
     names = cells.names or []
-    is_unknown = find(names, column.categories)[:-1] < 0
+    is_unknown = find(names, categories)[:-1] < 0
     counts = np.bincount(cells.values[cells.values >= 0], minlength=len(names))
     unknown = {names[code]: int(counts[code]) for code in np.flatnonzero(is_unknown) if counts[code]}
     if unknown:
-        notes.count_unknown(column.name, Counter(unknown))
+        notes.count_unknown(name, Counter(unknown))
 
 
 def _to_arrow(column: Any) -> Any:

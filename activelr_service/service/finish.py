@@ -12,11 +12,11 @@ from pathlib import Path
 from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.config.task import metrics_of_task
+from activelr_service.data.example import write_example
 from activelr_service.data.info import DataInfo
+from activelr_service.data.raw_inputs import describe_inputs
 from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
-from activelr_service.inference.example import write_example
-from activelr_service.inference.inputs import describe_inputs
 from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch

@@ -69,26 +69,31 @@ def make_signature(recipe: dict[str, Any], columns: list[str]) -> Any:
     one bad value would refuse all rows. The model itself reads the values, and answers the good rows.
     """
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
     from mlflow.types.schema import AnyType
 
-    is_table = (recipe.get("inputs") or {}).get("type") == "table"
-    types = {} if is_table else {"image": "binary", "text": "string"}
+    kind = (recipe.get("inputs") or {}).get("type")
+    types = {} if kind == "table" else {"image": "binary", "text": "string"}
     inputs = [ColSpec(types.get(name, AnyType()), name) for name in columns]
-    outputs = [ColSpec(kind or AnyType(), name) for name, kind in _answers(recipe).items()]
-    return ModelSignature(Schema(inputs), Schema([*outputs, ColSpec("string", "error", required=False)]))
+    outputs = [ColSpec(known or AnyType(), name) for name, known in _answers(recipe).items()]
+    outputs.append(ColSpec("string", "error", required=False))
+    is_text = recipe["task"] == "language_modeling"
+    params = ParamSchema([ParamSpec("max_new_tokens", "long", None)]) if is_text else None
+    return ModelSignature(Schema(inputs), Schema(outputs), params)
 
 
 def _answers(recipe: dict[str, Any]) -> dict[str, str | None]:
-    """The columns of an answer with their types; None for boxes, which have several parts."""
+    """The columns of an answer with their types; None for boxes, and for tokens, which are texts or lists of ids."""
     task, data = recipe["task"], recipe["data"]
     if task == "classification":
-        return {"prediction": "string", **{f"probability_{name}": "double" for name in data["classes"]}}
-    if task == "regression":
-        several = data.get("num_outputs") or 1
-        names = ["prediction"] if several == 1 else [f"prediction_{place}" for place in range(several)]
-        return dict.fromkeys(names, "double")
-    return {"generated": "string"} if task == "language_modeling" else {"boxes": None}
+        names = data["classes"] or [str(number) for number in range(data["num_classes"] or 0)]
+        return {"prediction": "string", **{f"probability_{name}": "double" for name in names}}
+    if task == "language_modeling":
+        return {"generated": None, "loss": "double", "perplexity": "double"}
+    if task == "detection":
+        return {"boxes": None}
+    several = data.get("num_outputs") or 1
+    return dict.fromkeys(["prediction"] if several == 1 else [f"prediction_{i}" for i in range(several)], "double")
 
 
 def _column_kinds(recipe: dict[str, Any]) -> dict[str, str]:

@@ -6,10 +6,9 @@ import torch
 
 from activelr_service.config import parse_job
 from activelr_service.data import build_data
+from activelr_service.data.example import write_example
+from activelr_service.data.raw_inputs import describe_inputs
 from activelr_service.export.model import WEIGHTS, sha256_of, write_recipe
-from activelr_service.inference.example import write_example
-from activelr_service.inference.inputs import describe_inputs
-from activelr_service.inference.predictor import Predictor
 from activelr_service.models import build_model
 from activelr_service.service.check import prepare_job
 from activelr_service.service.resolve import Resources, resolve_job
@@ -57,11 +56,10 @@ def fit(module, train, task, steps):
             steps -= 1
 
 
-def outputs_of(predictor, val):
-    """The outputs of the model on a dataset of (input, target), and the targets."""
-    inputs, targets = zip(*[val[index] for index in range(len(val))], strict=True)
-    with torch.no_grad():
-        return predictor.module(torch.stack(list(inputs))), torch.as_tensor(targets)
+def inputs_of(val):
+    """The inputs of a dataset of (input, target), as one tensor."""
+    return torch.stack([val[index][0] for index in range(len(val))])
 
 
-__all__ = ["Predictor", "export", "outputs_of"]
+def targets_of(val):
+    return torch.as_tensor([val[index][1] for index in range(len(val))])

@@ -65,6 +65,11 @@ def build(config: TableDataConfig) -> tuple[Any, Any]:
     return train, val
 
 
+def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
+    """The kinds of the columns that the model gets, by name and in order; none before the config is prepared."""
+    return {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+
+
 def validation_cells(config: TableDataConfig) -> list[Cells]:
     """The cells of the validation rows of a prepared config, column by column, before they are scaled."""
     val = _load(config).val
@@ -102,7 +107,7 @@ def _load(config: TableDataConfig) -> _Loaded:
     _check_names(config, file)
     names = _names(config, file)
     kinds: dict[str, Any] = {name: kind for name, kind in config.types.items() if name in names}
-    kinds |= {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+    kinds |= kinds_of(config)
     part, warnings = _read(config, file, names, kinds)
     if config.val_path is None:
         labels = None if part.target.names is None else part.target.values
