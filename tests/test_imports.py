@@ -41,7 +41,9 @@ LIBRARIES = {
         "studies/tune.py",
         "cli/cluster_commands.py",
     },
-    "mlflow": {"tracking/client.py", "tracking/tracker.py"},
+    "mlflow": {
+        *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py")
+    },
     "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
 }
 
