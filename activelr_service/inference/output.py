@@ -32,7 +32,9 @@ class Writer:
     """Writes arrow tables of the same columns, one after another, to a file in the format of a suffix."""
 
     def __init__(self, path: Path, suffix: str) -> None:
-        self.path, self.suffix, self.schema, self.file = path, suffix, None, None
+        self.path, self.suffix = path, suffix
+        self.schema: Any = None
+        self.file: Any = None
 
     def write(self, table: Any) -> None:
         """Write a table. The first one says the types of all."""
@@ -54,7 +56,6 @@ class Writer:
         from pyarrow import csv, parquet
 
         self.schema = schema
-        self.file: Any
         if self.suffix == ".csv":
             self.file = csv.CSVWriter(self.path, schema)
         elif self.suffix == ".parquet":

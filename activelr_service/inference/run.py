@@ -34,7 +34,7 @@ class Answered(NamedTuple):
     bad: int
 
 
-def predict_file(predictor: Predictor, source: str, output: Path, options: Options = Options()) -> Answered:
+def predict_file(predictor: Predictor, source: str, output: Path, options: Options) -> Answered:
     """Answer raw input in files; write a table of one row for each of its rows.
 
     Bad rows have an ``error`` and no answer; the first of them are printed to stderr. Raises :class:`InputError` if no row
@@ -44,7 +44,7 @@ def predict_file(predictor: Predictor, source: str, output: Path, options: Optio
     batch_size = options.batch_size or BATCH_SIZES[predictor.kind]
     notes, rows, bad = Notes(), 0, 0
     opened = open_source(predictor, source, batch_size, list(options.keep), notes)
-    with writing(output) as writer, _progress(opened.count) as advance:
+    with writing(output) as writer, _progress(opened.size) as advance:
         for part in opened.parts:
             frame = predictor.answer(part.rows, notes, batch_size, options.max_new_tokens)
             if part.errors:
@@ -112,7 +112,14 @@ def _progress(count: int | None) -> Iterator[Any]:
         yield _Lines(count).advance
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -14,7 +14,7 @@ import numpy as np
 from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files, suffix_of
 from activelr_service.errors import InputError, JobError
-from activelr_service.inference import arrays, images, texts
+from activelr_service.inference import images
 from activelr_service.inference.notes import Notes
 from activelr_service.inference.predictor import BATCH_SIZES, Predictor
 from activelr_service.inference.table_files import is_table, open_table
@@ -39,10 +39,10 @@ class Part(NamedTuple):
 
 
 class Source(NamedTuple):
-    """The parts of some input, and the number of its rows; None if it is not known before the end."""
+    """The parts of some input, and ``size``, the number of its rows; None if it is not known before the end."""
 
     parts: Iterator[Part]
-    count: int | None = None
+    size: int | None = None
 
 
 def open_source(predictor: Predictor, source: str, batch_size: int, keep: list[str], notes: Notes) -> Source:
@@ -64,13 +64,12 @@ def open_source(predictor: Predictor, source: str, batch_size: int, keep: list[s
     return _array_source(source, batch_size)
 
 
-def _table_parts(
-    predictor: Predictor, source: str, batch_size: int, keep: list[str], notes: Notes
-) -> Iterator[Part]:
+def _table_parts(predictor: Predictor, source: str, batch_size: int, keep: list[str], notes: Notes) -> Iterator[Part]:
     if source == STDIN:
         raise InputError("a table is read from a file; give its path")
     wanted = [*predictor.columns, *keep]
-    opened = open_table(predictor.data, source, wanted, rows=_multiple(batch_size, 4 * BATCH_SIZES["table"]))
+    data, rows = predictor.data, _multiple(batch_size, 4 * BATCH_SIZES["table"])
+    opened = open_table(source, wanted, rows, data.encoding, data.separator)
     predictor.reader.check_names(opened.names, notes)
     _check_kept(keep, opened.names)
     decimal = None
@@ -78,8 +77,8 @@ def _table_parts(
     for piece in opened.pieces:
         if decimal is None:
             decimal = predictor.reader.rows_of(piece.table, notes).decimal
-        rows = TableRows(predictor.reader.rows_of(piece.table, Notes()).table, decimal)
-        yield Part(rows, piece.errors, _numbered(first, piece.table.num_rows), _columns(piece.table, keep))
+        cells = TableRows(predictor.reader.rows_of(piece.table, Notes()).table, decimal)
+        yield Part(cells, piece.errors, _numbered(first, piece.table.num_rows), _columns(piece.table, keep))
         first += piece.table.num_rows
 
 
@@ -87,7 +86,7 @@ def _column_parts(
     predictor: Predictor, source: str, columns: list[str], batch_size: int, keep: list[str]
 ) -> Iterator[Part]:
     """The cells of one column of a table: the first of ``columns`` that is there."""
-    opened = open_table(predictor.data, source, [*columns, *keep], batch_size)
+    opened = open_table(source, [*columns, *keep], batch_size, is_flat=False)
     column = next((name for name in columns if name in opened.names), None)
     if column is None:
         there = shorten(map(repr, opened.names), 20)
@@ -140,7 +139,7 @@ def _list_images(source: str) -> list[str]:
         return _images_in(source)
     if os.path.isfile(source):
         return _paths_in(source) if suffix_of(source) in LISTS else [source]
-    found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))  # noqa: PTH207
+    found = sorted(path for path in glob.glob(source, recursive=True) if os.path.isfile(path))
     if not found:
         raise InputError(f"no such file: {source}" + (" (no file has such a name)" if glob.has_magic(source) else ""))
     return found
@@ -159,7 +158,9 @@ def _images_in(folder: str) -> list[str]:
     if not found:
         raise InputError(f"{folder} holds no image" + (f"; it holds {count_suffixes(others)}" if others else ""))
     if others:
-        print(f"activelr: {len(others):,} files are no images and are left out: {count_suffixes(others)}", file=sys.stderr)
+        print(
+            f"activelr: {len(others):,} files are no images and are left out: {count_suffixes(others)}", file=sys.stderr
+        )
     return found
 
 
@@ -180,9 +181,7 @@ def _paths_in(path: str) -> list[str]:
 
 
 def _paths_in_table(path: str) -> list[str]:
-    from activelr_service.config.data import TableDataConfig
-
-    opened = open_table(TableDataConfig(path=path, target=""), path, None, 8192)
+    opened = open_table(path, None, 8192)
     column = next((name for name in opened.names if name.lower() in _PATH_COLUMNS), opened.names[0])
     return [cell or "" for piece in opened.pieces for cell in piece.table.column(column).to_pylist()]
 
@@ -231,6 +230,3 @@ def _columns(table: Any, keep: list[str]) -> dict[str, Any]:
 def _check_kept(keep: list[str], names: list[str]) -> None:
     if missing := [name for name in keep if name not in names]:
         raise InputError(f"--keep: there is no column {missing[0]!r}; the input has {shorten(map(repr, names), 20)}")
-
-
-__all__ = ["Part", "Source", "arrays", "open_source", "texts"]

@@ -30,10 +30,18 @@ class Opened(NamedTuple):
     pieces: Iterator[Piece]
 
 
-def open_table(config: Any, path: str, columns: list[str] | None, rows: int) -> Opened:
+def open_table(
+    path: str,
+    columns: list[str] | None,
+    rows: int,
+    encoding: str | None = None,
+    separator: str | None = None,
+    is_flat: bool = True,
+) -> Opened:
     """Open a table file, to be read in pieces of so many ``rows``; only ``columns`` are in them, None for all.
 
-    ``config`` has the encoding and the separator that the training file had. Raises :class:`InputError` for a file that
+    ``encoding`` and ``separator`` are those of a text, if they are known. With ``is_flat`` a list in JSON lines is an error
+    of its row. Raises :class:`InputError` for a file that
     is none, here or when a piece is read.
     """
     import pyarrow as pa
@@ -43,9 +51,9 @@ def open_table(config: Any, path: str, columns: list[str] | None, rows: int) -> 
         if os.path.isdir(path) or (suffix in PARQUET and compression is None):
             return _open_parquet(path, columns, rows)
         if suffix in JSON_LINES:
-            return _open_json_lines(path, compression, columns, rows)
+            return _open_json_lines(path, columns, rows, is_flat)
         if suffix in TEXT:
-            return _open_text(config, path, suffix, compression, columns, rows)
+            return _open_text(path, (encoding, separator), columns, rows)
     except JobError as error:
         raise InputError("; ".join(problem.message for problem in error.problems)) from error
     except (pa.ArrowException, OSError) as error:
@@ -63,18 +71,17 @@ def _open_parquet(path: str, columns: list[str] | None, rows: int) -> Opened:
     return Opened(names, _regroup(path, ((batch, {}) for batch in batches), rows))
 
 
-def _open_text(
-    config: Any, path: str, suffix: str, compression: str | None, columns: list[str] | None, rows: int
-) -> Opened:
+def _open_text(path: str, known: tuple[str | None, str | None], columns: list[str] | None, rows: int) -> Opened:
     import pyarrow as pa
     from pyarrow import csv
 
+    suffix, compression = kind_of(path)
     place = (path, "")
     with pa.input_stream(path, compression=compression) as stream:
         start = stream.read(2**16 + 1)
-    encoding = find_encoding(start, config.encoding, place)
+    encoding = find_encoding(start, known[0], place)
     sample = head_of(start, encoding, place)
-    usual = config.separator or ("\t" if suffix in (".tsv", ".tab") else ",")
+    usual = known[1] or ("\t" if suffix in (".tsv", ".tab") else ",")
     separator, header, names = infer_header(sample, usual, place)
     odd: deque[tuple[int, str]] = deque()
 
@@ -176,8 +183,8 @@ def _piece(table: Any, errors: dict[int, str]) -> Piece:
     return Piece(table, errors)
 
 
-def _open_json_lines(path: str, compression: str | None, columns: list[str] | None, rows: int) -> Opened:
-    pieces = _json_pieces(path, compression, columns, rows)
+def _open_json_lines(path: str, columns: list[str] | None, rows: int, is_flat: bool) -> Opened:
+    pieces = _json_pieces(path, columns, rows, is_flat)
     first = next(pieces, None)
     if first is None:
         raise InputError(f"{path} is empty")
@@ -191,20 +198,18 @@ def _open_json_lines(path: str, compression: str | None, columns: list[str] | No
     return Opened(names, all_pieces())
 
 
-def _json_pieces(
-    path: str, compression: str | None, columns: list[str] | None, rows: int
-) -> Iterator[tuple[list[str], Piece]]:
+def _json_pieces(path: str, columns: list[str] | None, rows: int, is_flat: bool) -> Iterator[tuple[list[str], Piece]]:
     """The column names of each piece of JSON lines, and the piece. Empty lines are left out."""
     import pyarrow as pa
 
-    with pa.input_stream(path, compression=compression) as stream:
+    with pa.input_stream(path, compression=kind_of(path)[1]) as stream:
         lines = (line for line in io.BufferedReader(stream) if line.strip())
         while some := list(islice(lines, rows)):
             errors: dict[int, str] = {}
             found = [_json_row(line, number, errors) for number, line in enumerate(some)]
             names = list(dict.fromkeys(name for row in found for name in row))
             wanted = [name for name in names if columns is None or name in columns]
-            table = pa.table({name: _json_column(name, found, errors) for name in wanted})
+            table = pa.table({name: _json_column(name, found, errors, is_flat) for name in wanted})
             if not wanted:
                 table = pa.table({"": pa.nulls(len(found))})
             yield names, Piece(table, errors)
@@ -222,13 +227,15 @@ def _json_row(line: bytes, number: int, errors: dict[int, str]) -> dict[str, Any
     return row
 
 
-def _json_column(name: str, rows: list[dict[str, Any]], errors: dict[int, str]) -> Any:
+def _json_column(name: str, rows: list[dict[str, Any]], errors: dict[int, str], is_flat: bool) -> Any:
     """A column as an arrow array; values of several types become texts, as in the training."""
     import pyarrow as pa
 
     values = [row.get(name) for row in rows]
     try:
-        return pa.array(values, from_pandas=True)
+        column = pa.array(values, from_pandas=True)
+        if not (is_flat and pa.types.is_nested(column.type)):
+            return column
     except (pa.ArrowException, OverflowError, TypeError):
         pass
     for number, value in enumerate(values):
