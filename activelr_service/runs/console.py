@@ -65,7 +65,7 @@ class Follower(threading.Thread, Generic[Item]):
         return self.catch_up()
 
 
-def log_to(path: Path) -> Callable[[object], None]:
+def log_to(path: Path, *, is_printed: bool = True) -> Callable[[object], None]:
     """A function that prints a line, without secrets, and appends it with the time to the log at ``path``.
 
     A full disk, or a terminal or pipe that is gone, does not end a training.
@@ -74,7 +74,8 @@ def log_to(path: Path) -> Callable[[object], None]:
     def log(line: object) -> None:
         text = redact(str(line))
         try:
-            print(text, flush=True)
+            if is_printed:
+                print(text, flush=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
@@ -90,11 +91,7 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     """One line that reads well in a terminal and in a job log."""
     metrics = record.metrics
     shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in VAL_LABELS.items():
-        if f"val/{name}" in metrics:
-            shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
-    if job.metric not in VAL_LABELS and f"val/{job.metric}" in metrics:
-        shown.append(f"val {job.metric} {show_score(metrics[f'val/{job.metric}'])}")
+    shown += _validation(metrics, job)
     if "optim/update_ratio" in metrics:
         shown.append(f"step {metrics['optim/update_ratio']:.2%}")
     elif "optim/gain_mean" in metrics:
@@ -109,6 +106,26 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
 def show_score(value: float) -> str:
     """Four digits after the point; four significant digits of a very small or large one, such as an error in dollars."""
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def reading_line(reading: Record, job: TrainJob) -> str:
+    """One line about a place within an epoch."""
+    metrics = reading.metrics
+    step, steps = metrics["perf/step_in_epoch"], metrics["perf/steps_per_epoch"]
+    shown = [job.duration.describe(reading.position), f"step {step:,.0f}/{steps:,.0f}"]
+    shown.append(f"loss {metrics.get('train/loss', math.nan):.4f}")
+    shown += _validation(metrics, job)
+    shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
+    return "  ".join([*shown, f"ETA {duration(metrics['perf/seconds_left'])}"])
+
+
+def _validation(metrics: dict[str, float], job: TrainJob) -> list[str]:
+    """The validation metrics of a line; among them is the one that the job names."""
+    known = {label: metrics.get(f"val/{name}") for name, label in VAL_LABELS.items()}
+    shown = [f"{label} {value:.4f}" for label, value in known.items() if value is not None]
+    if job.metric not in VAL_LABELS and f"val/{job.metric}" in metrics:
+        shown.append(f"val {job.metric} {show_score(metrics[f'val/{job.metric}'])}")
+    return shown
 
 
 def duration(seconds: float) -> str:
