@@ -16,7 +16,10 @@ LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
-ADDED_KEYS: dict[str, Any] = {"budget": None}
+ADDED_KEYS: dict[str, Any] = {
+    "budget": None,
+    **{"test_fraction": None, "test_path": None, "hold_out_test": False, "val_fraction": None},
+}
 
 
 @dataclass(frozen=True)
