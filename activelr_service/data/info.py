@@ -63,9 +63,7 @@ def describe_classes(
     """Notes and warnings on the sizes of the classes. ``train``, ``val`` and ``test``, if there is a test split, are counts
     of ``unit``, of shape (classes,)."""
     parts = [train, val] if test is None else [train, val, test]
-    sides = [
-        f"{name} {'/'.join(f'{n:,}' for n in counts)}" for name, *counts in zip(classes, *parts, strict=True)
-    ]
+    sides = [f"{name} {'/'.join(f'{n:,}' for n in counts)}" for name, *counts in zip(classes, *parts, strict=True)]
     splits = "training and validation" if test is None else "training, validation and test"
     notes = [f"classes, with their {splits} {unit}: {shorten(sides, 20)}"]
     warnings = []

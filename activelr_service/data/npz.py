@@ -145,7 +145,9 @@ def _describe_splits(config: NpzDataConfig, arrays: Arrays, labels: Labels | Non
     if "x_val" in arrays:
         notes = [f"validation: the {len(rows.val):,} rows of x_val"]
     if len(rows.test):
-        source = f"the {len(rows.test):,} rows of x_test" if "x_test" in arrays else f"{len(rows.test):,} {drawn} 1{share}"
+        source = (
+            f"the {len(rows.test):,} rows of x_test" if "x_test" in arrays else f"{len(rows.test):,} {drawn} 1{share}"
+        )
         notes.append(f"test: {source}; measured once, at the end")
     return notes
 
@@ -159,7 +161,10 @@ def scaled(array: np.ndarray, scale: float) -> Any:
 
 
 def check_headers(config: NpzDataConfig, smallest: int = 2) -> list[str]:
-    """Notes on the arrays in the file. ``smallest``: the fewest rows of ``x``. Raises :class:`JobError` if their names and shapes do not make a dataset."""
+    """Notes on the arrays in the file. ``smallest``: the fewest rows of ``x``.
+
+    Raises :class:`JobError` if their names and shapes do not make a dataset.
+    """
     headers, others = _headers(config.path)
     if "x" not in headers:
         raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}{NAMING}")

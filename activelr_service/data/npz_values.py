@@ -30,7 +30,10 @@ class Labels(NamedTuple):
 
 
 def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] | None) -> Labels:
-    """Read ``y``, ``y_val`` and ``y_test`` as ``kind``, or as their dtype says if it is None. Raises :class:`JobError` if that fails."""
+    """Read ``y``, ``y_val`` and ``y_test`` as ``kind``, or as their dtype says if it is None.
+
+    Raises :class:`JobError` if that fails.
+    """
     y, names = arrays["y"], [name for name in ("y", "y_val", "y_test") if name in arrays]
     for name in names:
         if arrays[name].dtype.kind not in "iufb":

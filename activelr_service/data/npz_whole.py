@@ -24,10 +24,8 @@ def build_whole(config: NpzDataConfig, trained: DataInfo, cache: Path) -> list[W
     check_headers(config, smallest=1)
     arrays = read_arrays(config.path)
     shape, expected = arrays["x"].shape[1:], trained.input_shape
-    if shape != expected and not (len(shape) == len(expected) > 1 and shape[0] == expected[0]):
-        if "y" in arrays or trained.vocab_size is None:
-            text = f"the data have rows of shape {shape}, and the model was trained on {expected}"
-            raise JobError.at("data.path", text)
+    if trained.vocab_size is None and _fixed(shape) != _fixed(expected):
+        raise JobError.at("data.path", f"the data have rows of shape {shape}, and the model was trained on {expected}")
     names = {split: pair for split, pair in PAIRS.items() if pair[0] in arrays}
     return name_splits([_read(config, trained, arrays, split, *pair) for split, pair in names.items()])
 
@@ -57,6 +55,11 @@ def _read(
     divisor, notes = _divisor(config, trained, x_name, x)
     dataset = TensorDataset(scaled(x, divisor), torch.from_numpy(targets))
     return Whole(split, config.path, dataset, {reason: n for reason, n in left_out.items() if n}, tuple(notes))
+
+
+def _fixed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The part of the shape of a sample that has to agree. Images of other sizes can be measured, too."""
+    return shape if len(shape) < 2 else (len(shape), shape[0])
 
 
 def _as_numbers(y: np.ndarray) -> np.ndarray:

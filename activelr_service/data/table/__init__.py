@@ -73,7 +73,8 @@ def as_dataset(config: TableDataConfig, part: Part) -> Any:
     import torch
     from torch.utils.data import TensorDataset
 
-    return TensorDataset(torch.from_numpy(inputs_of(config, part.columns, part.rows)), torch.from_numpy(_targets(config, part)))
+    inputs = inputs_of(config, part.columns, part.rows)
+    return TensorDataset(torch.from_numpy(inputs), torch.from_numpy(_targets(config, part)))
 
 
 def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
@@ -148,7 +149,9 @@ def _of_known_classes(config: TableDataConfig, test: Part) -> tuple[Part, list[s
     return test._replace(rows=test.rows[is_known]), [text]
 
 
-def read_part(config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]) -> tuple[Part, list[str]]:
+def read_part(
+    config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]
+) -> tuple[Part, list[str]]:
     """All rows of a file, and warnings on how it was read."""
     decimal: str | None = config.decimal
     warning = None

@@ -89,7 +89,9 @@ def duplicates(config: TableDataConfig, train: Part, part: Part, split: str) -> 
     is_known = np.isin(_row_hashes(config, part), _row_hashes(config, train))
     if count := int(is_known.sum()):
         row = part.rows[np.flatnonzero(is_known)[0]] + 1
-        text = f"{count:,} of {len(part.rows):,} {split} rows are training rows, too, value for value (first: row {row})"
+        text = (
+            f"{count:,} of {len(part.rows):,} {split} rows are training rows, too, value for value (first: row {row})"
+        )
         yield f"{text}; they measure what was learned by heart"
 
 

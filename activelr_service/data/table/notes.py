@@ -14,9 +14,7 @@ _MOST_NAMES, _MOST_LINES = 10, 20
 _NO_CLASSES = {"?", "??", "-", "--", ".", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "#ref!", "#value!"}
 
 
-def describe(
-    config: TableDataConfig, train: Part, val: Part, test: Part | None, warnings: tuple[str, ...]
-) -> DataInfo:
+def describe(config: TableDataConfig, train: Part, val: Part, test: Part | None, warnings: tuple[str, ...]) -> DataInfo:
     """Describe the table of a prepared config. Raises :class:`JobError` for a validation target that cannot be scored."""
     assert config.columns is not None
     width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
@@ -39,9 +37,7 @@ def describe(
         )
     classes = tuple(config.classes)
     parts = [part for part in (train, val, test) if part is not None]
-    num_train, num_val, *more = (
-        np.bincount(_class_numbers(config, part), minlength=len(classes)) for part in parts
-    )
+    num_train, num_val, *more = (np.bincount(_class_numbers(config, part), minlength=len(classes)) for part in parts)
     counted, warned = describe_classes(classes, num_train, num_val, test=more[0] if more else None)
     looks += _no_classes(config)
     return info._replace(

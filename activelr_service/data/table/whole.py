@@ -49,7 +49,9 @@ def _read(config: TableDataConfig, split: str, path: str, location: str) -> Whol
     part = Part(file, [cells for cells, _ in read], target, np.flatnonzero(~is_left))
     _check_classes(config, part)
     if not len(part.rows):
-        raise file.error(f"no row can be measured: {shorten(f'{n:,} rows: {reason}' for reason, n in left_out.items())}")
+        raise file.error(
+            f"no row can be measured: {shorten(f'{n:,} rows: {reason}' for reason, n in left_out.items())}"
+        )
     notes = [*file.warnings, *([warning] if warning else []), *_unknown(config, part), *_unused(config, file)]
     return Whole(split, path, as_dataset(config, part), left_out, tuple(notes))
 
