@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from activelr_service.config.data import DigitsDataConfig, StdlibCharsDataConfig
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
+from activelr_service.data.splits import draw_splits
 from activelr_service.errors import JobError
 
 DIGITS_TRAIN, DIGITS_VAL = 1437, 360
@@ -19,12 +22,16 @@ def inspect_digits(config: DigitsDataConfig) -> DataInfo:
     """Describe the digits (Alpaydin & Kaynak 1998, UCI), whose counts are known."""
     shape = (3, config.image_size, config.image_size)
     names = tuple(str(digit) for digit in range(10))
-    counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
-    notes = (
-        f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
-        f"classes, with their training and validation samples: {counts}",
-    )
-    return DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
+    info = DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names)
+    notes = [f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw"]
+    if config.test_fraction is None:
+        counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
+        return info._replace(notes=(*notes, f"classes, with their training and validation samples: {counts}"))
+    train, val, test = (np.bincount(labels, minlength=10) for _, labels in _read_digits(config))
+    share = f"{test.sum()} of the other digits, drawn with seed 1, from each class its share"
+    counted, _ = describe_classes(names, train, val, test=test)
+    notes += [f"test: {share}; measured once, at the end", *counted]
+    return info._replace(num_train=int(train.sum()), num_test=int(test.sum()), notes=tuple(notes))
 
 
 def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
@@ -32,18 +39,34 @@ def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
 
     The split is always the same.
     """
+    return build_digits_split(config, "train"), build_digits_split(config, "validation")
+
+
+def build_digits_split(config: DigitsDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", as :func:`build_digits` makes them."""
+    import torch
+    from torch.utils.data import TensorDataset
+
+    images, labels = _read_digits(config)[["train", "validation", "test"].index(split)]
+    if not len(labels):
+        return None
+    size = (config.image_size, config.image_size)
+    resized = torch.nn.functional.interpolate(images, size=size, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
+    return TensorDataset(resized, labels)
+
+
+def _read_digits(config: DigitsDataConfig) -> list[tuple[Any, Any]]:
+    """The float32 images (samples, 1, 8, 8) and int64 labels of the training, the validation and the test split."""
     import torch
     from sklearn.datasets import load_digits
-    from torch.utils.data import TensorDataset
 
     raw = load_digits()
     order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0))
     images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[order].unsqueeze(1)
-    size = (config.image_size, config.image_size)
-    images = torch.nn.functional.interpolate(images, size=size, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
     labels = torch.tensor(raw.target, dtype=torch.int64)[order]
-    train = TensorDataset(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN])
-    return train, TensorDataset(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+    drawn = draw_splits(DIGITS_TRAIN, None, config.test_fraction, labels[:DIGITS_TRAIN].numpy())
+    rows = (drawn.train, np.arange(DIGITS_TRAIN, len(labels)), drawn.test)
+    return [(images[part], labels[part]) for part in rows]
 
 
 def inspect_stdlib_chars(config: StdlibCharsDataConfig) -> DataInfo:

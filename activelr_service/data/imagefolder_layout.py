@@ -49,7 +49,7 @@ def find_layout(root: Path, hold_out_test: bool = False) -> Layout:
     """Find the split folders below ``root``. A folder named like a split can also be a class.
 
     It is a class if it holds images itself and other folders lie beside it. It is a split if it holds class folders. With
-    ``hold_out_test`` a test folder is no validation folder, also where there is none. Raises :class:`JobError` if neither is clear.
+    ``hold_out_test`` a test folder never validates. Raises :class:`JobError` if neither is clear.
     """
     names = list_folders(root, PLACE)
     splits, others = [name for name in names if split_of(name)], [name for name in names if not split_of(name)]

@@ -18,7 +18,10 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
-    **{"test_fraction": None, "test_path": None, "hold_out_test": False, "val_fraction": None},
+    "test_fraction": None,
+    "test_path": None,
+    "hold_out_test": False,
+    "val_fraction": None,
 }
 
 
