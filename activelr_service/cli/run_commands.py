@@ -9,12 +9,14 @@ import typer
 
 from activelr_service.cli import cluster_commands
 from activelr_service.cli.job_commands import Overrides
+from activelr_service.cli.scores import table, to_json
 from activelr_service.cli.stop import exit_on_signals, stop_run
 from activelr_service.config import TrainJob, read_resolved_job
 from activelr_service.errors import CommandError, RunDamagedError
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run, find_run, list_runs, output_root
+from activelr_service.service.test_split import describe_test
 from activelr_service.tracking.store import is_embedded
 
 COLUMNS = ("run", "status", "epochs", "score", "MLflow run", "reason")
@@ -48,8 +50,14 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
         resume_run(found, job if overrides else None)
 
 
-def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides = []) -> None:  # noqa: B006
-    """Evaluate a trained model on its validation data, or on other data of the same kind.
+def evaluate(
+    run: RunName,
+    output_dir: OutputDir = "outputs",
+    split: Annotated[str | None, typer.Option(help="What is measured: train, val, test or all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of each split as JSON.")] = False,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Measure a trained model on its validation and test data, or with --set on all of other data of the same kind.
 
     Example: activelr evaluate digits --set data.path=other.npz
     """
@@ -58,8 +66,14 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     from activelr_service.service.evaluate import evaluate_run
 
     with source.locating():
-        metrics = evaluate_run(found, job)
-    print(json.dumps(metrics, indent=1))
+        evaluation = evaluate_run(found, job, split)
+    if as_json:
+        return print(json.dumps(to_json(evaluation.scores), indent=1))
+    return print(
+        "\n".join(
+            [f"{found.label}, measured on:", *(f"  {line}" for line in evaluation.lines), *table(evaluation.scores)]
+        )
+    )
 
 
 def explain(run: RunName, output_dir: OutputDir = "outputs") -> None:
@@ -175,6 +189,7 @@ def run_lines(run: Run) -> list[str]:
         "reason": _reason(state, run),
         "epochs": _progress(history, job),
         "best": f"{_score(state)}, at epoch {state['best_epoch']}" if _score(state) else "",
+        "test": describe_test(state),
         "process": f"{state.get('pid')} on {state.get('host')}" if run.is_active() else "",
         "model": " ".join([str(run.model), *_in_brackets(state.get("model_uri"))]) if run.model.exists() else "",
         "MLflow": _where_tracked(run, job, state),

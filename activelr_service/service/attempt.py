@@ -26,6 +26,7 @@ from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import Event, EventReader, JobCompleted, apply_batch_size, log_batch_size
 from activelr_service.service.finish import export_results
 from activelr_service.service.ray_run import train_on_ray
+from activelr_service.service.test_split import describe_test
 from activelr_service.service.track import sync_to_tracking
 from activelr_service.tracking.store import is_embedded
 from activelr_service.tracking.tracker import Tracker
@@ -182,6 +183,8 @@ def log_places(attempt: Attempt) -> None:
     run, state = attempt.run, attempt.run.state()
     score = "was never finite" if state["score"] is None else f"{state['score']:.4f}"
     attempt.log(f"run {run.label} finished: best {state['score_name']} {score}, at epoch {state['best_epoch']}")
+    if test := describe_test(state):
+        attempt.log(f"  test     {test}")
     attempt.log(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if state.get("model_uri") else ""))
     attempt.log(f"  figures  {run.figures}")
     if attempt.tracker.uri is not None:

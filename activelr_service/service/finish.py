@@ -1,4 +1,5 @@
-"""The results of a run whose training has ended: the exported model of the best epoch, the figures and the score.
+"""The results of a run whose training has ended: the exported model of the best epoch, the figures, the score, and the
+metrics on the test split.
 
 A process may be killed in each step; the next attempt then uses what is complete and does the rest. The caller writes the
 status of the run last.
@@ -19,12 +20,14 @@ from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.runs.run import Run
+from activelr_service.service.test_split import measure_test
 
 Log = Callable[[str], None]
 
 
 def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None:
-    """Export the model of the best epoch, draw the figures, and write the score to the state of the run.
+    """Export the model of the best epoch, draw the figures, write the score to the state of the run, and measure the test
+    split.
 
     Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
     """
@@ -37,6 +40,7 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
+    measure_test(run, job, info, best.epoch, log)
 
 
 def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:

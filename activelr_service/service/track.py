@@ -11,6 +11,7 @@ from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import derived_sizes, log_batch_size
 from activelr_service.service.prepare import describe_data
+from activelr_service.service.test_split import row_of_test
 from activelr_service.tracking.store import open_tracker, tracking_uri
 from activelr_service.tracking.tracker import Tracker
 
@@ -40,7 +41,8 @@ def open_run_tracker(run: Run, job: ResolvedJob, info: DataInfo | None, log: Log
 def _log_start(tracker: Tracker, run: Run, job: ResolvedJob, info: DataInfo) -> None:
     """Log what the run began with: its job, what was derived, and why."""
     num_train, num_val = info.counted()
-    derived = {"num_train": num_train, "num_val": num_val, **derived_sizes(job, num_train)}
+    sizes = {"num_train": num_train, "num_val": num_val, **({"num_test": info.num_test} if info.num_test else {})}
+    derived = {**sizes, **derived_sizes(job, num_train)}
     params = job.model_dump(mode="json", exclude={"kind", "tracking", "output_dir"})
     why = {f"activelr.why.{path}": reason for path, reason in run.state().get("why", {}).items()}
     description = "\n".join(f"- {line}" for line in (info.describe(), *describe_data(info)))
@@ -57,6 +59,7 @@ def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None
     if status == "interrupted":
         tracker.end(status)  # first: a user who stops a process does not wait long for the rest
     tracker.log_metrics([record.to_row() for record in read_journal(run.journal)])
+    tracker.log_metrics(row_of_test(run.state()))
     tags = {"activelr.attempts": run.state()["attempts"], "activelr.reason": reason or ""}
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tags["activelr.submission_id"] = submission_id
