@@ -245,7 +245,7 @@ def test_the_commands_speak_of_a_run_and_secrets_of_the_environment_are_written_
     assert "small/001  finished  3/3" in activelr("list", *options).stdout
     assert activelr("status", "small", *options).stdout.startswith("small/001: finished\n")
     assert "epoch 3/3" in activelr("logs", "small/001", *options).stdout
-    measured = json.loads(activelr("evaluate", "small", *options).stdout)
+    measured = json.loads(activelr("evaluate", "small", "--json", *options).stdout)["validation"]
     assert (measured["rows"], measured["accuracy"]) == (360, pytest.approx(run.state()["score"]))
     missing = activelr("status", "nothing", *options)
     assert missing.returncode == 2
