@@ -118,11 +118,23 @@ def build_split(config: Config, split: str) -> Any:
 
 
 def _dataset(split: tuple[np.ndarray, np.ndarray], augmentation: list[Any]) -> "ImageArrays":
+    from torchvision.transforms import v2
+
+    return ImageArrays(*split, v2.Compose([*augmentation, *_finish()]))
+
+
+def image_transform() -> Any:
+    """Make the transform of an RGB image of PIL to the input of a model: resized to 32 x 32 if it has another size."""
+    from torchvision.transforms import v2
+
+    return v2.Compose([v2.Resize(SHAPE[1:], antialias=True), v2.PILToTensor(), *_finish()])
+
+
+def _finish() -> list[Any]:
     import torch
     from torchvision.transforms import v2
 
-    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    return ImageArrays(*split, v2.Compose([*augmentation, *finish]))
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
 class ImageArrays:

@@ -108,6 +108,14 @@ def _build(config: NpzDataConfig, splits: tuple[str, ...]) -> list[Any]:
     return datasets
 
 
+def validation_rows(config: NpzDataConfig) -> np.ndarray:
+    """The validation rows of ``x`` or ``x_val`` as they are stored."""
+    check_headers(config)
+    arrays = read_arrays(config.path)
+    labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
+    return arrays.get("x_val", arrays["x"])[_rows(config, arrays, labels).val]
+
+
 def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> Drawn:
     """The rows of each split: of its own array, or of ``x`` if it has none."""
     if config.test_fraction is not None and "x_test" in arrays:

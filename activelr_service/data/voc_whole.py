@@ -4,7 +4,8 @@ from pathlib import Path
 
 from activelr_service.config.data import VOCDataConfig
 from activelr_service.data.info import DataInfo
-from activelr_service.data.voc import VOCDataset, find_year, list_year, read_annotation
+from activelr_service.data.voc import VOCDataset, read_annotation
+from activelr_service.data.voc_layout import find_year, list_year
 from activelr_service.data.whole import Whole
 from activelr_service.errors import JobError
 

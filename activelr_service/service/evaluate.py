@@ -17,8 +17,8 @@ from activelr_service.export.model import RECIPE, load_model
 from activelr_service.runs.run import Run
 from activelr_service.service.check import prepare_job, with_absolute_paths
 from activelr_service.service.finish import has_model
-from activelr_service.service.measure import Score, measure
 from activelr_service.service.prepare import check_data, relocate
+from activelr_service.training.measure import Score, measure
 
 LOG = logging.getLogger("activelr_service.service")
 CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"

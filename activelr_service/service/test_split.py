@@ -4,7 +4,6 @@ Nothing before looks at its samples, so that the number is not optimistic.
 """
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ from activelr_service.data import build_test, prepare_data
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.export.model import RECIPE, load_model
+from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 from activelr_service.service.prepare import check_data
 
 Log = Callable[[str], None]
 
 
-def measure_test(run: Run, job: ResolvedJob, info: DataInfo, epoch: int, log: Log) -> None:
-    """Measure the exported model of a run, which is that of ``epoch``, on the test split, and write the result as ``test``
+def measure_test(run: Run, job: ResolvedJob, info: DataInfo, best: Record, log: Log) -> None:
+    """Measure the exported model of a run, which is that of the epoch ``best``, on the test split, and write the result as ``test``
     to the state of the run. Nothing is done without a test split, or if this model was measured before.
 
     If the samples cannot be read, the reason is logged and kept in place of the metrics: the run is complete without them.
@@ -40,13 +40,13 @@ def measure_test(run: Run, job: ResolvedJob, info: DataInfo, epoch: int, log: Lo
         remedy = f"`activelr evaluate {run.folder} --split test` measures it later"
         result = {"error": " ".join(str(error).split())}
         log(f"warning: the test split is not measured: {result['error']}; {remedy}")
-    run.update(test={**result, "epoch": epoch, "sha256": sha256, "timestamp_ms": time.time_ns() // 1_000_000})
+    run.update(test={**result, "epoch": best.epoch, "timestamp_ms": best.timestamp_ms, "sha256": sha256})
     if "metrics" in result:
         log(f"  test: {describe_test(run.state())}")
 
 
 def _measure(run: Run, job: ResolvedJob, batch_size: int, log: Log) -> dict[str, Any]:
-    from activelr_service.service.measure import measure
+    from activelr_service.training.measure import measure
 
     if doubt := check_data(run, "the test samples could be among those that were trained on"):
         log(f"run {run.label}: {doubt}")

@@ -18,6 +18,10 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
+    "log_every": {"steps": None, "minutes": 0.5},
+    "evaluate_every": None,
+    "checkpoint_every": {"steps": None, "minutes": 10.0},
+    "early_stop": None,
     "test_fraction": None,
     "test_path": None,
     "hold_out_test": False,
@@ -125,6 +129,9 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
     if job.duration.seconds is not None:
         text = "a trial must not depend on how busy the machine is; give epochs or budget.steps"
         raise JobError([_where_written(Problem(("budget", "time"), text), point)])
+    if job.early_stop is not None:
+        text = "leave it out: the trials of a study take their whole length, so that they can be compared"
+        raise JobError([_where_written(Problem(("early_stop",), text), point)])
     job = _complete(job, study)
     settings = {path: value for path, value in point.values.items() if path not in (LR, BATCH_SIZE)}
     label = optimizer_label(point.optimizer, settings)

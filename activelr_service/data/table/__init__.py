@@ -77,6 +77,23 @@ def as_dataset(config: TableDataConfig, part: Part) -> Any:
     return TensorDataset(torch.from_numpy(inputs), torch.from_numpy(_targets(config, part)))
 
 
+def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
+    """The kinds of the columns that the model gets, by name and in order; none before the config is prepared."""
+    return {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+
+
+def decimal_of(config: TableDataConfig) -> str:
+    """The decimal sign of the file of a prepared config. Raises :class:`JobError` if it cannot be read."""
+    file = read_table_file(config, config.path, "data.path")
+    return infer_decimal(file, [name for name, kind in kinds_of(config).items() if kind == "number"])[0]
+
+
+def validation_cells(config: TableDataConfig) -> list[Cells]:
+    """The cells of the validation rows of a prepared config, column by column, before they are scaled."""
+    val = _load(config).val
+    return [cells._replace(values=cells.values[val.rows]) for cells in val.columns]
+
+
 def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
     """The prepared config and its description. The last result is kept, because a job is checked more than once when it
     starts. A check of the prepared config then also shows what was found when it was prepared.
@@ -164,11 +181,6 @@ def read_part(
     part = Part(file, columns, read_target(config, file, decimal), np.arange(file.table.num_rows))
     cells_warnings = [text for cells in (*part.columns, part.target) for text in cells.warnings]
     return part, [*file.warnings, *([warning] if warning else []), *cells_warnings]
-
-
-def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
-    """The kinds of the columns that a prepared config has."""
-    return {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
 
 
 def _names(config: TableDataConfig, file: TableFile) -> list[str]:
