@@ -21,8 +21,9 @@ Log = Callable[[str], None]
 
 
 def measure_test(run: Run, job: ResolvedJob, info: DataInfo, best: Record, log: Log) -> None:
-    """Measure the exported model of a run, which is that of the epoch ``best``, on the test split, and write the result as ``test``
-    to the state of the run. Nothing is done without a test split, or if this model was measured before.
+    """Measure the exported model of a run on the test split, and write the result as ``test`` to the state of the run.
+
+    ``best`` is the epoch of the model. Nothing is done without a test split, or if this model was measured before.
 
     If the samples cannot be read, the reason is logged and kept in place of the metrics: the run is complete without them.
     """

@@ -55,7 +55,7 @@ def test_an_end_that_is_cut_off_while_the_test_is_measured_is_made_up_for(run):
     run.update(test=None)
     assert kill_everywhere(run.folder, end, check)
     end()
-    with killed_after(0, run.folder) as done:
+    with killed_after(1000, run.folder) as done:
         end()
     assert not done, "a model is measured once"
 
