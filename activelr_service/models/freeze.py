@@ -45,7 +45,8 @@ def freeze(model: Any, patterns: Sequence[str] | None) -> Frozen | None:
     counts = [parameter.numel() for parameter in model.parameters() if parameter.requires_grad]
     total = sum(parameter.numel() for parameter in model.parameters())
     if not counts:
-        raise JobError.at(PLACE, f"nothing is left to train; except the head, such as by {'!' + names[-1]!r}")
+        last = names[-1].removeprefix(WRAPPED).rpartition(".")[0]
+        raise JobError.at(PLACE, f"nothing is left to train; add '!{last}.*', or what else is to be trained")
     _hold_norms(model)
     return Frozen(total - sum(counts), sum(counts))
 

@@ -68,8 +68,8 @@ def fetch_weights(config: TimmModelConfig) -> ImageKeys | None:
         "mean": list(found["mean"]),
         "std": list(found["std"]),
     }
-    source = f"of timm's weights of {config.name}"
-    return ImageKeys(values, source if config.pretrained is True else f"assumed as those {source}: a file has none")
+    source = f"for timm's weights of {config.name}"
+    return ImageKeys(values, source if config.pretrained is True else f"assumed, as {source}")
 
 
 def load_weights(model: Any, config: TimmModelConfig) -> Fit | None:
@@ -83,7 +83,7 @@ def load_weights(model: Any, config: TimmModelConfig) -> Fit | None:
         return None
     head = head_names(model, _as_list(model.get_classifier()))
     if config.pretrained is True:
-        return load_fitting(model, _weights_of_timm(model, config, set(head)), head)
+        return load_fitting(model, _weights_of_timm(model, config), head)
     wanted = f"timm's {config.name}"
     weights = read_weights(str(Path(config.pretrained).expanduser()), PLACE, wanted)
     fit = load_fitting(model, _converted(model, weights), head)
@@ -122,18 +122,18 @@ def _published_file(config: TimmModelConfig) -> Path:
     raise JobError.at(PLACE, f"timm has no weights of {config.name}; give the path of a file, or false")
 
 
-def _weights_of_timm(model: Any, config: TimmModelConfig, head: set[str]) -> dict[str, Any]:
-    """The weights as timm loads them into a second model. Those of the head are left out if they are not of the file."""
+def _weights_of_timm(model: Any, config: TimmModelConfig) -> dict[str, Any]:
+    """The weights as timm loads them into a second model, without those of a head that timm replaced by a random one."""
     import timm
 
-    args = dict(model._model_args)
     overlay = {"file": str(_published_file(config))}
     try:
-        loaded = timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **args)
+        loaded = timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **model._model_args)
     except (RuntimeError, ValueError, KeyError, AssertionError) as error:
         raise JobError.at(PLACE, f"timm cannot load the weights of {config.name}: {plain_reason(error)}") from error
+    heads = tuple(f"{name}." for name in _as_list(loaded.pretrained_cfg["classifier"]))
     has_new_head = loaded.num_classes != loaded.pretrained_cfg["num_classes"]
-    return {name: tensor for name, tensor in loaded.state_dict().items() if not (has_new_head and name in head)}
+    return {name: value for name, value in loaded.state_dict().items() if not (has_new_head and name.startswith(heads))}
 
 
 def _converted(model: Any, weights: dict[str, Any]) -> dict[str, Any]:

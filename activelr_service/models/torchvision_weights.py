@@ -40,7 +40,7 @@ def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
     published = _published(config, "DEFAULT" if is_file else config.weights)
     transforms = published.transforms()
     (side,), (length,) = transforms.crop_size, transforms.resize_size
-    source = f"of torchvision's weights {published.name} of {config.name}"
+    source = f"torchvision's {published.name} of {config.name}"
     values = {
         "image_size": side,
         "crop_share": side / length,
@@ -49,7 +49,7 @@ def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
         "mean": list(transforms.mean),
         "std": list(transforms.std),
     }
-    return ImageKeys(values, f"assumed as those {source}: a file does not say it" if is_file else source)
+    return ImageKeys(values, f"assumed, as for {source}" if is_file else f"for {source}")
 
 
 def load_weights(model: Any, config: TorchvisionModelConfig) -> Fit | None:

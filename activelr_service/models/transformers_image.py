@@ -62,7 +62,7 @@ def fetch_weights(config: TransformersImageModelConfig) -> ImageKeys | None:
         size = read_config(str(folder)).get("image_size", IMAGE_SIZE)
         source = f"assumed: {config.path} has no preprocessor_config.json; the size is of its config.json"
         return ImageKeys({"image_size": size if isinstance(size, int) else size[0]}, source)
-    return ImageKeys(_keys_of_processor(folder), f"of the image processor in {config.path}")
+    return ImageKeys(_keys_of_processor(folder), f"of the image processor of {config.path}")
 
 
 def load_weights(model: Any, config: TransformersImageModelConfig) -> Fit | None:

@@ -148,8 +148,8 @@ def check_forward(job: ResolvedJob, info: DataInfo) -> Start:
     kind = job.task if job.task in TASK_METRICS else info.tasks[0]  # a task of one's own has the inputs of the data's
     dtype = torch.int64 if kind == "language_modeling" else torch.float32
     try:
+        model = _build_without_memory(job, info)
         with torch.device("meta"), torch.no_grad():
-            model = build_model(job.model, info, job.task)
             if kind != "detection":
                 inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
                 model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
@@ -159,6 +159,17 @@ def check_forward(job: ResolvedJob, info: DataInfo) -> Start:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise JobError.at("model", f"does not take samples of shape {info.input_shape}: {reason}") from error
     return Start(find_fit(job.model, model), freeze(model, getattr(job.model, "freeze", None)))
+
+
+def _build_without_memory(job: ResolvedJob, info: DataInfo) -> nn.Module:
+    """The model on the meta device. A few are built on the CPU first, because they compute their sizes in tensors."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = build_model(job.model, info, job.task)
+            return model
+    except NotImplementedError:
+        on_cpu: nn.Module = build_model(job.model, info, job.task)
+        return on_cpu.to("meta")
 
 
 def _replica_of(
