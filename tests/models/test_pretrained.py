@@ -24,8 +24,9 @@ from activelr_service.service.check import with_absolute_paths
 from activelr_service.service.prepare import prepare
 from activelr_service.service.start import suit_images
 from activelr_service.training.build import check_forward
-from tests.conftest import export_model
+from tests.conftest import export_model, small_job
 from tests.data.generate_images import write_images
+from tests.training.test_loop import resolved, train
 
 CLASSES = ("ant", "bee", "cat")
 INFO = DataInfo(("classification", "regression"), 20, 5, (3, 32, 32), num_classes=3, classes=CLASSES, num_outputs=2)
@@ -374,3 +375,34 @@ def test_paths_are_made_absolute_and_names_are_kept(tmp_path, monkeypatch):
         assert expected in (getattr(found, key, None) for key in ("weights", "pretrained", "path"))
     Path("x/y").mkdir(parents=True)
     assert with_absolute_paths(job_with(cases["x/y"])).model.path == str(tmp_path / "x" / "y")
+
+
+@pytest.mark.slow
+def test_an_epoch_from_trained_weights_beats_one_from_random_weights(tmp_path):
+    model = {"type": "timm", "name": "test_resnet"}
+    quick = {"global_batch_size": 128, "tracking": {"backend": "none"}}
+    trained, _ = train(resolved(small_job(tmp_path, model=model, epochs=4, **quick)), tmp_path / "before")
+    torch.save(trained.model.state_dict(), tmp_path / "trained.pth")
+    losses = []
+    for number, weights in enumerate((False, str(tmp_path / "trained.pth"))):
+        job = small_job(tmp_path, model={**model, "pretrained": weights}, epochs=1, **quick)
+        _, history = train(resolved(job), tmp_path / str(number))
+        losses.append(history[-1].metrics["val/loss"])
+    assert losses[1] < 0.7 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"type": "torchvision", "name": "squeezenet1_1"},
+        {"type": "timm", "name": "test_vit", "freeze": ["blocks.0"]},
+        {"type": "transformers_image", "name": "vit", "config": VIT},
+    ],
+    ids=lambda model: model["type"],
+)
+def test_bfloat16_and_channels_last_are_plain_options_of_these_models(tmp_path, model):
+    options = {"precision": "bfloat16", "channels_last": True, "global_batch_size": 512, "epochs": 1}
+    job = resolved(small_job(tmp_path, model=model, data={"type": "digits", "image_size": 32}, **options))
+    _, history = train(job, tmp_path / "run")
+    assert history[-1].metrics["train/loss"] > 0
