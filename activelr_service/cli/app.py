@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import job_commands, run_commands, study_commands
+from activelr_service.cli import job_commands, model_commands, run_commands, study_commands
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
 
@@ -34,6 +34,7 @@ for command in (
     job_commands.train,
     run_commands.resume,
     run_commands.evaluate,
+    model_commands.predict,
     run_commands.explain,
     run_commands.list_,
     run_commands.status,

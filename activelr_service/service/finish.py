@@ -12,7 +12,9 @@ from pathlib import Path
 from activelr_service.config import ResolvedJob
 from activelr_service.config.data import TextDataConfig
 from activelr_service.config.task import metrics_of_task
+from activelr_service.data.example import write_example
 from activelr_service.data.info import DataInfo
+from activelr_service.data.raw_inputs import describe_inputs
 from activelr_service.data.text_encoding import TOKENIZER
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
 from activelr_service.runs.files import sync
@@ -33,7 +35,7 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)
     best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
-    _export(run, job, info, best.epoch)
+    _export(run, job, info, best.epoch, log)
     draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
@@ -63,7 +65,7 @@ def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bo
     raise CheckpointError(f"run {run.label} has no checkpoint that can be exported: see {run.checkpoints}")
 
 
-def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
+def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int, log: Log) -> None:
     """Copy the weights of a verified checkpoint to the run's ``model`` folder, which appears whole or not at all."""
     from activelr_service.errors import CheckpointError
     from activelr_service.training.checkpoint import CheckpointStore
@@ -80,7 +82,8 @@ def _export(run: Run, job: ResolvedJob, info: DataInfo, epoch: int) -> None:
     shutil.copyfile(checkpoint / WEIGHTS, temporary / WEIGHTS)
     if isinstance(job.data, TextDataConfig):
         shutil.copyfile(Path(job.data.tokens or "") / TOKENIZER, temporary / TOKENIZER)
-    write_recipe(temporary, job.model, info, job.task, sha256)
+    write_recipe(temporary, job.model, info, job.task, sha256, describe_inputs(job.data))
+    write_example(temporary, job.data, log)
     if sha256_of(temporary / WEIGHTS) != sha256:
         raise CheckpointError(f"the copy of {checkpoint / WEIGHTS} differs from it; is the disk sound?")
     for path in temporary.iterdir():
