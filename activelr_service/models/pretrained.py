@@ -134,8 +134,10 @@ def check_fit(fit: Fit, place: str, source: str, wanted: str) -> None:
     if len(fit.taken) < others:
         example = [*fit.missing, *fit.odd][0]
         has = f", and the file has {fit.left_over[0]}" if fit.left_over else ""
-        text = f"{source} does not fit {wanted}: {others} of {others + len(fit.taken)} tensors are missing or have"
-        raise JobError.at(place, f"{text} another shape, such as {example}{has}; give the weights of this model")
+        found = (
+            f"{others} of {others + len(fit.taken)} tensors are missing or have another shape, such as {example}{has}"
+        )
+        raise JobError.at(place, f"{source} does not fit {wanted}: {found}; give the weights of this model")
 
 
 def head_names(model: Any, head: Any = None) -> list[str]:

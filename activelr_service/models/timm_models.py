@@ -26,9 +26,7 @@ OUR_ARGS = ("num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overl
 
 
 def check(config: TimmModelConfig, info: DataInfo, precision: str) -> None:
-    """Raise :class:`JobError` for a file that is not there, arguments that the job sets, and other shapes of images."""
-    if isinstance(config.pretrained, str) and not Path(config.pretrained).expanduser().is_file():
-        raise JobError.at(PLACE, f"no such file: {config.pretrained}; true stands for the weights of timm")
+    """Raise :class:`JobError` for arguments that are set from the data, and for other shapes of images."""
     for name in OUR_ARGS:
         if name in config.args:
             raise JobError.at(f"model.args.{name}", "is set from the data and from model.pretrained; leave it out")
@@ -49,14 +47,19 @@ def build(config: TimmModelConfig, info: DataInfo, num_outputs: int | None) -> A
 
 
 def fetch_weights(config: TimmModelConfig) -> ImageKeys | None:
-    """Download the weights unless they are here, and return how they want their images; None without weights."""
-    from timm.data import resolve_data_config
+    """Download the weights unless they are here, and return how they want their images; None without weights.
 
+    Raises :class:`JobError` if they are not here and cannot be downloaded.
+    """
     if not config.pretrained:
         return None
+    from timm.data import resolve_data_config
+
     settings = _settings(config)
     if config.pretrained is True:
         _published_file(config)
+    elif not Path(config.pretrained).expanduser().is_file():
+        raise JobError.at(PLACE, f"no such file: {config.pretrained}; true stands for the weights of timm")
     found = resolve_data_config(pretrained_cfg=settings.to_dict())
     side = found["input_size"][-1]
     interpolation = found["interpolation"]

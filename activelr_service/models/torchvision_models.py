@@ -56,7 +56,6 @@ def check_classifier(config: TorchvisionModelConfig, info: DataInfo, precision: 
     if config.stem == "cifar" and not config.name.startswith(RESNETS):
         raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {config.name!r}")
     check_images(f"torchvision's {config.name}", info)
-    torchvision_weights.check_weights(config)
 
 
 def check_name(config: TorchvisionModelConfig) -> None:

@@ -23,20 +23,18 @@ PORTED = ("googlenet", "inception_v3")  # from TensorFlow: they scale their inpu
 DENSENET_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.((?:[12])\..*)")
 
 
-def check_weights(config: TorchvisionModelConfig) -> None:
-    """Raise :class:`JobError` if the config names a file that is not there. No torch is needed."""
-    if names_a_file(config, "weights") and not Path(config.weights or "").expanduser().is_file():
-        hint = "DEFAULT stands for the weights that torchvision publishes"
-        raise JobError.at(PLACE, f"no such file: {config.weights}; {hint}")
-
-
 def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
-    """Download the weights unless they are here, and return how they want their images; None without weights."""
+    """Download the weights unless they are here, and return how they want their images; None without weights.
+
+    Raises :class:`JobError` if they are not here and cannot be downloaded.
+    """
     if config.weights is None:
         return None
+    if not _find_file(config).is_file():
+        raise JobError.at(
+            PLACE, f"no such file: {config.weights}; DEFAULT stands for the weights that torchvision publishes"
+        )
     is_file = names_a_file(config, "weights")
-    if not is_file:
-        _find_file(config)
     published = _published(config, "DEFAULT" if is_file else config.weights)
     transforms = published.transforms()
     (side,), (length,) = transforms.crop_size, transforms.resize_size

@@ -19,13 +19,11 @@ RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # of Pil
 
 
 def check(config: TransformersImageModelConfig, info: DataInfo, precision: str) -> None:
-    """Raise :class:`JobError` for a folder that holds no model, fields that the job sets, and other shapes of images."""
+    """Raise :class:`JobError` for fields that are set from the data, and for other shapes of images."""
     for name in (*OF_THE_DATA, *DTYPES):
         if name in config.config:
             hint = "the weights are trained in float32" if name in DTYPES else "it is set from the data"
             raise JobError.at(f"model.config.{name}", f"{hint}; leave it out")
-    if config.path is not None and names_a_file(config, "path"):
-        read_config(config.path)
     check_images("an image classifier of transformers", info)
 
 
@@ -54,12 +52,16 @@ def build(config: TransformersImageModelConfig, info: DataInfo, num_outputs: int
 
 
 def fetch_weights(config: TransformersImageModelConfig) -> ImageKeys | None:
-    """Download the weights unless they are here, and return how they want their images; None without weights."""
+    """Download the weights unless they are here, and return how they want their images; None without weights.
+
+    Raises :class:`JobError` if they are not here and cannot be downloaded, or if the folder holds no model.
+    """
     if config.path is None:
         return None
     folder = _folder(config)
+    fields = read_config(str(folder))
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        size = read_config(str(folder)).get("image_size", IMAGE_SIZE)
+        size = fields.get("image_size", IMAGE_SIZE)
         source = f"assumed: {config.path} has no preprocessor_config.json; the size is of its config.json"
         return ImageKeys({"image_size": size if isinstance(size, int) else size[0]}, source)
     return ImageKeys(_keys_of_processor(folder), f"of the image processor of {config.path}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoModelForImageClassification, ViTImageProcessor
 
 from activelr_service.config import dump_job, parse_job
+from activelr_service.config.model import TimmModelConfig
 from activelr_service.config.yaml_file import parse_yaml
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import JobError
+from activelr_service.errors import JobError, MissingPackageError
 from activelr_service.export.model import RECIPE, load_model
 from activelr_service.models import build_model, check_model, fetch_weights, find_fit, load_pretrained
 from activelr_service.models.torchvision_models import TORCHVISION_NAMES
@@ -375,6 +377,21 @@ def test_paths_are_made_absolute_and_names_are_kept(tmp_path, monkeypatch):
         assert expected in (getattr(found, key, None) for key in ("weights", "pretrained", "path"))
     Path("x/y").mkdir(parents=True)
     assert with_absolute_paths(job_with(cases["x/y"])).model.path == str(tmp_path / "x" / "y")
+
+
+def test_without_timm_the_extra_is_named(tmp_path, monkeypatch):
+    config = TimmModelConfig(name="test_resnet")
+    export_model(tmp_path, build_model(config, INFO, "classification"), config, INFO, "classification")
+    monkeypatch.setitem(sys.modules, "timm", None)  # what Python finds where it is not installed
+    with pytest.raises(
+        MissingPackageError, match=r"`activelr_service\.load_model` needs timm, .*activelr-service\[timm\]"
+    ):
+        load_model(tmp_path)
+
+
+def test_a_finished_run_is_measured_without_the_file_that_it_started_from(tmp_path):
+    gone = {"type": "torchvision", "name": "resnet18", "weights": str(tmp_path / "gone.pth")}
+    check_model(job_with(gone), INFO, "classification")
 
 
 @pytest.mark.slow
