@@ -1,5 +1,6 @@
 """What all pretrained starts share: reading a file of weights, what of it fits a model, and how its images are prepared."""
 
+import json
 import re
 import warnings
 from collections import OrderedDict
@@ -16,6 +17,7 @@ CONTAINERS = (
     "model",
 )  # keys under which checkpoints of training programs hold weights
 PREFIXES = ("module.", "_orig_mod.", "model.")  # that DistributedDataParallel, torch.compile and others put before all
+IMAGE_KEYS = ("image_size", "crop_share", "squash", "interpolation", "mean", "std")  # of data
 NAMES_SHOWN = 40
 COUNTERS = "num_batches_tracked"  # of batch norms: older files lack them, and nothing depends on them here
 
@@ -25,6 +27,17 @@ class ImageKeys(NamedTuple):
 
     values: dict[str, Any]
     source: str
+
+
+def keys_of_export(path: str) -> ImageKeys | None:
+    """How a model that this package exported wants its images, if ``path`` is the file of its weights: its recipe, which
+    lies beside, says it. None for any other file."""
+    try:
+        inputs = json.loads(Path(path).expanduser().with_name("recipe.json").read_text())["inputs"]
+        values = {name: inputs[name] for name in IMAGE_KEYS if inputs.get(name) is not None}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return ImageKeys(values, f"as the model in {Path(path).parent} was trained") if "image_size" in values else None
 
 
 class Fit(NamedTuple):

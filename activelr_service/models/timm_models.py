@@ -15,6 +15,7 @@ from activelr_service.models.pretrained import (
     check_fit,
     check_images,
     head_names,
+    keys_of_export,
     load_fitting,
     plain_reason,
     read_weights,
@@ -60,6 +61,8 @@ def fetch_weights(config: TimmModelConfig) -> ImageKeys | None:
         _published_file(config)
     elif not Path(config.pretrained).expanduser().is_file():
         raise JobError.at(PLACE, f"no such file: {config.pretrained}; true stands for the weights of timm")
+    elif (keys := keys_of_export(config.pretrained)) is not None:
+        return keys
     found = resolve_data_config(pretrained_cfg=settings.to_dict())
     side = found["input_size"][-1]
     interpolation = found["interpolation"]

@@ -13,6 +13,7 @@ from activelr_service.models.pretrained import (
     ImageKeys,
     check_fit,
     head_names,
+    keys_of_export,
     load_fitting,
     read_weights,
 )
@@ -35,6 +36,8 @@ def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
             PLACE, f"no such file: {config.weights}; DEFAULT stands for the weights that torchvision publishes"
         )
     is_file = names_a_file(config, "weights")
+    if is_file and (keys := keys_of_export(config.weights)) is not None:
+        return keys
     published = _published(config, "DEFAULT" if is_file else config.weights)
     transforms = published.transforms()
     (side,), (length,) = transforms.crop_size, transforms.resize_size

@@ -19,6 +19,7 @@ from activelr_service.models import Start, build_model, find_fit, load_pretraine
 from activelr_service.models.freeze import freeze
 from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
+from activelr_service.training.batches import ResumableSampler
 from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import build_optimizer
 from activelr_service.training.progress import RunProgress
@@ -48,15 +49,19 @@ class TrainContext:
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> TrainContext:
+def build_training(
+    job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False, is_continued: bool = False
+) -> TrainContext:
     """Build everything for this rank of a job. Every rank gets the same random weights.
 
     ``is_probe``: the training is only measured. Then no pass of the model is run here, since it may not fit into memory.
+    ``is_continued``: the weights of a checkpoint follow. Then no pretrained ones are loaded, whose file may be gone.
     """
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task)
-    load_pretrained(job.model, model)
+    if not is_continued:
+        load_pretrained(job.model, model)
     freeze(model, getattr(job.model, "freeze", None))
     model.to(device)
     if job.channels_last:
@@ -93,7 +98,7 @@ def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[D
     """
     train, val = build_data(job.data)
     rank, world_size = distributed.rank(), distributed.world_size()
-    sampler: DistributedSampler = DistributedSampler(train, world_size, rank, shuffle=True, drop_last=True)
+    sampler = ResumableSampler(train, world_size, rank, shuffle=True, drop_last=True)
     common: dict[str, Any] = {
         "batch_size": job.micro_batch_size(),
         "num_workers": job.workers.num_loader_workers,

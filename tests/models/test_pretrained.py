@@ -423,3 +423,17 @@ def test_bfloat16_and_channels_last_are_plain_options_of_these_models(tmp_path, 
     job = resolved(small_job(tmp_path, model=model, data={"type": "digits", "image_size": 32}, **options))
     _, history = train(job, tmp_path / "run")
     assert history[-1].metrics["train/loss"] > 0
+
+
+def test_an_exported_model_is_a_start_whose_images_are_those_that_it_was_trained_on(tmp_path):
+    model = {"type": "torchvision", "name": "squeezenet1_1"}
+    config = job_with(model).model
+    export_model(tmp_path, build_model(config, INFO, "classification"), config, INFO, "classification")
+    recipe = json.loads((tmp_path / RECIPE).read_text())
+    recipe["inputs"] = {"type": "imagefolder", "image_size": 96, "mean": [0.5, 0.5, 0.5], "std": None}
+    (tmp_path / RECIPE).write_text(json.dumps(recipe))
+    job, said = suit_images(job_with({**model, "weights": str(tmp_path / "model.safetensors")}))
+    assert (job.data.image_size, job.data.mean, job.data.std, job.data.squash) == (96, [0.5, 0.5, 0.5], None, None)
+    assert "data.image_size = 96  (as the model in " in str(said.choices[0])
+    _, fit = started({**model, "weights": str(tmp_path / "model.safetensors")})
+    assert "its head fits, and is taken over too" in fit.describe()
