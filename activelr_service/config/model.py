@@ -11,7 +11,7 @@ from activelr_service.config.base import PositiveInt, StrictConfig
 
 # What transformers takes beside the fields of a config.
 RUNS_CODE = ("trust_remote_code", "auto_map", "custom_pipelines", "custom_generate", "code_revision", "use_kernels")
-NAME_OF_WEIGHTS = r"[A-Z][A-Z0-9_]*"  # of torchvision, such as IMAGENET1K_V2
+NAME_OF_WEIGHTS = r"(\w+_Weights\.)?[A-Z][A-Z0-9_]*"  # of torchvision, such as IMAGENET1K_V2
 HUB_NAME = r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?"
 NOT_OF_A_CONFIG = ("local_files_only", "cache_dir", "force_download", "proxies", "revision", "subfolder", "token")
 

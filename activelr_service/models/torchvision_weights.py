@@ -91,10 +91,10 @@ def _find_file(config: TorchvisionModelConfig) -> Path:
 def _published(config: TorchvisionModelConfig, name: str | None) -> Any:
     from torchvision.models import get_model_weights
 
-    known = get_model_weights(config.name)
+    known, name = get_model_weights(config.name), str(name).rpartition(".")[2]
     if name not in known.__members__:
         names = [*known.__members__, "DEFAULT"]
-        hint = did_you_mean(str(name), names, f"use {' or '.join(dict.fromkeys(names))}, or the path of a file")
+        hint = did_you_mean(name, names, f"use {' or '.join(dict.fromkeys(names))}, or the path of a file")
         raise JobError.at(PLACE, f"torchvision has no weights {name!r} of {config.name}; {hint}")
     return known[name]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +43,19 @@ def build(config: TransformersImageModelConfig, info: DataInfo, num_outputs: int
             folder = str(_folder(config))
             fields = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **given)
         else:
-            fields = AutoConfig.for_model(config.name, **given)
+            fields = AutoConfig.for_model(config.name, **{"image_size": info.input_shape[-1], **given})
         model = AutoModelForImageClassification.from_config(fields, trust_remote_code=False, dtype=torch.float32)
     except (TypeError, ValueError, KeyError, OSError, ImportError, AttributeError) as error:
         if isinstance(error, JobError):
             raise
         raise _not_built(config, error) from error
-    return _module_class()(model)
+    return _module_class()(model, is_interpolated=_has_other_size(model, info.input_shape[-1]))
+
+
+def _has_other_size(model: Any, side: int) -> bool:
+    """Whether the position embedding of the model is to be interpolated to images of this side."""
+    can_be = "interpolate_pos_encoding" in signature(model.forward).parameters
+    return can_be and getattr(model.config, "image_size", side) not in (side, [side, side], (side, side))
 
 
 def fetch_weights(config: TransformersImageModelConfig) -> ImageKeys | None:
@@ -200,12 +207,13 @@ def _module_class() -> Any:
     from torch import Tensor, nn
 
     class ImageClassifier(nn.Module):
-        def __init__(self, model: Any) -> None:
+        def __init__(self, model: Any, *, is_interpolated: bool) -> None:
             super().__init__()
             self.model = model
+            self.options = {"interpolate_pos_encoding": True} if is_interpolated else {}
 
         def forward(self, images: Tensor) -> Tensor:
-            logits: Tensor = self.model(pixel_values=images).logits
+            logits: Tensor = self.model(pixel_values=images, **self.options).logits
             return logits
 
     return ImageClassifier

@@ -270,7 +270,8 @@ def test_what_was_downloaded_once_is_found_without_a_net(no_net, files):
     torch_cache, hub_cache = no_net
     torch_cache.mkdir(parents=True)
     shutil.copy(folder / "resnet18.pth", torch_cache / "resnet18-f37072fd.pth")
-    module, _ = started({"type": "torchvision", "name": "resnet18", "weights": "DEFAULT"})
+    for name in ("DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"):
+        module, _ = started({"type": "torchvision", "name": "resnet18", "weights": name})
     assert torch.equal(module.conv1.weight, modules["resnet18"].conv1.weight)
 
     vit = timm.create_model("test_vit", pretrained=False)
@@ -309,6 +310,19 @@ def test_a_vision_transformer_of_torchvision_takes_images_of_another_size(tmp_pa
     module, fit = started(model, INFO._replace(input_shape=(3, 64, 64)))
     assert module.encoder.pos_embedding.shape == (1, 5, 768)
     assert not fit.warnings("file")
+
+
+def test_a_vision_transformer_of_transformers_takes_images_of_another_size(files, tmp_path):
+    info = INFO._replace(input_shape=(3, 64, 64))
+    model = {"type": "transformers_image", "path": str(files[0] / "vit")}
+    module, _ = started(model, info)
+    check_forward(job_with(model), info)
+    export_model(tmp_path, module, job_with(model).model, info, "classification")
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(load_model(tmp_path)(images), module.eval()(images))
+    check_forward(job_with({**model, "path": None, "name": "vit", "config": {**VIT, "image_size": 64}}), info)
+    small = {name: value for name, value in VIT.items() if name != "image_size"}
+    check_forward(job_with({"type": "transformers_image", "name": "vit", "config": small}), info)
 
 
 def test_models_ported_from_tensorflow_scale_their_inputs_as_their_weights_want_it(files, tmp_path):
