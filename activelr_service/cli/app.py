@@ -33,6 +33,7 @@ for command in (
     job_commands.schema,
     job_commands.train,
     run_commands.resume,
+    run_commands.finish,
     run_commands.evaluate,
     run_commands.explain,
     run_commands.list_,

@@ -48,6 +48,18 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
         resume_run(found, job if overrides else None)
 
 
+def finish(run: RunName, output_dir: OutputDir = "outputs") -> None:
+    """Make a run that was stopped, or that failed, a finished one: with the best model of the epochs that it has.
+
+    Example: activelr finish digits
+    """
+    found = _find(run, output_dir)
+    from activelr_service.service.launch import finish as finish_run
+
+    exit_on_signals()
+    finish_run(found)
+
+
 def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides = []) -> None:  # noqa: B006
     """Evaluate a trained model on its validation data, or on other data of the same kind.
 

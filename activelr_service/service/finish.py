@@ -30,13 +30,22 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     """
     from activelr_service.runs.figures import draw_figures
 
+    export_best(run, job, info, log)
+    draw_figures(run.figures, read_journal(run.journal), run.label)
+
+
+def export_best(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> Record:
+    """Export the model of the best epoch so far and write its score to the state of the run; returns its record.
+
+    Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
+    """
     metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)
     best = _find_best(run, history, metrics.score, metrics.higher_is_better, log)
     _export(run, job, info, best.epoch)
-    draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
+    return best
 
 
 def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:

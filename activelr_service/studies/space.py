@@ -16,7 +16,7 @@ LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
-ADDED_KEYS: dict[str, Any] = {"budget": None}
+ADDED_KEYS: dict[str, Any] = {"budget": None, "system_metrics": False}
 
 
 @dataclass(frozen=True)
