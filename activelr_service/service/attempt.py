@@ -73,6 +73,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False, reason: str | None =
         export_results(run, attempt.job, attempt.info, attempt.log)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
         remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        followers[0].finish()  # the lines of the last epochs come first
         attempt.log(f"run {run.label} is interrupted; {remedy}")
         leave_best(run, attempt.job, attempt.info, number, attempt.log)
         grant(MLFLOW_S)
