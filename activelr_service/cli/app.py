@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import job_commands, run_commands, study_commands
+from activelr_service.cli import compare_command, job_commands, run_commands, study_commands
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
 
@@ -37,6 +37,7 @@ for command in (
     run_commands.evaluate,
     run_commands.explain,
     run_commands.list_,
+    compare_command.compare,
     run_commands.status,
     run_commands.logs,
     run_commands.stop,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from activelr_service.config import CompleteJob
-from activelr_service.runs.record import Record
+from activelr_service.runs.record import Record, elapsed
 from activelr_service.training import distributed
 from activelr_service.training.throughput import Throughput
 
@@ -94,7 +94,7 @@ class RunProgress:
         metrics = history[-1].metrics
         self.step = history[-1].global_step
         self.next_measurement = self.step + 1
-        self.seconds_before = elapsed_seconds(history)
+        self.seconds_before = elapsed(history)
         self.throughput.seconds_per_step = self.job.global_batch_size / metrics["perf/samples_per_sec"]
         is_same = state.get("length") in (None, self._saved_duration())
         before = metrics.get("optim/progress", 0.0)
@@ -190,9 +190,3 @@ class RunProgress:
         self.line = LinearProgress(self.step, self.line.at(self.step), max(total, self.step + 1))
         self.measured_step, self.measured_seconds = self.step, now
         self.next_measurement = self.throughput.next_measurement(self.step, self.line.total_steps)
-
-
-def elapsed_seconds(history: list[Record]) -> float:
-    """Seconds in the training loop up to the last record, over all attempts. Older records have only those of each epoch."""
-    total = sum(record.metrics["perf/epoch_seconds"] for record in history)
-    return history[-1].metrics.get("perf/elapsed_seconds", total)

@@ -17,8 +17,8 @@ from activelr_service.runs.begin import lock_run
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import Run, find_run, list_runs
 from activelr_service.service.launch import resume, train
-from activelr_service.training.batch_size.choice import read_choice
 from activelr_service.tracking.names import tracked_metric
+from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 
 pytestmark = pytest.mark.ray
