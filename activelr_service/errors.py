@@ -76,6 +76,12 @@ class CommandError(RuntimeError):
     exit_code = 2
 
 
+class InputError(ValueError):
+    """Input that a model cannot answer. The text says what is wrong with it, and what the model takes."""
+
+    exit_code = 2
+
+
 class MissingPackageError(ModuleNotFoundError):
     """A package of an extra is not installed. The text names the line that installs it; ``name`` is the package."""
 

@@ -1,19 +1,34 @@
-"""How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(inputs)``."""
+"""How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(rows)``."""
 
 from typing import Any
 
 import numpy as np
 
-from activelr_service.export.model import load_model
+from activelr_service.errors import InputError
+from activelr_service.inference.predictor import Predictor, load_module_or_predictor
 
 
 class PyFuncModel:
-    """Wraps the torch module: arrays in, arrays out. ``module`` is the module itself."""
+    """Takes raw rows and answers with a DataFrame. ``module`` is the torch module itself.
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
+    ``predictor`` reads the rows. It is None for a model of an earlier version, which takes and returns arrays.
+    """
 
-    def predict(self, inputs: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray | list[dict[str, Any]]:
+    def __init__(self, module: Any, predictor: Predictor | None = None) -> None:
+        self.module, self.predictor = module, predictor
+
+    def predict(self, inputs: Any, params: dict[str, Any] | None = None) -> Any:
+        """The answers to raw rows, as a DataFrame of one row for each; see :class:`Predictor`.
+
+        ``inputs`` are a DataFrame, a dict of columns, a list of dicts, or the cells of the only column that the model
+        takes: a Series, a list or an array of them. Rows of a table may also be an array in the order of the columns.
+        ``params`` may have ``max_new_tokens`` for texts, and ``batch_size``.
+        """
+        if self.predictor is None:
+            return self._predict_arrays(inputs)
+        return self.predictor.predict(_to_frame(self.predictor, inputs), **(params or {}))
+
+    def _predict_arrays(self, inputs: Any) -> Any:
         """Logits, regression values, or for token ids the logits of every next token, of a batch of rows.
 
         Integers are divided by what the training divided them by: pixels of 0 to 255 in a .npz file of uint8 by 255.
@@ -35,5 +50,28 @@ class PyFuncModel:
             return self.module(rows.float() / scale).numpy()
 
 
+def _to_frame(predictor: Predictor, inputs: Any) -> Any:
+    """The raw rows as a DataFrame. Raises :class:`InputError` for what cannot be rows of this model."""
+    import pandas as pd
+
+    if isinstance(inputs, pd.DataFrame):
+        return inputs
+    if isinstance(inputs, dict):
+        is_one = not any(isinstance(value, list | tuple | np.ndarray | pd.Series) for value in inputs.values())
+        return pd.DataFrame([inputs] if is_one else inputs)
+    names = predictor.columns
+    if isinstance(inputs, str | bytes):
+        inputs = [inputs]
+    if isinstance(inputs, list) and inputs and all(isinstance(row, dict) for row in inputs):
+        return pd.DataFrame(inputs)
+    if len(names) == 1:
+        return pd.DataFrame({names[0]: list(inputs)})
+    rows = list(inputs)
+    if any(np.shape(row) != (len(names),) for row in rows):
+        text = f"rows of {len(names)} values are needed, in the order of the columns {', '.join(map(repr, names[:5]))}"
+        raise InputError(f"{text}{', ...' if len(names) > 5 else ''}; a DataFrame may have them in any order")
+    return pd.DataFrame(rows, columns=names)
+
+
 def _load_pyfunc(data_path: str) -> PyFuncModel:
-    return PyFuncModel(load_model(data_path))
+    return PyFuncModel(*load_module_or_predictor(data_path))

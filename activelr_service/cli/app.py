@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import compare_command, job_commands, run_commands, study_commands
+from activelr_service.cli import compare_command, job_commands, model_commands, run_commands, study_commands
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
 
@@ -35,6 +35,7 @@ for command in (
     run_commands.resume,
     run_commands.finish,
     run_commands.evaluate,
+    model_commands.predict,
     run_commands.explain,
     run_commands.list_,
     compare_command.compare,

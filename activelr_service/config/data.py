@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from activelr_service.config.base import Fraction, StrictConfig
 
@@ -243,3 +243,4 @@ DataConfig = Annotated[
     | PythonDataConfig,
     Field(discriminator="type"),
 ]
+DATA_CONFIG: TypeAdapter[DataConfig] = TypeAdapter(DataConfig)

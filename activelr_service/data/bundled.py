@@ -9,6 +9,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 
 DIGITS_TRAIN, DIGITS_VAL = 1437, 360
+DIGITS_SIDE, DIGITS_LEVELS = 8, 16.0
 TRAIN_COUNTS = (150, 145, 147, 147, 142, 144, 147, 137, 136, 142)  # samples of each digit
 VAL_COUNTS = (28, 37, 30, 36, 39, 38, 34, 42, 38, 38)
 VOCAB_SIZE = 128  # ASCII; other characters are left out
@@ -33,17 +34,50 @@ def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
     The split is always the same.
     """
     import torch
-    from sklearn.datasets import load_digits
     from torch.utils.data import TensorDataset
 
-    raw = load_digits()
-    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0))
-    images = torch.tensor(raw.images / 16.0, dtype=torch.float32)[order].unsqueeze(1)
-    size = (config.image_size, config.image_size)
-    images = torch.nn.functional.interpolate(images, size=size, mode="bilinear").expand(-1, 3, -1, -1).contiguous()
-    labels = torch.tensor(raw.target, dtype=torch.int64)[order]
+    raw_images, raw_labels = _raw_digits()
+    images = _enlarge(raw_images, config.image_size)
+    labels = torch.tensor(raw_labels, dtype=torch.int64)
     train = TensorDataset(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN])
     return train, TensorDataset(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+
+
+def raw_val_digits() -> Any:
+    """The validation images as scikit-learn has them: float64 (360, 8, 8) of whole numbers from 0 to 16."""
+    return _raw_digits()[0][DIGITS_TRAIN:]
+
+
+def _raw_digits() -> tuple[Any, Any]:
+    """The images and labels as scikit-learn has them, the training samples first."""
+    import torch
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0)).numpy()
+    return raw.images[order], raw.target[order]
+
+
+def digit_image(image: Any, image_size: int) -> Any:
+    """The input (3, size, size) of an RGB image of PIL of a bright digit on black, in [0, 1].
+
+    It is brought to the 8 x 8 pixels of 17 levels of gray that the digits have.
+    """
+    import numpy as np
+    from PIL import Image
+
+    gray = image.convert("L")
+    gray = gray if gray.size == (DIGITS_SIDE, DIGITS_SIDE) else gray.resize((DIGITS_SIDE,) * 2, Image.Resampling.BOX)
+    return _enlarge(np.rint(np.asarray(gray) * (DIGITS_LEVELS / 255))[None], image_size)[0]
+
+
+def _enlarge(images: Any, image_size: int) -> Any:
+    """Images (N, 8, 8) from 0 to 16 as float32 (N, 3, size, size) in [0, 1], resized bilinearly."""
+    import torch
+
+    gray = torch.tensor(images / DIGITS_LEVELS, dtype=torch.float32).unsqueeze(1)
+    gray = torch.nn.functional.interpolate(gray, size=(image_size, image_size), mode="bilinear")
+    return gray.expand(-1, 3, -1, -1).contiguous()
 
 
 def inspect_stdlib_chars(config: StdlibCharsDataConfig) -> DataInfo:

@@ -96,10 +96,9 @@ def build(config: Config) -> tuple[Any, Any]:
     The published test images validate. Training images are padded by 4 pixels, cropped at random and flipped at random
     (He et al. 2016, section 4.2), unless ``augment`` is off.
     """
-    import torch
     from torchvision.transforms import v2
 
-    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    finish = _finish()
     crop_and_flip = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()] if config.augment else []
     layout = LAYOUTS[config.type]
     train, val = (
@@ -107,6 +106,20 @@ def build(config: Config) -> tuple[Any, Any]:
         for files, augmentation in ((layout.train, crop_and_flip), (layout.test, []))
     )
     return train, val
+
+
+def image_transform() -> Any:
+    """Make the transform of an RGB image of PIL to the input of a model: resized to 32 x 32 if it has another size."""
+    from torchvision.transforms import v2
+
+    return v2.Compose([v2.Resize(SHAPE[1:], antialias=True), v2.PILToTensor(), *_finish()])
+
+
+def _finish() -> list[Any]:
+    import torch
+    from torchvision.transforms import v2
+
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
 
 
 class ImageArrays:

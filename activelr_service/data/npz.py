@@ -85,9 +85,17 @@ def build(config: NpzDataConfig) -> tuple[Any, Any]:
     scales, _ = find_scales(config.path, arrays)
     y, y_val = labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val]
     return (
-        TensorDataset(_inputs(arrays["x"][train], scales["x"]), torch.from_numpy(y)),
-        TensorDataset(_inputs(x_val[val], scales.get("x_val", scales["x"])), torch.from_numpy(y_val)),
+        TensorDataset(scaled(arrays["x"][train], scales["x"]), torch.from_numpy(y)),
+        TensorDataset(scaled(x_val[val], scales.get("x_val", scales["x"])), torch.from_numpy(y_val)),
     )
+
+
+def validation_rows(config: NpzDataConfig) -> np.ndarray:
+    """The validation rows of ``x`` or ``x_val`` as they are stored."""
+    _check_headers(config)
+    arrays = _read(config.path)
+    labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
+    return arrays.get("x_val", arrays["x"])[_rows(config, arrays, labels)[1]]
 
 
 def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +106,8 @@ def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple
     return train_val_split(len(arrays["x"]), config.val_fraction, classes)
 
 
-def _inputs(array: np.ndarray, scale: float) -> Any:
+def scaled(array: np.ndarray, scale: float) -> Any:
+    """The float32 tensor of an array of numbers, divided by ``scale``."""
     import torch
 
     inputs = torch.from_numpy(array.astype(np.float32))

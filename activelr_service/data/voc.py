@@ -44,7 +44,7 @@ class VOCDataset:
         self.annotations = annotations
         self.on_corrupt = on_corrupt
         self.is_training = is_training
-        self.transform = _transform(is_training)
+        self.transform = transform_of(is_training)
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -217,7 +217,7 @@ def _read_names(path: Path) -> list[str]:
     return names
 
 
-def _transform(is_training: bool) -> Any:
+def transform_of(is_training: bool) -> Any:
     """The transform of a PIL image and its boxes. The model resizes and normalizes (GeneralizedRCNNTransform)."""
     import torch
     from torchvision.transforms import v2

@@ -11,12 +11,24 @@ from activelr_service.models import recipe as recipes
 WEIGHTS, RECIPE = "model.safetensors", "recipe.json"
 
 
-def write_recipe(folder: Path, model: Any, info: Any, task: str, sha256: str) -> None:
+def write_recipe(
+    folder: Path,
+    model: Any,
+    info: Any,
+    task: str,
+    sha256: str,
+    inputs: dict[str, Any] | None = None,
+    temperature: float = 1.0,
+) -> None:
     """Write how to build the model again, and the SHA-256 of its weights.
 
-    ``model`` is its config, ``info`` a :class:`~activelr_service.data.info.DataInfo`.
+    ``model`` is its config, ``info`` a :class:`~activelr_service.data.info.DataInfo`. ``inputs`` say how raw input is read,
+    as :func:`activelr_service.data.raw_inputs.describe_inputs` makes them. Probabilities are the softmax of the logits
+    divided by ``temperature``.
     """
     recipe = {**recipes.make_recipe(model, info, task), "sha256": sha256}
+    if inputs is not None:
+        recipe |= {"inputs": inputs, "temperature": temperature}
     (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 

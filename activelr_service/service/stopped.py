@@ -26,7 +26,7 @@ def leave_best(run: Run, job: ResolvedJob, info: DataInfo, attempt: int, log: Lo
         if not read_journal(run.journal):
             log("  there is no model yet: no epoch is committed")
             return
-        best = export_best(run, job, info, log)
+        best = export_best(run, job, info, log, is_final=False)
     except (CheckpointError, RunDamagedError, OSError) as error:
         log(f"  the best model so far is not exported: {error}")
         return

@@ -16,7 +16,7 @@ import numpy as np
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.info import DataInfo, shorten
 from activelr_service.data.splits import train_val_split
-from activelr_service.data.table.cells import Kind, Part, read_cells
+from activelr_service.data.table.cells import Cells, Kind, Part, read_cells
 from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
 from activelr_service.data.table.notes import describe
@@ -60,9 +60,20 @@ def build(config: TableDataConfig) -> tuple[Any, Any]:
 
     loaded = _load(config)
     parts = (loaded.train, loaded.val)
-    pairs = [(torch.from_numpy(_inputs(loaded.config, part)), _targets(loaded.config, part)) for part in parts]
-    train, val = (TensorDataset(inputs, torch.from_numpy(targets)) for inputs, targets in pairs)
+    pairs = [(inputs_of(loaded.config, part.columns, part.rows), _targets(loaded.config, part)) for part in parts]
+    train, val = (TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in pairs)
     return train, val
+
+
+def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
+    """The kinds of the columns that the model gets, by name and in order; none before the config is prepared."""
+    return {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+
+
+def validation_cells(config: TableDataConfig) -> list[Cells]:
+    """The cells of the validation rows of a prepared config, column by column, before they are scaled."""
+    val = _load(config).val
+    return [cells._replace(values=cells.values[val.rows]) for cells in val.columns]
 
 
 def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
@@ -96,7 +107,7 @@ def _load(config: TableDataConfig) -> _Loaded:
     _check_names(config, file)
     names = _names(config, file)
     kinds: dict[str, Any] = {name: kind for name, kind in config.types.items() if name in names}
-    kinds |= {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
+    kinds |= kinds_of(config)
     part, warnings = _read(config, file, names, kinds)
     if config.val_path is None:
         labels = None if part.target.names is None else part.target.values
@@ -166,18 +177,19 @@ def _check_val_names(config: TableDataConfig, file: TableFile, names: list[str])
         raise file.error("the file has no row")
 
 
-def _inputs(config: TableDataConfig, part: Part) -> np.ndarray:
+def inputs_of(config: TableDataConfig, columns: list[Cells], rows: np.ndarray) -> np.ndarray:
+    """The float32 inputs (rows, width) that the model gets of the cells of its columns, at the indices ``rows``."""
     assert config.columns is not None
     widths = [len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns]
-    inputs = np.zeros((len(part.rows), sum(widths)), dtype=np.float32)
-    rows = np.arange(len(part.rows))
-    for start, column, cells in zip(np.cumsum([0, *widths]), config.columns, part.columns, strict=False):
-        values = cells.values[part.rows]
+    inputs = np.zeros((len(rows), sum(widths)), dtype=np.float32)
+    order = np.arange(len(rows))
+    for start, column, cells in zip(np.cumsum([0, *widths]), config.columns, columns, strict=False):
+        values = cells.values[rows]
         if isinstance(column, NumberColumn):
             inputs[:, start] = np.clip(np.nan_to_num(scale(values, column)), -FARTHEST, FARTHEST)
         else:
             codes = find(cells.names or [], column.categories)[values]
-            inputs[rows[codes >= 0], start + codes[codes >= 0]] = 1
+            inputs[order[codes >= 0], start + codes[codes >= 0]] = 1
     return inputs
 
 

@@ -88,6 +88,20 @@ def read_cells(config: TableDataConfig, file: TableFile, name: str, kind: Kind |
     return cells._replace(warnings=(f"{text} see data.missing and data.types",))
 
 
+def read_known(
+    config: TableDataConfig, file: TableFile, name: str, kind: Kind, decimal: str
+) -> tuple[Cells, np.ndarray]:
+    """Read the column ``name`` of ``file`` as ``kind``, and return the indices of its cells that are no number, too.
+
+    Such cells are NaN. Raises :class:`JobError` for a type that is not read.
+    """
+    column = _tidy(config, file, name, kind)
+    if kind == "category":
+        return _categories(name, column, config.missing), np.array([], dtype=np.int64)
+    parsed = parse_numbers(column, decimal, config.missing)
+    return Cells(name, parsed.values, None, parsed.gaps), parsed.odd_rows
+
+
 def cell_name(value: Any) -> str:
     """The name of a class or category. 1, 1.0 and "1" have the same name, and so have true, True and "true"."""
     text = str(value)

@@ -91,6 +91,15 @@ def infer_decimal(file: TableFile, names: list[str]) -> tuple[str, str | None]:
     return sign, f"{text}; if the {word} groups thousands, set data.decimal: '{other}'"
 
 
+def shown_decimal(file: TableFile, names: list[str]) -> str | None:
+    """The decimal sign that the texts in the columns ``names`` show; None if they show none, or both."""
+    if not file.can_hold_commas:
+        return "."
+    styles = [_Style.of(name, file.table.column(name).slice(0, _SAMPLE_ROWS)) for name in names]
+    signs = {sign for style in styles for sign, shown in ((",", style.comma), (".", style.point)) if shown}
+    return signs.pop() if len(signs) == 1 else None
+
+
 class _Style(NamedTuple):
     """Examples of numbers of a column: with a decimal comma, with a decimal point, or possible with either."""
 
