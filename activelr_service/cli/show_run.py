@@ -108,7 +108,7 @@ def _next_commands(run: Run, state: dict[str, Any], history: list[Record], job: 
     """The commands that make sense for a run as it is."""
     name = run.label if output_root("outputs") / run.label == run.folder else str(run.folder)
     finish = f"`activelr finish {name}` ends it with the best model of its epochs"
-    predict = f"`activelr predict {name} INPUT` uses its model"
+    predict = f"`activelr predict {name} INPUT --output FILE` uses its model"
     deliver = f"`activelr resume {name}` delivers the rest to MLflow"
     tracked = state.get("tracked") or job.tracking.backend == "none"
     status = run.status()

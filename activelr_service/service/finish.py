@@ -40,7 +40,8 @@ def export_best(run: Run, job: ResolvedJob, info: DataInfo, log: Log, *, is_fina
     """Export the model of the best epoch so far and write its score to the state of the run; returns its record.
 
     A model that is not final has only what needs no look at the data, since a process that was asked to end has no time for
-    it. The final export makes it anew. Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no checkpoint can be exported.
+    it. The final export makes it anew. Raises :class:`~activelr_service.training.checkpoint.CheckpointError` if no
+    checkpoint can be exported.
     """
     metrics = metrics_of_task(job.task)
     history = read_journal(run.journal)

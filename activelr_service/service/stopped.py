@@ -30,10 +30,9 @@ def leave_best(run: Run, job: ResolvedJob, info: DataInfo, attempt: int, log: Lo
     except (CheckpointError, RunDamagedError, OSError) as error:
         log(f"  the best model so far is not exported: {error}")
         return
-    log(
-        f"  the best model so far, {describe_score(run, best)}, is in {run.model}: `activelr predict {run.folder} INPUT` "
-        f"uses it, `activelr finish {run.folder}` ends the run with it"
-    )
+    place = f"the best model so far, {describe_score(run, best)}, is in {run.model}"
+    use = f"`activelr predict {run.folder} INPUT --output FILE` uses it"
+    log(f"  {place}: {use}, `activelr finish {run.folder}` ends the run with it")
 
 
 def describe_score(run: Run, best: Record) -> str:

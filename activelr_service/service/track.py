@@ -8,7 +8,7 @@ from pathlib import Path
 from activelr_service.config import ResolvedJob
 from activelr_service.data.fingerprint import FIELDS
 from activelr_service.data.info import DataInfo
-from activelr_service.export.model import WEIGHTS, sha256_of
+from activelr_service.export.model import RECIPE, WEIGHTS, sha256_of
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
@@ -71,18 +71,20 @@ def datasets_of(run: Run, job: ResolvedJob, info: DataInfo) -> list[Dataset]:
 
 
 def best_row(run: Run, history: list[Record]) -> dict[str, float] | None:
-    """The validation metrics of the best epoch as those of the run, and its test metrics; None as long as none is known.
+    """The validation metrics of the best epoch as those of the run, and its test metrics; None as long as there is no model.
 
-    The row has the step of the last epoch, so that it replaces that of a shorter run.
+    The row has the time of the model, so that it replaces that of an older model. MLflow draws values of step 0 as bars.
     """
     state = run.state()
+    if not (run.model / RECIPE).exists():
+        return None
     best = next((record for record in history if record.epoch == state.get("best_epoch")), None)
     if best is None:
         return None
     shown = {name for name in best.metrics if name.startswith("val/")} - {"val/count", "val/skipped"}
     values = {f"best/{name[4:]}": value for name, value in best.metrics.items() if name in shown}
     tested = {f"test/{name}": value for name, value in (state.get("test") or {}).items()}
-    row = {"epoch": history[-1].epoch, "timestamp_ms": history[-1].timestamp_ms, "best/epoch": best.epoch}
+    row = {"epoch": 0, "timestamp_ms": round((run.model / RECIPE).stat().st_mtime * 1000), "best/epoch": best.epoch}
     return {**row, **values, **tested}
 
 
