@@ -13,7 +13,7 @@ from activelr_service.cli.show_run import run_json, run_lines, run_row
 from activelr_service.cli.stop import exit_on_signals, stop_run
 from activelr_service.config import read_resolved_job
 from activelr_service.errors import CommandError
-from activelr_service.runs.run import Run, find_run, list_runs, output_root
+from activelr_service.runs.run import Run, find_run, list_runs, output_root, target_of
 
 COLUMNS = ("run", "status", "epochs", "score", "MLflow run", "reason")
 WIDTH = 250  # columns of a table that is written to a file or a pipe
@@ -145,8 +145,8 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
         return cluster_commands.stop_job(address, target)
     run = _find(target, output_dir)
     stop_run(run)
-    remedy = f"`activelr resume {run.label}` continues it from its last committed epoch"
-    return print(f"{run.label} is asked to stop; {remedy}")
+    remedy = f"`activelr resume {target_of(run)}` continues it from its last committed epoch"
+    return print(f"{run.label} is asked to stop, and leaves its best model so far; {remedy}")
 
 
 def ui(

@@ -9,7 +9,7 @@ from activelr_service.runs.compare import describe_data, model_name
 from activelr_service.runs.console import duration
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, elapsed, seconds_left
-from activelr_service.runs.run import Run, output_root
+from activelr_service.runs.run import Run, target_of
 from activelr_service.runs.score import best_record
 from activelr_service.tracking.store import is_embedded
 
@@ -106,19 +106,19 @@ def _describe_data(data: dict[str, Any] | None, job: ResolvedJob) -> str:
 
 def _next_commands(run: Run, state: dict[str, Any], history: list[Record], job: ResolvedJob) -> list[str]:
     """The commands that make sense for a run as it is."""
-    name = run.label if output_root("outputs") / run.label == run.folder else str(run.folder)
+    name = target_of(run)
     finish = f"`activelr finish {name}` ends it with the best model of its epochs"
-    predict = f"`activelr predict {name} INPUT --output FILE` uses its model"
+    predict = f"`activelr predict {name} INPUT --output FILE` uses its model" if run.model.exists() else ""
     deliver = f"`activelr resume {name}` delivers the rest to MLflow"
     tracked = state.get("tracked") or job.tracking.backend == "none"
     status = run.status()
     if status == "running":
         return [f"`activelr stop {name}` stops it, and leaves its best model so far"]
     if status == "interrupted":
-        return [f"`activelr resume {name}` continues it", *([finish] if history else [])]
+        return [f"`activelr resume {name}` continues it", finish if history else "", predict]
     if status == "failed":
-        return [finish] if history else [f"`activelr logs {name}` shows what happened"]
-    return [predict, *([] if tracked else [deliver])]
+        return [f"`activelr logs {name}` shows what happened", finish if history else "", predict]
+    return [predict, "" if tracked else deliver]
 
 
 def _reason(state: dict[str, Any], run: Run) -> str:

@@ -225,6 +225,11 @@ def find_run(root: Path, target: str) -> Run:
     return run
 
 
+def target_of(run: Run) -> str:
+    """How a command names a run: by its label if commands look there by default, else by its folder."""
+    return run.label if output_root("outputs") / run.label == run.folder else str(run.folder)
+
+
 def numbered_folders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*/") if path.name.isascii() and path.name.isdigit()]
 

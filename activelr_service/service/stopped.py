@@ -9,7 +9,7 @@ from activelr_service.errors import CheckpointError, RunDamagedError
 from activelr_service.runs.fence import begin_group
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
-from activelr_service.runs.run import Run
+from activelr_service.runs.run import Run, target_of
 from activelr_service.service.finish import export_best
 
 Log = Callable[[str], None]
@@ -31,8 +31,8 @@ def leave_best(run: Run, job: ResolvedJob, info: DataInfo, attempt: int, log: Lo
         log(f"  the best model so far is not exported: {error}")
         return
     place = f"the best model so far, {describe_score(run, best)}, is in {run.model}"
-    use = f"`activelr predict {run.folder} INPUT --output FILE` uses it"
-    log(f"  {place}: {use}, `activelr finish {run.folder}` ends the run with it")
+    use = f"`activelr predict {target_of(run)} INPUT --output FILE` uses it"
+    log(f"  {place}: {use}, `activelr finish {target_of(run)}` ends the run with it")
 
 
 def describe_score(run: Run, best: Record) -> str:
@@ -46,7 +46,7 @@ def finish_hint(run: Run, kind: str) -> str:
     """What can be done with a run that failed for good, if it has epochs; empty for any other ``kind`` of failure."""
     if kind not in ("training", "diverged") or not read_journal(run.journal):
         return ""
-    return f"; `activelr finish {run.folder}` exports the best of its epochs"
+    return f"; `activelr finish {target_of(run)}` exports the best of its epochs"
 
 
 def reason_of_end(run: Run, duration: Duration, last: Record) -> str | None:
