@@ -36,6 +36,8 @@ for command in (
     run_commands.finish,
     run_commands.evaluate,
     model_commands.predict,
+    model_commands.serve,
+    model_commands.export,
     run_commands.explain,
     run_commands.list_,
     compare_command.compare,

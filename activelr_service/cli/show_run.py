@@ -8,6 +8,7 @@ from activelr_service.errors import RunDamagedError
 from activelr_service.runs.compare import describe_data, model_name
 from activelr_service.runs.console import duration
 from activelr_service.runs.journal import read_journal
+from activelr_service.runs.live import read_live
 from activelr_service.runs.record import Record, elapsed, seconds_left
 from activelr_service.runs.run import Run, target_of
 from activelr_service.runs.score import best_record
@@ -40,7 +41,8 @@ def run_lines(run: Run) -> list[str]:
     facts = [
         ("reason", _reason(state, run)),
         ("done", _done(history, job)),
-        ("left", f"about {duration(seconds_left(history, job))}" if history and run.is_active() else ""),
+        ("now", _now(run, history, job) if run.is_active() else ""),
+        ("ended", state.get("early_stop") or ""),
         ("last", _last(history, job)),
         ("best", _best(history, job, with_epoch=True)),
         ("process", f"{state.get('pid')} on {state.get('host')}" if run.is_active() else ""),
@@ -65,6 +67,16 @@ def _done(history: list[Record], job: ResolvedJob) -> str:
         f"{last.epoch} of {length.value} ({share})" if length.unit == "epochs" else f"{last.epoch}, {share} of {length}"
     )
     return f"epoch {place}, step {last.global_step:,}, {duration(elapsed(history))} of training"
+
+
+def _now(run: Run, history: list[Record], job: ResolvedJob) -> str:
+    """Where a run that trains is within its epoch, as far as it has said, and the time that is left."""
+    live = read_live(run.live)
+    if live is None:
+        return f"about {duration(seconds_left(history, job))} left" if history else ""
+    loss = f"loss {live.loss:.4f}, " if live.loss is not None else ""
+    place = f"epoch {live.epoch}, step {live.step:,} of {live.steps:,}"
+    return f"{place}, {loss}{live.samples_per_sec:,.0f} samples/s, about {duration(live.seconds_left)} left"
 
 
 def _last(history: list[Record], job: ResolvedJob) -> str:

@@ -21,6 +21,7 @@ from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.runs.run import Run
+from activelr_service.service.model_card import write_card
 
 Log = Callable[[str], None]
 
@@ -51,6 +52,8 @@ def export_best(run: Run, job: ResolvedJob, info: DataInfo, log: Log, *, is_fina
     name = metrics.val_score
     interim = {"is_model_interim": False} if is_final else {}
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name), **interim)
+    if is_final:
+        write_card(run, job, info)
     return best
 
 

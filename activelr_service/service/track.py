@@ -1,25 +1,35 @@
 """A run on disk and its tracker: opened when an attempt begins, brought up to date when it ends."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from activelr_service.config import ResolvedJob
-from activelr_service.data.fingerprint import FIELDS
 from activelr_service.data.info import DataInfo
 from activelr_service.export.model import RECIPE, WEIGHTS, sha256_of
 from activelr_service.runs.journal import read_journal
+from activelr_service.runs.live import reading_rows
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import derived_sizes, log_batch_size
+from activelr_service.service.datasets import datasets_of
+from activelr_service.service.model_card import model_facts
 from activelr_service.service.prepare import describe_data
 from activelr_service.tracking.store import open_tracker, tracking_uri
-from activelr_service.tracking.tracker import Dataset, Tracker
+from activelr_service.tracking.tracker import Tracker
 
 Log = Callable[[str], None]
 
-ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json", "journal.jsonl", "batch_size.json")
+ARTIFACTS = (
+    "job.yaml",
+    "resolved.yaml",
+    "data.json",
+    "run.log",
+    "failure.json",
+    "journal.jsonl",
+    "readings.jsonl",
+    "batch_size.json",
+)
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
 
 
@@ -52,24 +62,6 @@ def _log_start(tracker: Tracker, run: Run, job: ResolvedJob, info: DataInfo) -> 
     tracker.log_inputs(datasets_of(run, job, info))
 
 
-def datasets_of(run: Run, job: ResolvedJob, info: DataInfo) -> list[Dataset]:
-    """The data of a run, one entry for each use of them. The digest is that of the fingerprint of the files."""
-    kept = (run.read_data() or {}).get("fingerprint") or {}
-    digest = kept.get("content") or hashlib.sha256(job.data.model_dump_json().encode()).hexdigest()[:32]
-    num_train, num_val = info.counted()
-    place = next((value for field in FIELDS if (value := getattr(job.data, field, None))), None)
-    uses = (
-        ("training", num_train, place),
-        ("validation", num_val, getattr(job.data, "val_path", None) or place),
-        ("test", getattr(info, "num_test", 0), getattr(job.data, "test_path", None) or place),
-    )
-    return [
-        Dataset(f"{Path(path).name if path else job.data.type}, {use}", digest, path, use, count)
-        for use, count, path in uses
-        if count
-    ]
-
-
 def best_row(run: Run, history: list[Record]) -> dict[str, float] | None:
     """The validation metrics of the best epoch as those of the run, and its test metrics; None as long as there is no model.
 
@@ -99,13 +91,18 @@ def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None
     history = read_journal(run.journal)
     best = best_row(run, history)
     tracker.log_metrics([*(record.to_row() for record in history), *([best] if best else [])])
-    tags = {"activelr.attempts": run.state()["attempts"], "activelr.reason": reason or ""}
+    tracker.log_metrics(reading_rows(run))
+    state = run.state()
+    tags = {"activelr.attempts": state["attempts"], "activelr.reason": reason or ""}
+    if state.get("early_stop"):
+        tags["activelr.early_stop"] = state["early_stop"]
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tags["activelr.submission_id"] = submission_id
     tracker.log_params({}, tags)
     tracker.log_artifacts(run.folder, _artifacts(run, is_final=status == "finished"))
     if status == "finished" and run.state().get("model_uri") is None:
-        run.update(model_uri=tracker.log_model(run.model, run.job().name, sha256_of(run.model / WEIGHTS)))
+        job, sha256 = run.job(), sha256_of(run.model / WEIGHTS)
+        run.update(model_uri=tracker.log_model(run.model, job.name, sha256, model_facts(run, job)))
     tracker.end(status)
     run.update(tracked=True)
 

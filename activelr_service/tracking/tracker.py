@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from activelr_service.redact import redact
-from activelr_service.tracking.client import register_model, search_runs, talking_to, upload_seconds
+from activelr_service.tracking.client import search_runs, talking_to, upload_seconds
 from activelr_service.tracking.names import tracked_metric, tracked_name
+from activelr_service.tracking.registry import ModelFacts, Registration, register_model
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # characters that MLflow takes
@@ -40,7 +41,8 @@ class Tracker(Protocol):
         """Nested dicts of parameters become dotted names. A parameter that is there keeps its value; a tag is replaced."""
 
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
-        """The metrics of epochs: each row has its ``epoch`` and its ``timestamp_ms``."""
+        """The metrics of epochs: each row has its ``epoch`` and its ``timestamp_ms``. Within an epoch it has a ``step`` too,
+        against which its metrics are logged."""
 
     def log_inputs(self, datasets: list[Dataset]) -> None:
         """The data that the run reads."""
@@ -48,7 +50,7 @@ class Tracker(Protocol):
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files, under their paths relative to ``folder``."""
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
         """Register the exported model in ``folder``, whose weights have this SHA-256; returns its URI, if it has one."""
 
     def end(self, status: str) -> None:
@@ -82,7 +84,7 @@ class NoTracker:
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         pass
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
         return None
 
     def end(self, status: str) -> None:
@@ -135,10 +137,12 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         entities = [
-            Metric(self._name(tracked_metric(name)), value, int(row["timestamp_ms"]), int(row["epoch"]))
+            Metric(
+                self._name(tracked_metric(name)), value, int(row["timestamp_ms"]), int(row.get("step", row["epoch"]))
+            )
             for row in rows
             for name, value in row.items()
-            if name not in ("epoch", "timestamp_ms")
+            if name not in ("epoch", "step", "timestamp_ms")
         ]
         for start in range(0, len(entities), METRICS_PER_REQUEST):
             with talking_to(self.uri):
@@ -154,8 +158,10 @@ class MlflowTracker:
                 parent = file.relative_to(folder).parent
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
-        return register_model(self._client, str(self.uri), str(self.run_id), folder, name, sha256)
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
+        facts = facts._replace(metrics={self._name(key): value for key, value in facts.metrics.items()})
+        what = Registration(str(self.run_id), folder, name, sha256)
+        return register_model(self._client, str(self.uri), what, facts, self.log)
 
     def end(self, status: str) -> None:
         with talking_to(self.uri):
