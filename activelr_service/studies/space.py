@@ -26,6 +26,7 @@ ADDED_KEYS: dict[str, Any] = {
     "test_path": None,
     "hold_out_test": False,
     "val_fraction": None,
+    "system_metrics": False,
 }
 
 
