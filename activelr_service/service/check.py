@@ -19,7 +19,7 @@ from activelr_service.runs.run import output_root
 Job = TypeVar("Job", bound=TrainJob)
 
 # Fields of data and models that name files.
-PATHS = ("root", "path", "val_path", "tokenizer", "backbone_weights", "weights", "pretrained")
+PATHS = ("root", "path", "val_path", "test_path", "tokenizer", "backbone_weights", "weights", "pretrained")
 
 
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:
