@@ -1,11 +1,15 @@
 """How MLflow loads a registered model: ``mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(rows)``."""
 
+import base64
+import os
 from typing import Any
 
 import numpy as np
 
 from activelr_service.errors import InputError
 from activelr_service.inference.predictor import Predictor, load_module_or_predictor
+
+SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"  # MLflow's server sets it to "true"
 
 
 class PyFuncModel:
@@ -26,6 +30,8 @@ class PyFuncModel:
         """
         if self.predictor is None:
             return self._predict_arrays(inputs)
+        if os.environ.get(SERVING) == "true":
+            return _serve(self.predictor, inputs, params or {})
         return self.predictor.predict(_to_frame(self.predictor, inputs), **(params or {}))
 
     def _predict_arrays(self, inputs: Any) -> Any:
@@ -48,6 +54,30 @@ class PyFuncModel:
                 return [{name: tensor.numpy() for name, tensor in image.items()} for image in images]
             scale = 1.0 if rows.is_floating_point() else self.module.input_scale
             return self.module(rows.float() / scale).numpy()
+
+
+def _serve(predictor: Predictor, inputs: Any, params: dict[str, Any]) -> Any:
+    """The answers as MLflow's server sends them: JSON has null and no NaN. An error of the input is its answer."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        frame = _to_frame(predictor, inputs)
+        if predictor.kind == "image" and "image" in frame.columns:
+            frame = frame.assign(image=[_without_path(cell) for cell in frame["image"]])
+        answers = predictor.predict(frame, **params)
+    except InputError as error:
+        raise MlflowException.invalid_parameter_value(str(error)) from error
+    return answers.astype(object).where(answers.notna(), None)
+
+
+def _without_path(cell: Any) -> Any:
+    """A text as the bytes that it encodes: who asks a server must not read the files of its machine."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return base64.b64decode(cell, validate=True)
+    except ValueError:
+        return b""
 
 
 def _to_frame(predictor: Predictor, inputs: Any) -> Any:

@@ -28,7 +28,7 @@ ALLOWED = {
     "pyfunc": {"inference"},
     "reports": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
-    "service": {"analyses", "config", "data", "export", "models", "runs", "tracking", "training"},
+    "service": {"analyses", "config", "data", "export", "inference", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
     "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
 }
@@ -41,7 +41,9 @@ LIBRARIES = {
         "studies/tune.py",
         "cli/cluster_commands.py",
     },
-    "mlflow": {"tracking/client.py", "tracking/tracker.py"},
+    "mlflow": {
+        *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py")
+    },
     "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
 }
 

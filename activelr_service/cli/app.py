@@ -35,6 +35,8 @@ for command in (
     run_commands.resume,
     run_commands.evaluate,
     model_commands.predict,
+    model_commands.serve,
+    model_commands.export,
     run_commands.explain,
     run_commands.list_,
     run_commands.status,

@@ -21,6 +21,7 @@ from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
 from activelr_service.runs.run import Run
+from activelr_service.service.model_card import write_card
 
 Log = Callable[[str], None]
 
@@ -39,6 +40,7 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
+    write_card(run, job, info)
 
 
 def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:

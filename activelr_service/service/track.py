@@ -11,6 +11,7 @@ from activelr_service.runs.journal import read_journal
 from activelr_service.runs.live import reading_rows
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import derived_sizes, log_batch_size
+from activelr_service.service.model_card import model_facts
 from activelr_service.service.prepare import describe_data
 from activelr_service.tracking.store import open_tracker, tracking_uri
 from activelr_service.tracking.tracker import Tracker
@@ -77,7 +78,8 @@ def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None
     tracker.log_params({}, tags)
     tracker.log_artifacts(run.folder, _artifacts(run))
     if status == "finished" and run.state().get("model_uri") is None:
-        run.update(model_uri=tracker.log_model(run.model, run.job().name, sha256_of(run.model / WEIGHTS)))
+        job, sha256 = run.job(), sha256_of(run.model / WEIGHTS)
+        run.update(model_uri=tracker.log_model(run.model, job.name, sha256, model_facts(run, job)))
     tracker.end(status)
     run.update(tracked=True)
 

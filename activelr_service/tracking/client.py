@@ -1,11 +1,9 @@
-"""A connection to MLflow that never waits long for a server that is gone: reading runs, and models in both directions."""
+"""A connection to MLflow that never waits long for a server that is gone: reading runs, and downloading models."""
 
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -17,7 +15,6 @@ from activelr_service.tracking.deadline import TimedClient, within
 REQUEST_TIMEOUT_S = 4
 CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
 BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
-WEIGHTS_TAG = "activelr.weights_sha256"
 RUNS_PER_REQUEST = 1000  # what MLflow returns at once
 READ_S = 600  # how long an experiment may take to be read
 ENDED = ("FINISHED", "FAILED", "KILLED")
@@ -133,71 +130,3 @@ def _with_credentials(uri: str) -> str:
     os.environ.setdefault("MLFLOW_TRACKING_USERNAME", unquote(user))
     os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", unquote(password))
     return uri
-
-
-def register_model(client: Any, uri: str, run_id: str, folder: Path, name: str, sha256: str) -> str:
-    """Register the exported model in ``folder`` under ``name``; returns its URI, ``models:/NAME/VERSION``.
-
-    ``sha256`` is that of its weights. A model of this run with these weights is neither sent nor registered again; an
-    incomplete upload is deleted. The MLflow model loads through :mod:`activelr_service.pyfunc`, from safetensors and not
-    from pickle. Raises :class:`TrackingError`.
-    """
-    with talking_to(uri):
-        version = _find_version(client, run_id, name, sha256)
-        model = None if version else _find_model(client, run_id, sha256)
-    if version is None:
-        seconds = upload_seconds([file for file in folder.rglob("*") if file.is_file()])
-        with talking_to(uri, seconds):
-            model = model or _upload(client, run_id, folder, name, sha256)
-        with talking_to(uri):
-            version = _create_version(client, run_id, model, name, sha256)
-    return f"models:/{name}/{version.version}"
-
-
-def _find_version(client: Any, run_id: str, name: str, sha256: str) -> Any:
-    versions = client.search_model_versions(f"run_id = '{run_id}'")
-    return next((one for one in versions if one.name == name and one.tags.get(WEIGHTS_TAG) == sha256), None)
-
-
-def _find_model(client: Any, run_id: str, sha256: str) -> Any:
-    """The complete model of this run with these weights; None if there is none. Incomplete ones are deleted."""
-    from mlflow.entities import LoggedModelStatus
-
-    experiment_id = client.get_run(run_id).info.experiment_id
-    found = None
-    for model in client.search_logged_models([experiment_id], filter_string=f"source_run_id = '{run_id}'"):
-        if model.status != LoggedModelStatus.READY:
-            client.delete_logged_model(model.model_id)
-        elif model.tags.get(WEIGHTS_TAG) == sha256:
-            found = model
-    return found
-
-
-def _upload(client: Any, run_id: str, folder: Path, name: str, sha256: str) -> Any:
-    import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model
-
-    experiment_id = client.get_run(run_id).info.experiment_id
-    model = client.create_logged_model(
-        experiment_id, name=name.replace(".", "_"), source_run_id=run_id, tags={WEIGHTS_TAG: sha256}
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        mlflow.pyfunc.save_model(
-            path=f"{temporary}/model",
-            mlflow_model=Model(model_id=model.model_id, run_id=run_id),
-            loader_module="activelr_service.pyfunc",
-            data_path=str(folder),
-            pip_requirements=[f"activelr-service=={version('activelr-service')}"],
-        )
-        client.log_model_artifacts(model.model_id, f"{temporary}/model")
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return client.finalize_logged_model(model.model_id, "READY")
-
-
-def _create_version(client: Any, run_id: str, model: Any, name: str, sha256: str) -> Any:
-    if not client.search_registered_models(f"name = '{name}'"):
-        client.create_registered_model(name)
-    return client.create_model_version(
-        name, source=model.artifact_location, run_id=run_id, model_id=model.model_id, tags={WEIGHTS_TAG: sha256}
-    )

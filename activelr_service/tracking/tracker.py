@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from activelr_service.redact import redact
-from activelr_service.tracking.client import register_model, search_runs, talking_to, upload_seconds
+from activelr_service.tracking.client import search_runs, talking_to, upload_seconds
+from activelr_service.tracking.registry import ModelFacts, Registration, register_model
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
 LONGEST_NAME = 250
@@ -39,7 +40,7 @@ class Tracker(Protocol):
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files, under their paths relative to ``folder``."""
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
         """Register the exported model in ``folder``, whose weights have this SHA-256; returns its URI, if it has one."""
 
     def end(self, status: str) -> None:
@@ -70,7 +71,7 @@ class NoTracker:
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         pass
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
         return None
 
     def end(self, status: str) -> None:
@@ -138,8 +139,10 @@ class MlflowTracker:
                 parent = file.relative_to(folder).parent
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
-    def log_model(self, folder: Path, name: str, sha256: str) -> str | None:
-        return register_model(self._client, str(self.uri), str(self.run_id), folder, name, sha256)
+    def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
+        facts = facts._replace(metrics={self._name(key): value for key, value in facts.metrics.items()})
+        what = Registration(str(self.run_id), folder, name, sha256)
+        return register_model(self._client, str(self.uri), what, facts, self.log)
 
     def end(self, status: str) -> None:
         with talking_to(self.uri):
