@@ -64,7 +64,8 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
     if bar is not None:
         attempt = replace(attempt, log=bar.above(attempt.log))
     number = start_attempt(run)
-    followers = [*_follow(attempt), *follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar)]
+    followers = _follow(attempt)
+    followers += follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar, epochs=followers[0])
     try:
         if not is_trained:
             _train(attempt)
