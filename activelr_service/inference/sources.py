@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from activelr_service.data.images import formats
 from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files, suffix_of
 from activelr_service.errors import InputError, JobError
@@ -148,7 +149,7 @@ def _list_images(source: str) -> list[str]:
 def _images_in(folder: str) -> list[str]:
     from PIL import Image
 
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
     try:
         paths = list_files(folder, "")
     except JobError as error:
@@ -158,9 +159,8 @@ def _images_in(folder: str) -> list[str]:
     if not found:
         raise InputError(f"{folder} holds no image" + (f"; it holds {count_suffixes(others)}" if others else ""))
     if others:
-        print(
-            f"activelr: {len(others):,} files are no images and are left out: {count_suffixes(others)}", file=sys.stderr
-        )
+        text = f"{len(others):,} files are left out, since they are no images that can be decoded"
+        print(f"activelr: {text}: {count_suffixes(others)}", file=sys.stderr)
     return found
 
 

@@ -162,7 +162,9 @@ def test_images_are_a_folder_a_pattern_a_list_or_a_file(images, tmp_path, form, 
     assert len(answers) == {"folder": 4, "file": 1}.get(form, 2)
     assert answers.columns[0] == "file"
     assert answers["error"].notna().sum() == (form == "txt")
-    assert ("1 files are no images and are left out: 1 .doc" in capsys.readouterr().err) == (form == "folder")
+    assert (
+        "1 files are left out, since they are no images that can be decoded: 1 .doc" in capsys.readouterr().err
+    ) == (form == "folder")
 
 
 def test_arrays_are_read_from_npz_and_npy(tmp_path):
