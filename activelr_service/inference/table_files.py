@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from activelr_service.data.table.delimited import find_encoding, head_of, infer_header, text_options
+from activelr_service.data.table.delimited import find_encoding, head_of, infer_header, looks_like_utf8, text_options
 from activelr_service.data.table.file import JSON_LINES, PARQUET, TEXT, kind_of, open_folder, unknown_suffix
 from activelr_service.errors import InputError, JobError
 
@@ -79,7 +79,8 @@ def _open_text(path: str, known: tuple[str | None, str | None], columns: list[st
     place = (path, "")
     with pa.input_stream(path, compression=compression) as stream:
         start = stream.read(2**16 + 1)
-    encoding = find_encoding(start, known[0], place)
+    is_utf8 = known[0] is not None and looks_like_utf8(start[: start.rfind(b"\n")], known[0])
+    encoding = "utf-8" if is_utf8 else find_encoding(start, known[0], place)
     sample = head_of(start, encoding, place)
     usual = known[1] or ("\t" if suffix in (".tsv", ".tab") else ",")
     separator, header, names = infer_header(sample, usual, place)

@@ -135,6 +135,24 @@ def test_bad_rows_of_json_lines_are_named(predictor, tmp_path, capsys):
     assert "row 2: column 'length': 'long' is no number" in capsys.readouterr().err
 
 
+def test_a_file_in_utf8_is_read_so_also_by_a_model_of_another_encoding(tmp_path):
+    rows = flowers(60).assign(color=["røt", "blå"] * 30)
+    rows.to_csv(tmp_path / "t.csv", index=False, encoding="cp1252")
+    data = {"type": "table", "path": str(tmp_path / "t.csv"), "target": "kind", "encoding": "cp1252"}
+    predictor = Predictor.load(export(tmp_path, {**data, "ignore": ["price"]})[0])
+    rows.to_csv(tmp_path / "u.csv", index=False)
+    first, second = (answers_of(predictor, tmp_path / name, tmp_path / f"o{name}") for name in ("t.csv", "u.csv"))
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_kept_column_that_changes_its_type_is_refused(predictor, tmp_path):
+    rows = flowers(32769, seed=1)
+    rows["id"] = [*range(32768), "last"]
+    rows.to_json(tmp_path / "a.jsonl", orient="records", lines=True)
+    with pytest.raises(InputError, match="--keep: a column has other values in later rows"):
+        predict_file(predictor, str(tmp_path / "a.jsonl"), tmp_path / "o.parquet", Options(keep=("id",)))
+
+
 def test_bytes_that_are_no_utf8_make_their_row_bad(predictor, tmp_path):
     (tmp_path / "a.csv").write_bytes(b"length,width,color,grade\n1,2,red,1\n1,2,caf\xe9,1\n")
     answers = answers_of(predictor, tmp_path / "a.csv", tmp_path / "o.csv")

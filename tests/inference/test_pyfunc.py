@@ -52,6 +52,13 @@ def test_an_array_with_too_few_columns_is_refused_by_their_names(folder):
     assert model.module.task == "classification"
 
 
+def test_what_is_missing_is_none_so_that_json_can_carry_it(folder):
+    answers = _load_pyfunc(str(folder)).predict(flowers(2).assign(width=["1", "x"]))
+    assert answers["prediction"].tolist()[1] is None
+    assert answers["probability_ant"].tolist()[1] is None
+    assert answers["error"].tolist() == [None, "column 'width': 'x' is no number"]
+
+
 def test_images_are_paths_or_bytes_also_without_a_frame(tmp_path):
     write_images(tmp_path / "data")
     out = export(tmp_path, {"type": "imagefolder", "root": str(tmp_path / "data"), "image_size": 16})[0]
