@@ -117,6 +117,12 @@ def test_a_file_without_an_answer_is_one_message_and_no_output(predictor, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
+def test_json_that_is_not_in_lines_is_refused(predictor, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps([{"length": 1}, {"length": 2}], indent=1))
+    with pytest.raises(InputError, match="has no JSON object in any line; row 1: the line is no JSON"):
+        predict_file(predictor, str(tmp_path / "a.jsonl"), tmp_path / "o.csv", Options())
+
+
 def test_a_header_without_rows_gives_the_columns_of_the_answers(predictor, tmp_path, capsys):
     flowers(3).iloc[:0].to_csv(tmp_path / "a.csv", index=False)
     answers = answers_of(predictor, tmp_path / "a.csv", tmp_path / "o.csv", keep=("price",))
@@ -194,9 +200,24 @@ def test_arrays_are_read_from_npz_and_npy(tmp_path):
     second = answers_of(predictor, tmp_path / "a.npy", tmp_path / "p.csv", batch_size=7)
     pd.testing.assert_frame_equal(first, second)
     assert len(first) == 40
+    for name, array in (("f.npz", np.asfortranarray(x)), ("z.npz", x)):
+        np.savez_compressed(tmp_path / name, array)
+        third = answers_of(predictor, tmp_path / name, tmp_path / f"{name}.csv", batch_size=7)
+        pd.testing.assert_frame_equal(first, third)
     np.savez(tmp_path / "b.npz", x=x[:, :3])
     with pytest.raises(InputError, match="none of the 40 rows"):
         predict_file(predictor, str(tmp_path / "b.npz"), tmp_path / "q.csv", Options())
+
+
+def test_a_file_that_ends_too_early_is_one_message(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 6))
+    np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)
+    predictor = Predictor.load(export(tmp_path, {"type": "npz", "path": str(tmp_path / "a.npz")})[0])
+    (tmp_path / "b.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:900])
+    (tmp_path / "c.npy").write_bytes(b"no array")
+    for name in ("b.npz", "c.npy"):
+        with pytest.raises(InputError, match="is not a readable file of arrays"):
+            predict_file(predictor, str(tmp_path / name), tmp_path / "o.csv", Options())
 
 
 def test_each_line_of_a_text_is_a_prompt(tmp_path):

@@ -123,12 +123,23 @@ def test_no_rows_give_an_empty_answer_with_the_columns(table):
     assert len(answers) == 0
 
 
+def save_images(root):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)) for _ in range(16)]
+    features = Features({"image": ImageFeature(), "label": Value("string")})
+    Dataset.from_dict({"image": pictures, "label": ["cat", "dog"] * 8}, features=features).save_to_disk(str(root))
+
+
 IMAGES = {
     "imagefolder": lambda root: (
         write_images(root, count=8),
         {"root": str(root), "image_size": 16, "val_fraction": 0.5},
     )[1],
     "digits": lambda root: {"image_size": 8},
+    "huggingface": lambda root: (save_images(root), {"path": str(root), "image_size": 16, "val_fraction": 0.5})[1],
     "cifar10": lambda root: (write_cifar(root, rows=12), {"root": str(root)})[1],
 }
 

@@ -24,7 +24,8 @@ def folder(tmp_path_factory):
 
 
 def test_mlflow_loads_the_folder_and_answers_rows_of_a_frame(folder, tmp_path):
-    mlflow.pyfunc.save_model(tmp_path / "m", loader_module="activelr_service.pyfunc", data_path=str(folder))
+    loader = {"loader_module": "activelr_service.pyfunc", "data_path": str(folder), "pip_requirements": []}
+    mlflow.pyfunc.save_model(tmp_path / "m", **loader)
     answers = mlflow.pyfunc.load_model(str(tmp_path / "m")).predict(flowers(5))
     pd.testing.assert_frame_equal(answers, Predictor.load(folder).predict(flowers(5)))
 
