@@ -3,10 +3,10 @@
 Its parts are those of Mitchell et al. (2019), "Model Cards for Model Reporting", as far as a run knows them.
 """
 
-import hashlib
 import json
 import platform
 import re
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from activelr_service.config import ResolvedJob
@@ -17,6 +17,7 @@ from activelr_service.runs.files import write_text
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
+from activelr_service.service.datasets import data_digest, dataset_name
 from activelr_service.tracking.registry import CHAMPION, ModelFacts
 
 CARD = "README.md"
@@ -47,17 +48,10 @@ def model_facts(run: Run, job: ResolvedJob) -> ModelFacts:
         score=state.get("score"),
         higher_is_better=metrics_of_task(job.task).higher_is_better,
         metrics={name: value for name, value in best.metrics.items() if name.partition("/")[0] in SPLITS},
-        data=f"{job.name}: {job.data.type}",
+        data=dataset_name(job, "validation"),
         fingerprint=data_digest(run, job),
         card=card.read_text() if card.exists() else "",
     )
-
-
-def data_digest(run: Run, job: ResolvedJob) -> str:
-    """16 hexadecimal digits that tell data apart: of their contents, or of the config of data that are in no file."""
-    kept = (run.read_data() or {}).get("fingerprint")
-    text = kept["content"] if kept else json.dumps(job.data.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(str(text).encode()).hexdigest()[:16]
 
 
 def escape(text: str) -> str:
@@ -82,8 +76,13 @@ def make_card(run: Run, job: ResolvedJob, info: DataInfo) -> str:
 
 
 def _best(run: Run) -> Record:
-    epoch = run.state()["best_epoch"]
-    return next(record for record in read_journal(run.journal) if record.epoch == epoch)
+    """The record of the best epoch, with the metrics on the test split if there is one."""
+    state = run.state()
+    best = next(record for record in read_journal(run.journal) if record.epoch == state["best_epoch"])
+    test = {
+        f"test/{name}": value for name, value in (state.get("test") or {}).get("metrics", {}).items() if name != "count"
+    }
+    return replace(best, metrics={**best.metrics, **test})
 
 
 def _summary(run: Run, job: ResolvedJob, info: DataInfo, kind: str) -> str:
