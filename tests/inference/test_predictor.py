@@ -279,3 +279,33 @@ def test_a_model_of_an_earlier_version_is_refused_with_the_remedy(table, tmp_pat
     with pytest.raises(InputError, match=r"earlier version.*predict with its run"):
         Predictor.load(tmp_path)
     assert Predictor.load(tmp_path, inputs=inputs).predict(flowers(3))["prediction"].notna().all()
+
+
+OWN = """
+import torch
+
+class Rows(torch.utils.data.Dataset):
+    classes = ["calm", "wild"]
+    def __len__(self):
+        return 20
+    def __getitem__(self, index):
+        if index >= 20:
+            raise IndexError(index)
+        return torch.full((2, 3), index / 20), index % 2
+
+def make():
+    return Rows(), Rows()
+"""
+
+
+def test_rows_of_users_own_data_are_arrays(tmp_path, monkeypatch):
+    (tmp_path / "own_rows.py").write_text(OWN)
+    info = tmp_path / "own_rows-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rows\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[activelr.data]\nown = own_rows:make\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out, _, val = export(tmp_path / "out", {"type": "python", "name": "own"})
+    predictor = Predictor.load(out)
+    assert torch.equal(predictor.to_tensors(predictor.example())[1], val[2][0])
+    assert predictor.predict(predictor.example()).columns.tolist()[1:] == ["probability_calm", "probability_wild"]
