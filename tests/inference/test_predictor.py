@@ -264,6 +264,14 @@ def test_rows_of_token_ids_are_continued_by_token_ids(tmp_path):
     assert answers["generated"].dropna().map(len).to_dict() == {0: 4, 2: 4}
 
 
+def test_the_recipe_says_how_images_are_prepared(tmp_path):
+    write_images(tmp_path / "data")
+    out, _, _ = export(tmp_path, {"type": "imagefolder", "root": str(tmp_path / "data"), "image_size": 16}, steps=1)
+    inputs = json.loads((out / RECIPE).read_text())["inputs"]
+    assert inputs["mean"] == [0.485, 0.456, 0.406]
+    assert (inputs["image_size"], inputs["crop_share"], inputs["classes"]) == (16, 0.875, ["cat", "dog"])
+
+
 def test_the_recipe_names_no_place_of_a_file(table, tmp_path):
     recipe = (table[0].folder / RECIPE).read_text()
     assert table[1].data.path not in recipe
