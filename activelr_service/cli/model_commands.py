@@ -56,6 +56,8 @@ def predict(
     """
     from activelr_service.service.predict import Options, predict
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     options = Options(batch_size, tuple(keep), overwrite, max_new_tokens)
     answered = predict(model, output_dir, source, output, device, options)
     errors = f", {answered.bad:,} with an error" if answered.bad else ""
@@ -102,7 +104,7 @@ def export(
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End by ``SystemExit``, so that the server is ended first. A second signal changes nothing."""
+    """End by ``SystemExit``, so that no server and no half-written file stays. A second signal changes nothing."""
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)
