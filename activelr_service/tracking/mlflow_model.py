@@ -5,6 +5,8 @@ MLflow reads how it is called from its signature, and shows it with an example o
 
 import json
 import logging
+import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,18 @@ def save_mlflow_model(folder: Path, path: Path, **ids: str) -> Path:
         pip_requirements=[f"activelr-service[train]=={version('activelr-service')}"],
     )
     return path
+
+
+def server_command(model: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """What starts MLflow's own server of an MLflow model, and its environment.
+
+    ``mlflow models serve`` starts the same, with the ``uvicorn`` that ``$PATH`` finds; here it is that of this Python.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    command, environment = scoring_server.get_cmd(str(model), port, host, nworkers=1)
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    return [sys.executable, "-m", *shlex.split(command)], {**environment, **quiet}
 
 
 def read_example(folder: Path) -> Any:
