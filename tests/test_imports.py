@@ -28,7 +28,7 @@ ALLOWED = {
     "pyfunc": {"inference"},
     "reports": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
-    "service": {"analyses", "config", "data", "export", "models", "runs", "tracking", "training"},
+    "service": {"analyses", "config", "data", "export", "inference", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
     "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
 }

@@ -29,6 +29,14 @@ epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
 # `activelr schema` lists every key.
 """
 
+JOB_SUFFIXES = (".yaml", ".yml", ".json", "")  # every other file is data
+
+Target = Annotated[
+    str | None, typer.Option("--target", metavar="COLUMN", help="For a table without a job: the column to predict.")
+]
+JobOrData = Annotated[
+    Path, typer.Argument(help="The YAML file of the job, or data to propose a job for.", show_default=False)
+]
 JobFile = Annotated[Path, typer.Argument(help="The YAML file of the job.", show_default=False)]
 Overrides = Annotated[
     list[str], typer.Option("--set", metavar="A.B=VALUE", help="Override one value of the file. Repeat it for more.")
@@ -51,8 +59,9 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
 
 
 def validate(
-    job: JobFile,
+    job: JobOrData,
     overrides: Overrides = [],  # noqa: B006 - typer copies it
+    target: Target = None,
     data: Annotated[
         bool, typer.Option("--data", help="Decode every image, and print what was found in the data.")
     ] = False,
@@ -61,6 +70,7 @@ def validate(
 
     Example: activelr validate job.yaml --data
     """
+    job = _job_file(job, overrides, target)
     checked, source = read_job(job, overrides)
     from activelr_service.service.prepare import FILES_DECODED, describe_data, validate_job
 
@@ -88,15 +98,32 @@ def schema(
     print(json.dumps(model.model_json_schema(), indent=1))
 
 
-def train(job: JobFile, overrides: Overrides = []) -> None:  # noqa: B006
+def train(job: JobOrData, overrides: Overrides = [], target: Target = None) -> None:  # noqa: B006
     """Train a job to its end. If an earlier run of the same job is unfinished, continue that run.
+
+    Without a YAML file: name a file or folder of data. A job for them is written and shown first.
 
     Example: activelr train job.yaml --set epochs=5
     """
     exit_on_signals()  # before the imports, which take seconds
     from activelr_service.service.launch import train as train_job
 
-    train_job(job, overrides)
+    train_job(_job_file(job, overrides, target), overrides)
+
+
+def _job_file(path: Path, overrides: list[str], target: str | None) -> Path:
+    """The file of the job: ``path`` itself, or one that is written for the data at ``path``."""
+    is_data = path.is_dir() or (path.is_file() and path.suffix.lower() not in JOB_SUFFIXES)
+    if not is_data:
+        if target is not None:
+            raise CommandError(f"--target is for data; {path} is a job, whose target is data.target")
+        return path
+    from activelr_service.service.propose import propose_job
+
+    with naming_missing_packages("activelr train"):
+        file, lines = propose_job(path, overrides, target)
+    print(*lines, sep="\n")
+    return file
 
 
 def submit(

@@ -26,15 +26,40 @@ class Format(StrEnum):
 
 def predict(
     model: Model,
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="The raw input.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .csv, .parquet or .jsonl file to write.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="A table, a folder or list of images, a .npz file, a text of one prompt a line, or - for lines on stdin.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .csv, .parquet or .jsonl file to write.", show_default=False)
+    ],
+    keep: Annotated[
+        list[str], typer.Option("--keep", metavar="COLUMN", help="A column of the input to copy. Repeat it for more.")
+    ] = [],  # noqa: B006 - typer copies it
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Rows the model sees at once.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=0, help="Tokens at most that follow a text.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="Such as cpu or cuda:1; a GPU if there is one.", show_default=False)
+    ] = None,
     output_dir: OutputDir = "outputs",
 ) -> None:
     """Answer raw input with a trained model, and write the answers as a table.
 
     Example: activelr predict flowers photos --output answers.csv
     """
-    raise NotImplementedError
+    from activelr_service.service.predict import Options, predict
+
+    options = Options(batch_size, tuple(keep), overwrite, max_new_tokens)
+    answered = predict(model, output_dir, source, output, device, options)
+    errors = f", {answered.bad:,} with an error" if answered.bad else ""
+    print(f"{answered.rows:,} rows answered{errors}: {output}")
 
 
 def serve(

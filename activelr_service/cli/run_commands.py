@@ -174,6 +174,7 @@ def run_lines(run: Run) -> list[str]:
     facts = {
         "reason": _reason(state, run),
         "epochs": _progress(history, job),
+        "ended": state.get("early_stop") or "",
         "best": f"{_score(state)}, at epoch {state['best_epoch']}" if _score(state) else "",
         "process": f"{state.get('pid')} on {state.get('host')}" if run.is_active() else "",
         "model": " ".join([str(run.model), *_in_brackets(state.get("model_uri"))]) if run.model.exists() else "",

@@ -1,4 +1,5 @@
-"""The length of a run: a number of epochs, of optimizer steps, or a time. All that is known about lengths is here."""
+"""The length of a run: a number of epochs, of optimizer steps, or a time. All that is known about lengths is here, and the
+intervals at which something is done within a run."""
 
 import re
 from dataclasses import dataclass
@@ -53,16 +54,59 @@ class BudgetConfig(StrictConfig):
         return self
 
 
+class IntervalConfig(StrictConfig):
+    """Exactly one of ``steps`` and ``minutes``. A text such as 30s or 10m stands for the minutes."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["steps"]}, {"required": ["minutes"]}]})
+
+    steps: int | None = Field(None, ge=1, le=10**12, description="Optimizer steps, counted from the start of the run.")
+    minutes: float | None = Field(None, gt=0, le=10**6, description="Minutes by the clock of the first worker.")
+
+    @model_validator(mode="after")
+    def one_of_the_two(self) -> Self:
+        if (self.steps is None) == (self.minutes is None):
+            raise ValueError("give steps or minutes: {steps: 500}, {minutes: 10}, or a time such as 10m")
+        return self
+
+    @property
+    def seconds(self) -> float | None:
+        """None where steps decide."""
+        return None if self.minutes is None else 60 * self.minutes
+
+    def __str__(self) -> str:
+        return f"{self.steps:,} steps" if self.minutes is None else f"{self.minutes:g} minutes"
+
+
+def _read_interval(value: Any) -> Any:
+    """A time such as 30s becomes minutes."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"needs a unit: 30s, 10m or {{steps: 500}}, got {value!r}")
+    return {"minutes": parse_time(value) / 60} if isinstance(value, str) else value
+
+
+Interval = Annotated[IntervalConfig, BeforeValidator(_read_interval, json_schema_input_type=IntervalConfig | Time)]
+
+
+class EarlyStopConfig(StrictConfig):
+    """When a run ends before its length is used up."""
+
+    patience: int = Field(
+        ge=1, le=10_000, description="Epochs in a row without a better score, after which the run decays and ends."
+    )
+
+
 class Position(NamedTuple):
     """How far a run is: epochs and optimizer steps done, seconds in the training loop, and the progress from 0 to 1.
 
-    ``progress`` is None in the records of versions that did not write it.
+    ``progress`` is None in the records of versions that did not write it. ``ended`` is the text of the duration that early
+    stopping has cut short here, or None.
     """
 
     epoch: int
     step: int
     seconds: float
     progress: float | None
+    ended: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +176,10 @@ class Duration:
         return used[self.unit] / self.value
 
     def is_over(self, position: Position) -> bool:
-        """Whether the run ends at ``position``. A budget of time ends where no further step fits into it."""
+        """Whether the run ends at ``position``. A budget of time ends where no further step fits into it; early stopping
+        ends the duration that it cut short, and no other."""
+        if position.ended == self.text:
+            return True
         if self.unit == "seconds":
             return position.progress is not None and position.progress >= 1
         return self.share_used(position) >= 1

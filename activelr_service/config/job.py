@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from activelr_service.config.base import StrictConfig
 from activelr_service.config.data import DataConfig
-from activelr_service.config.duration import BudgetConfig, Duration
+from activelr_service.config.duration import BudgetConfig, Duration, EarlyStopConfig, Interval, IntervalConfig
 from activelr_service.config.model import ModelConfig
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 from activelr_service.config.task import TaskName
@@ -130,6 +130,21 @@ class TrainJob(StrictConfig):
     log_grad_norms: bool = Field(
         False,
         description="Whether the L1 norm of the gradient of every layer is logged and drawn (Figure 2 of the paper).",
+    )
+    log_every: Interval = Field(
+        IntervalConfig(minutes=0.5),
+        description="How often the loss within an epoch is shown, logged and sent to MLflow. A time such as 365d turns "
+        "it off.",
+    )
+    evaluate_every: Interval | None = Field(
+        None, description="How often the model is evaluated within an epoch. Left out: at the end of epochs only."
+    )
+    checkpoint_every: Interval = Field(
+        IntervalConfig(minutes=10),
+        description="How often a checkpoint is written within an epoch. A time such as 365d turns it off.",
+    )
+    early_stop: EarlyStopConfig | None = Field(
+        None, description="When the run ends early: {patience: 5}. Left out: it takes its whole length."
     )
     seed: int = Field(0, ge=0, lt=2**31, description="The number that all randomness derives from.")
     workers: WorkersConfig = Field(default_factory=WorkersConfig, description="What the training runs on.")

@@ -6,6 +6,8 @@ import numpy as np
 
 from activelr_service.data.info import DataInfo
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
 
 def class_names(info: DataInfo) -> list[str]:
     """The names of the classes; their numbers as texts if the data have no names."""
@@ -21,6 +23,20 @@ def answer_names(task: str, info: DataInfo) -> list[str]:
     if task == "language_modeling":
         return ["generated", "loss", "perplexity"]
     return _number_names(info.num_outputs or info.num_classes or 1)
+
+
+def answer_types(task: str, info: DataInfo, kind: str) -> dict[str, Any]:
+    """The arrow types of the columns of the answers, and of ``error``."""
+    import pyarrow as pa
+
+    box = pa.struct([("class", pa.string()), *((side, pa.float64()) for side in ("score", *SIDES))])
+    special = {
+        "boxes": pa.list_(box),
+        "generated": pa.string() if kind == "text" else pa.list_(pa.int64()),
+        **({"prediction": pa.string()} if task == "classification" else {}),
+    }
+    names = answer_names(task, info)
+    return {**{name: special.get(name, pa.float64()) for name in names}, "error": pa.string()}
 
 
 def _number_names(count: int) -> list[str]:
@@ -55,8 +71,7 @@ def detection(found: list[dict[str, Any]], info: DataInfo) -> dict[str, Any]:
 
 def _boxes(image: dict[str, Any], classes: tuple[str, ...]) -> list[dict[str, Any]]:
     rows = zip(image["labels"].tolist(), image["scores"].tolist(), image["boxes"].tolist(), strict=True)
-    sides = ("xmin", "ymin", "xmax", "ymax")
     return [
-        {"class": classes[label - 1], "score": score, **dict(zip(sides, box, strict=True))}
+        {"class": classes[label - 1], "score": score, **dict(zip(SIDES, box, strict=True))}
         for label, score, box in rows
     ]

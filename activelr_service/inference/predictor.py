@@ -37,7 +37,7 @@ class Predictor:
         if inputs is None:
             text = f"the model in {folder} was exported by an earlier version, and does not say how raw input is read"
             raise InputError(f"{text}; predict with its run, `activelr predict RUN INPUT`, or train it again")
-        self.data = read_inputs(inputs, folder)
+        self.data: Any = read_inputs(inputs, folder)
         self.module = load_model(folder).to(device)
         self.info = DataInfo.from_json(recipe["data"])
         self.task: str = recipe["task"]
@@ -82,8 +82,13 @@ class Predictor:
 
         batches = self.reader.batches(rows, batch_size or BATCH_SIZES[self.kind], notes)
         parts = [self._frame(read, notes, max_new_tokens) for read in batches]
-        names = [*answers.answer_names(self.task, self.info), "error"]
-        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame({name: [] for name in names})
+        return pd.concat(parts, ignore_index=True) if parts else self.no_answers()
+
+    def no_answers(self) -> Any:
+        """The DataFrame of the answers to no rows."""
+        import pandas as pd
+
+        return pd.DataFrame({name: [] for name in (*answers.answer_names(self.task, self.info), "error")})
 
     def to_tensors(self, inputs: Any) -> Any:
         """What the module gets of the good rows of a DataFrame, as one tensor on the CPU."""

@@ -86,7 +86,10 @@ class TableReader:
         try:
             cells, odd_rows = read_known(self.config, file, name, self.kinds[name], decimal)
         except JobError as error:
-            raise InputError(str(error)) from error
+            kind = file.table.column(name).type
+            raise InputError(
+                f"the column {name!r} is of type {kind}; only numbers, text and true or false are read"
+            ) from error
         texts = file.table.column(name)
         for row in odd_rows.tolist():
             errors.setdefault(row, f"column {name!r}: {str(texts[row].as_py())[:40]!r} is no number")

@@ -63,7 +63,7 @@ class Follower(threading.Thread, Generic[Item]):
         return self.catch_up()
 
 
-def log_to(path: Path) -> Callable[[object], None]:
+def log_to(path: Path, *, is_printed: bool = True) -> Callable[[object], None]:
     """A function that prints a line, without secrets, and appends it with the time to the log at ``path``.
 
     A full disk, or a terminal or pipe that is gone, does not end a training.
@@ -72,7 +72,8 @@ def log_to(path: Path) -> Callable[[object], None]:
     def log(line: object) -> None:
         text = redact(str(line))
         try:
-            print(text, flush=True)
+            if is_printed:
+                print(text, flush=True)
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         try:
@@ -88,14 +89,7 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
     """One line that reads well in a terminal and in a job log."""
     metrics = record.metrics
     shown = [job.duration.describe(record.position), f"loss {metrics.get('train/loss', math.nan):.4f}"]
-    for name, label in (
-        ("loss", "val loss"),
-        ("accuracy", "val acc"),
-        ("perplexity", "val ppl"),
-        ("map_50", "val mAP50"),
-    ):
-        if f"val/{name}" in metrics:
-            shown.append(f"{label} {metrics[f'val/{name}']:.4f}")
+    shown += _validation(metrics)
     if "optim/update_ratio" in metrics:
         shown.append(f"step {metrics['optim/update_ratio']:.2%}")
     elif "optim/gain_mean" in metrics:
@@ -105,6 +99,24 @@ def progress_line(record: Record, job: TrainJob, seconds_left: float) -> str:
         shown.append(f"{skipped} corrupt skipped")
     shown.append("done" if job.duration.is_over(record.position) else f"ETA {duration(seconds_left)}")
     return "  ".join(shown)
+
+
+def reading_line(reading: Record, job: TrainJob) -> str:
+    """One line about a place within an epoch."""
+    metrics = reading.metrics
+    step, steps = metrics["perf/step_in_epoch"], metrics["perf/steps_per_epoch"]
+    shown = [job.duration.describe(reading.position), f"step {step:,.0f}/{steps:,.0f}"]
+    shown.append(f"loss {metrics.get('train/loss', math.nan):.4f}")
+    shown += _validation(metrics)
+    shown.append(f"{metrics['perf/samples_per_sec']:,.0f} samples/s")
+    return "  ".join([*shown, f"ETA {duration(metrics['perf/seconds_left'])}"])
+
+
+def _validation(metrics: dict[str, float]) -> list[str]:
+    """The validation metrics of a line."""
+    labels = {"loss": "val loss", "accuracy": "val acc", "perplexity": "val ppl", "map_50": "val mAP50"}
+    known = {label: metrics.get(f"val/{name}") for name, label in labels.items()}
+    return [f"{label} {value:.4f}" for label, value in known.items() if value is not None]
 
 
 def duration(seconds: float) -> str:

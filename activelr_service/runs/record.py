@@ -46,16 +46,19 @@ class Failure(NamedTuple):
 @dataclass(frozen=True)
 class Record:
     """One epoch. ``timestamp_ms`` is taken once, so that logging a record again changes nothing in MLflow;
-    ``gain_histogram`` is empty where the optimizer has no gains."""
+    ``gain_histogram`` is empty where the optimizer has no gains. ``ended`` is the text of the duration that early stopping
+    has cut short with this epoch, or None."""
 
     epoch: int
     global_step: int
     timestamp_ms: int
     metrics: dict[str, float]
     gain_histogram: list[int]
+    ended: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Plain JSON; ``ended`` is left out where it is None."""
+        return {name: value for name, value in asdict(self).items() if name != "ended" or value is not None}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Record":
@@ -72,7 +75,7 @@ class Record:
     def position(self) -> Position:
         """How far the run is at the end of this epoch."""
         seconds = self.metrics.get("perf/elapsed_seconds", 0.0)
-        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"))
+        return Position(self.epoch, self.global_step, seconds, self.metrics.get("optim/progress"), self.ended)
 
 
 def _present_name(name: str) -> str:
@@ -118,14 +121,28 @@ def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int
     return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
 
 
+def describe_early_stop(last: Record, job: TrainJob, score: str) -> str | None:
+    """Why and when a run has ended before its length was used up, from its last record; None if it has not.
+
+    ``score``: the name of the metric, such as ``val/accuracy``.
+    """
+    if last.ended is None or job.early_stop is None:
+        return None
+    patience = "1 epoch" if job.early_stop.patience == 1 else f"{job.early_stop.patience} epochs"
+    return f"early stop with epoch {last.epoch}, before {last.ended}: {score} had not improved for {patience}"
+
+
 def seconds_left(history: list[Record], job: TrainJob) -> float:
     """What is left of a budget of time; else what the remaining epochs or steps will take, from the mean of the last five
-    epochs."""
+    epochs. Once early stopping has set in, its steps are those that remain."""
     last, budget = history[-1], job.duration.seconds
-    if budget is not None:
+    steps_left = last.metrics.get("optim/steps_left")
+    if budget is not None and steps_left is None:
         return max(0.0, (1 - job.duration.share_used(last.position)) * budget)
     recent = history[-5:]
     before = history[-6].global_step if len(history) > 5 else 0
     seconds_per_step = sum(record.metrics["perf/epoch_seconds"] for record in recent) / (last.global_step - before)
+    if steps_left is not None:
+        return seconds_per_step * steps_left
     share = job.duration.share_used(last.position)
     return seconds_per_step * last.global_step * (1 - share) / share

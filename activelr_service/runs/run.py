@@ -41,6 +41,16 @@ class Run:
         return self.folder / "journal.jsonl"
 
     @property
+    def readings(self) -> Path:
+        """What was measured within epochs, as a journal of its own: the loss, and evaluations."""
+        return self.folder / "readings.jsonl"
+
+    @property
+    def live(self) -> Path:
+        """Where the run is at this second, as JSON. Only the terminal looks at it."""
+        return self.folder / "live.json"
+
+    @property
     def failure(self) -> Path:
         """Written by a worker, as JSON: an error that another worker group would meet again."""
         return self.folder / "failure.json"

@@ -5,7 +5,7 @@ The status of the run is written last. So a run whose attempt is killed at any m
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from activelr_service.config import CompleteJob, ResolvedJob
 from activelr_service.data.info import DataInfo
@@ -17,6 +17,7 @@ from activelr_service.errors import (
     WorkersLostError,
     kind_of,
 )
+from activelr_service.runs.bar import terminal_bar
 from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.console import Follower, progress_line
 from activelr_service.runs.fence import check_attempt
@@ -26,6 +27,7 @@ from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import Event, EventReader, JobCompleted, apply_batch_size, log_batch_size
 from activelr_service.service.finish import export_results
 from activelr_service.service.ray_run import train_on_ray
+from activelr_service.service.show_epoch import follow_epochs, note_early_stop
 from activelr_service.service.track import sync_to_tracking
 from activelr_service.tracking.store import is_embedded
 from activelr_service.tracking.tracker import Tracker
@@ -58,13 +60,16 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
 
     Raises :class:`RunFailedError` if the run fails.
     """
-    run = attempt.run
+    run, bar = attempt.run, terminal_bar()
+    if bar is not None:
+        attempt = replace(attempt, log=bar.above(attempt.log))
     number = start_attempt(run)
-    followers = _follow(attempt)
+    followers = [*_follow(attempt), *follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar)]
     try:
         if not is_trained:
             _train(attempt)
         _flush(followers)
+        note_early_stop(run, attempt.job, attempt.log)
         check_attempt(run.folder, number)
         export_results(run, attempt.job, attempt.info, attempt.log)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C

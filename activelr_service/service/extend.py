@@ -25,9 +25,10 @@ def check_duration(run: Run, now: ResolvedJob, job: ResolvedJob, history: list[R
         done = f"{last.epoch} epochs, {last.global_step:,} steps"
         if "perf/elapsed_seconds" in last.metrics:
             done += f", {last.metrics['perf/elapsed_seconds']:,.0f} s"
-        raise JobError.at(
-            job.duration.path, f"run {run.label} has done {done}; give more than that, got {job.duration}"
+        remedy = (
+            "give more than that" if last.ended is None else "early stopping has ended it there: give another length"
         )
+        raise JobError.at(job.duration.path, f"run {run.label} has done {done}; {remedy}, got {job.duration}")
 
 
 def change_duration(run: Run, now: ResolvedJob, duration: Duration, history: list[Record]) -> str:
@@ -37,7 +38,7 @@ def change_duration(run: Run, now: ResolvedJob, duration: Duration, history: lis
     """
     line = now.duration.describe_change(duration, history[-1].position if history else None)
     changes = [*run.state().get("length_changes", []), f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"]
-    run.update(status="interrupted", tracked=False, model_uri=None, length_changes=changes)
+    run.update(status="interrupted", tracked=False, model_uri=None, length_changes=changes, early_stop=None)
     run.write_jobs(run.written_job().lasting(duration), now.lasting(duration))
     return line
 

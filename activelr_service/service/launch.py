@@ -164,11 +164,11 @@ def _find_history(run: Run, log: Log) -> list[Record]:
     from activelr_service.training.checkpoint import CheckpointStore
 
     store = CheckpointStore(run.checkpoints, run.journal, log)
-    epoch = store.find_valid()
-    if epoch < 0:
+    place = store.find_valid()
+    if place is None:
         text = f"run {run.label} has epochs behind it and no valid checkpoint left in {run.checkpoints}"
         raise RunFailedError(f"{text}: restore it, or move {run.folder} away to begin anew", "checkpoint")
-    history = store.history(epoch)
+    history = store.history(place)
     write_journal(run.journal, history)
     return history
 

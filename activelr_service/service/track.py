@@ -8,6 +8,7 @@ from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.export.model import WEIGHTS, sha256_of
 from activelr_service.runs.journal import read_journal
+from activelr_service.runs.live import reading_rows
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import derived_sizes, log_batch_size
 from activelr_service.service.model_card import model_facts
@@ -17,7 +18,16 @@ from activelr_service.tracking.tracker import Tracker
 
 Log = Callable[[str], None]
 
-ARTIFACTS = ("job.yaml", "resolved.yaml", "data.json", "run.log", "failure.json", "journal.jsonl", "batch_size.json")
+ARTIFACTS = (
+    "job.yaml",
+    "resolved.yaml",
+    "data.json",
+    "run.log",
+    "failure.json",
+    "journal.jsonl",
+    "readings.jsonl",
+    "batch_size.json",
+)
 DESCRIPTION = "mlflow.note.content"  # what MLflow's UI shows as the description of a run
 
 
@@ -58,7 +68,11 @@ def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None
     if status == "interrupted":
         tracker.end(status)  # first: a user who stops a process does not wait long for the rest
     tracker.log_metrics([record.to_row() for record in read_journal(run.journal)])
-    tags = {"activelr.attempts": run.state()["attempts"], "activelr.reason": reason or ""}
+    tracker.log_metrics(reading_rows(run))
+    state = run.state()
+    tags = {"activelr.attempts": state["attempts"], "activelr.reason": reason or ""}
+    if state.get("early_stop"):
+        tags["activelr.early_stop"] = state["early_stop"]
     if submission_id := os.environ.get("ACTIVELR_SUBMISSION_ID"):
         tags["activelr.submission_id"] = submission_id
     tracker.log_params({}, tags)

@@ -16,7 +16,13 @@ LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
-ADDED_KEYS: dict[str, Any] = {"budget": None}
+ADDED_KEYS: dict[str, Any] = {
+    "budget": None,
+    "log_every": {"steps": None, "minutes": 0.5},
+    "evaluate_every": None,
+    "checkpoint_every": {"steps": None, "minutes": 10.0},
+    "early_stop": None,
+}
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,9 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
     if job.duration.seconds is not None:
         text = "a trial must not depend on how busy the machine is; give epochs or budget.steps"
         raise JobError([_where_written(Problem(("budget", "time"), text), point)])
+    if job.early_stop is not None:
+        text = "leave it out: the trials of a study take their whole length, so that they can be compared"
+        raise JobError([_where_written(Problem(("early_stop",), text), point)])
     job = _complete(job, study)
     settings = {path: value for path, value in point.values.items() if path not in (LR, BATCH_SIZE)}
     label = optimizer_label(point.optimizer, settings)

@@ -34,7 +34,8 @@ class Tracker(Protocol):
         """Nested dicts of parameters become dotted names. A parameter that is there keeps its value; a tag is replaced."""
 
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
-        """The metrics of epochs: each row has its ``epoch`` and its ``timestamp_ms``."""
+        """The metrics of epochs: each row has its ``epoch`` and its ``timestamp_ms``. Within an epoch it has a ``step`` too,
+        against which its metrics are logged."""
 
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files, under their paths relative to ``folder``."""
@@ -123,10 +124,10 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         entities = [
-            Metric(self._name(name), value, int(row["timestamp_ms"]), int(row["epoch"]))
+            Metric(self._name(name), value, int(row["timestamp_ms"]), int(row.get("step", row["epoch"])))
             for row in rows
             for name, value in row.items()
-            if name not in ("epoch", "timestamp_ms")
+            if name not in ("epoch", "step", "timestamp_ms")
         ]
         for start in range(0, len(entities), METRICS_PER_REQUEST):
             with talking_to(self.uri):

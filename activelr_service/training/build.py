@@ -18,6 +18,7 @@ from activelr_service.errors import JobError
 from activelr_service.models import build_model, load_pretrained
 from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
+from activelr_service.training.batches import ResumableSampler
 from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import build_optimizer
 from activelr_service.training.progress import RunProgress
@@ -91,7 +92,7 @@ def build_loaders(job: CompleteJob, task: Task, device: torch.device) -> tuple[D
     """
     train, val = build_data(job.data)
     rank, world_size = distributed.rank(), distributed.world_size()
-    sampler: DistributedSampler = DistributedSampler(train, world_size, rank, shuffle=True, drop_last=True)
+    sampler = ResumableSampler(train, world_size, rank, shuffle=True, drop_last=True)
     common: dict[str, Any] = {
         "batch_size": job.micro_batch_size(),
         "num_workers": job.workers.num_loader_workers,

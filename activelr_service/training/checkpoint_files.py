@@ -20,14 +20,22 @@ from activelr_service.runs.record import Record
 from activelr_service.training import distributed
 from activelr_service.training.batch_size.choice import BatchSizeChoice
 from activelr_service.training.build import TrainContext
+from activelr_service.training.running_epoch import Part
 
 MANIFEST = "manifest.json"
 
 
 def save_checkpoint(
-    folder: Path, training: TrainContext, record: Record, batch_size: BatchSizeChoice | None = None
+    folder: Path,
+    training: TrainContext,
+    record: Record | None,
+    batch_size: BatchSizeChoice | None = None,
+    parts: list[Part] | None = None,
 ) -> None:
-    """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none."""
+    """Write the four files into ``folder``, which exists and is empty; ``batch_size`` if the job gave none.
+
+    ``record`` is that of the last epoch that has ended. ``parts``, one of each rank, are given within an epoch.
+    """
     model, optimizer = training.model, training.optimizer
     tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
     try:
@@ -37,13 +45,21 @@ def save_checkpoint(
         raise OSError(f"{folder} cannot be written: {error}") from error
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
-    progress = training.progress.state_dict()
-    state = {"param_groups": groups, "numbers": numbers, "record": record.to_json(), "progress": progress}
+    progress = training.progress.state_dict(within_epoch=parts is not None)
+    state: dict[str, Any] = {"param_groups": groups, "numbers": numbers, "progress": progress}
+    state["record"] = None if record is None else record.to_json()
+    if parts is not None:
+        state["parts"] = parts
     (folder / "state.json").write_text(json.dumps(state))
     for path in folder.iterdir():
         sync(path)
+    _write_manifest(folder, 0 if record is None else record.epoch, batch_size)
+
+
+def _write_manifest(folder: Path, epoch: int, batch_size: BatchSizeChoice | None) -> None:
+    """Written last, so that a checkpoint with a manifest is complete. ``epoch`` is the last one that has ended."""
     manifest = {
-        "epoch": record.epoch,
+        "epoch": epoch,
         "world_size": distributed.world_size(),
         "batch_size": None if batch_size is None else batch_size.to_json(),
         "versions": {
@@ -58,14 +74,22 @@ def save_checkpoint(
     sync(folder)
 
 
-def load_checkpoint(folder: Path, training: TrainContext, history: list[Record]) -> None:
-    """Load a verified checkpoint into ``training``, in place; ``history`` ends with the record of its epoch."""
+def load_checkpoint(folder: Path, training: TrainContext, history: list[Record]) -> Part | None:
+    """Load a verified checkpoint into ``training``, in place; ``history`` ends with the record of the last epoch that has
+    ended. Returns what the checkpoint keeps of this rank within an epoch; None if it ends one."""
+    state = load_weights(folder, training)
+    training.progress.restore(history, state.get("progress", {}))
+    return state["parts"][distributed.rank()] if "parts" in state else None
+
+
+def load_weights(folder: Path, training: TrainContext) -> dict[str, Any]:
+    """Load the model and the optimizer of a verified checkpoint, in place, and nothing else; returns its ``state.json``."""
     device = next(training.model.parameters()).device
     load_model(training.model, str(folder / "model.safetensors"), device=str(device))
-    state = json.loads((folder / "state.json").read_text())
+    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     values = {**load_file(str(folder / "optimizer.safetensors")), **state.get("numbers", {})}
     _load_optimizer(training.optimizer, training.model, values, state["param_groups"])
-    training.progress.restore(history, state.get("progress", {}))
+    return state
 
 
 def read_sha256(folder: Path, name: str) -> str:

@@ -40,11 +40,24 @@ def max_(tensor: Tensor) -> Tensor:
 
 
 def broadcast_int(value: int, device: torch.device) -> int:
-    """Rank 0's value, on every rank."""
+    """Rank 0's value, on every rank. One rank alone waits for no device."""
+    if world_size() == 1:
+        return value
     tensor = torch.tensor([value], dtype=torch.int64, device=device)
-    if world_size() > 1:
-        dist.broadcast(tensor, src=0)
+    dist.broadcast(tensor, src=0)
     return int(tensor.item())
+
+
+def gather_texts(text: str, device: torch.device) -> list[str]:
+    """The text of every rank, by rank, on every rank."""
+    if world_size() == 1:
+        return [text]
+    mine = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).to(device)
+    longest = int(max_(torch.tensor([len(mine)], device=device)).item())
+    padded = torch.nn.functional.pad(mine, (0, longest - len(mine)), value=ord(" "))
+    gathered = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(gathered, padded)
+    return [bytes(part.cpu().numpy()).decode().rstrip(" ") for part in gathered]
 
 
 def sum_if_all_have(value: float | None, device: torch.device) -> float | None:
@@ -73,8 +86,9 @@ def barrier() -> None:
 
 
 @torch.no_grad()
-def check_replicas(tensors: Named, epoch: int, device: torch.device) -> None:
-    """Raise :class:`ReplicaDivergenceError` naming the first tensor that is not bit-identical on every rank.
+def check_replicas(tensors: Named, epoch: int, device: torch.device, step: int | None = None) -> None:
+    """Raise :class:`ReplicaDivergenceError` naming the first tensor that is not bit-identical on every rank, at the end of
+    an epoch or after a ``step`` of it.
 
     ``tensors`` must have the same names in the same order on every rank, on any device. The ranks exchange 8 bytes per
     tensor, through ``device``, with one host synchronization.
@@ -84,12 +98,13 @@ def check_replicas(tensors: Named, epoch: int, device: torch.device) -> None:
     mine = fingerprints(list(tensors.values()), device)
     gathered = [torch.empty_like(mine) for _ in range(world_size())]
     dist.all_gather(gathered, mine)
+    place = f"the end of epoch {epoch}" if step is None else f"epoch {epoch}, step {step}"
     first, *others = torch.stack(gathered).tolist()
     for other, theirs in enumerate(others, start=1):
         differing = [name for name, one, two in zip(tensors, first, theirs, strict=True) if one != two]
         if differing:
             raise ReplicaDivergenceError(
-                f"replicas diverged at the end of epoch {epoch}: rank {other} differs from rank 0 in {differing[0]}"
+                f"replicas diverged at {place}: rank {other} differs from rank 0 in {differing[0]}"
                 f" ({len(differing)} of {len(tensors)} tensors differ); every rank must take the same steps"
             )
 

@@ -74,6 +74,15 @@ class MetricAccumulator:
         self.bad_step = torch.where(is_first, float(step), self.bad_step)
         self.add(sums)
 
+    def to_json(self) -> dict[str, Any]:
+        """The sums of this rank. It waits for the device."""
+        return {"sums": {name: value.item() for name, value in self.sums.items()}, "bad_step": self.bad_step.item()}
+
+    def load(self, kept: dict[str, Any]) -> None:
+        """Go on from what :meth:`to_json` returned."""
+        self.sums = {name: torch.full_like(value, kept["sums"][name]) for name, value in self.sums.items()}
+        self.bad_step = torch.full_like(self.bad_step, kept["bad_step"])
+
     def over_ranks(self, num_steps: int) -> dict[str, float]:
         """The sums over all ranks, in two collectives. ``first_bad_step`` is among them if a rank met one."""
         values = distributed.sum_(torch.stack(list(self.sums.values())))

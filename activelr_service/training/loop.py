@@ -12,12 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from activelr_service.errors import NonFiniteLossError
 from activelr_service.runs.record import Record, finite_metrics
 from activelr_service.training import distributed, optimizers
-from activelr_service.training.build import TrainContext, seed_everything, seed_loader
+from activelr_service.training.build import TrainContext, seed_everything
 from activelr_service.training.checkpoint import CheckpointStore
 from activelr_service.training.checkpoint_files import named_state
+from activelr_service.training.early_stop import end_early, go_back
 from activelr_service.training.evaluate import MetricAccumulator, autocast, evaluate, to_device
 from activelr_service.training.optimizers import (
     begin_step,
@@ -25,38 +25,56 @@ from activelr_service.training.optimizers import (
     gain_histogram,
     gain_metrics,
     set_training,
-    uses_lr,
 )
 from activelr_service.training.replicate import describe_without_gradient, few_rows
+from activelr_service.training.running_epoch import Part, RunningEpoch
 from activelr_service.training.update_metrics import update_metrics
+from activelr_service.training.within_epoch import WithinEpoch, check_finite
 
 OnEpoch = Callable[[Record], None]
 
 
 def fit(training: TrainContext, checkpoints: CheckpointStore, on_epoch: OnEpoch) -> list[Record]:
-    """Train from the last committed epoch to the end of the job; returns the records of all epochs.
+    """Train from the latest checkpoint to the end of the job; returns the records of all epochs.
 
     A training that was stopped ends bit for bit as one that never was, unless its budget is a time: then it goes on with
-    the time that its committed epochs have left of it.
+    the time that its checkpoint has left of it.
     """
-    history = checkpoints.restore(training)
-    if training.without_gradient and not history and distributed.rank() == 0:
-        checkpoints.log(describe_without_gradient(training.without_gradient))
-    while not training.progress.is_over():
+    history, part = checkpoints.restore(training)
+    log = checkpoints.log if distributed.rank() == 0 else ignore
+    if training.without_gradient and not history:
+        log(describe_without_gradient(training.without_gradient))
+    within = WithinEpoch(training, checkpoints, history)
+    while part is not None or not training.progress.is_over():
         epoch = history[-1].epoch + 1 if history else 1
+        go_back(training, checkpoints, history)
+        if part is not None:
+            log(f"epoch {epoch} goes on after step {part['steps']:,} of {training.steps_per_epoch:,}")
         seed_everything(training.job.seed, epoch, distributed.rank())
-        record = run_epoch(training, epoch)
+        record = run_epoch(training, epoch, within, part)
+        part = None
         history.append(record)
+        if line := end_early(training, history):
+            log(line)
         checkpoints.commit(training, history)
         on_epoch(record)
     return history
 
 
-def run_epoch(training: TrainContext, epoch: int) -> Record:
-    """Train one epoch, end it, and measure it; returns its record, equal on every rank."""
-    start = time.monotonic()
-    sums = train_epoch(training, epoch)
-    train_seconds = time.monotonic() - start
+def ignore(line: str) -> None:
+    """Where the lines of all ranks but the first go."""
+
+
+def run_epoch(
+    training: TrainContext, epoch: int, within: WithinEpoch | None = None, part: Part | None = None
+) -> Record:
+    """Train one epoch, end it, and measure it; returns its record, equal on every rank.
+
+    ``within`` is called after every step. ``part`` is what a checkpoint within this epoch has kept of this rank.
+    """
+    running = RunningEpoch(training, epoch, part)
+    sums = train_epoch(training, running, within)
+    train_seconds = running.train_seconds
     reduce_seconds = end_epoch(training, epoch)
     metrics = {f"train/{name}": value for name, value in training.task.compute_metrics(sums).items()}
     metrics |= {"train/count": sums["count"]}
@@ -68,13 +86,15 @@ def run_epoch(training: TrainContext, epoch: int) -> Record:
         "optim/progress": training.progress.at(training.progress.step),
         "perf/samples": sums["samples"],
         "perf/samples_per_sec": sums["samples"] / train_seconds,
-        "perf/epoch_seconds": time.monotonic() - start,
+        "perf/epoch_seconds": running.seconds,
         "perf/elapsed_seconds": training.progress.seconds(),
         "perf/epoch_end_reduce_seconds": reduce_seconds,
     }
-    joules = training.energy.flush()
-    if joules is not None:
-        metrics["perf/energy_joules"] = joules
+    if training.progress.ending is not None:
+        metrics["optim/steps_left"] = training.progress.line.total_steps - training.progress.step
+    running.add_joules()
+    if running.joules is not None:
+        metrics["perf/energy_joules"] = running.joules
     if getattr(training.job.data, "on_corrupt", "fail") == "skip":
         metrics |= count_skipped(training, metrics, sums["samples"])
     if training.grad_norms is not None:
@@ -85,6 +105,7 @@ def run_epoch(training: TrainContext, epoch: int) -> Record:
         timestamp_ms=round(time.time() * 1000),
         metrics=finite_metrics(metrics),
         gain_histogram=gain_histogram(training.optimizer),
+        ended=training.progress.ended_duration(),
     )
 
 
@@ -94,37 +115,30 @@ def count_skipped(training: TrainContext, metrics: dict[str, float], due: float)
     return {"train/skipped": due - metrics["train/count"], "val/skipped": num_val - metrics["val/count"]}
 
 
-def train_epoch(training: TrainContext, epoch: int) -> dict[str, float]:
+def train_epoch(training: TrainContext, running: RunningEpoch, within: WithinEpoch | None) -> dict[str, float]:
     """The optimizer steps of one epoch, or those that the budget leaves of it; returns sums over all ranks. No host
-    synchronization inside, but for a budget of time."""
-    seed_loader(training.train_loader, training.job.seed, epoch)
+    synchronization inside, but for a budget of time and where ``within`` has something to do."""
     training.replica.train()
     set_training(training.optimizer, True)
-    totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
-    batches = iter(training.train_loader)
-    progress, steps = training.progress, 0
-    progress.begin_epoch()
-    while steps < training.steps_per_epoch and not progress.is_over():
+    progress = training.progress
+    progress.begin_epoch(running.steps)
+    if within is not None:
+        within.begin(running)
+    while running.steps < training.steps_per_epoch and not progress.is_over():
         shares = progress.at(progress.step), progress.at(progress.step + 1)
-        begin_step(training.optimizer, training.job.optimizer.schedule, *shares)
-        norm = train_step(training, batches, totals, steps)
-        totals.add({"grad_norm": norm / distributed.world_size()})
+        ending = None if training.job.early_stop is None else progress.share_of_ending()
+        begin_step(training.optimizer, training.job.optimizer.schedule, *shares, ending)
+        norm = train_step(training, running.batches, running.totals, running.steps)
+        running.totals.add({"grad_norm": norm / distributed.world_size()})
         progress.end_step()
-        steps += 1
+        running.steps += 1
+        if within is not None:
+            within(running)
     progress.end_epoch()
     set_training(training.optimizer, False)
-    sums = totals.over_ranks(steps)
-    if "first_bad_step" in sums:
-        raise NonFiniteLossError(
-            f"the loss was not finite at epoch {epoch}, step {int(sums['first_bad_step']) + 1} of {steps}; check the "
-            f"data for extreme values, or set {' or '.join(stability_hints(training))}"
-        )
-    return {**sums, "steps": steps, "samples": steps * training.job.global_batch_size}
-
-
-def stability_hints(training: TrainContext) -> list[str]:
-    """The settings that keep a loss finite."""
-    return ["clip_grad_norm", "a smaller optimizer.lr"] if uses_lr(training.optimizer) else ["clip_grad_norm"]
+    sums = running.totals.over_ranks(running.steps)
+    check_finite(training, running, sums)
+    return {**sums, "steps": running.steps, "samples": running.steps * training.job.global_batch_size}
 
 
 def train_step(training: TrainContext, batches: Any, totals: MetricAccumulator, step: int) -> Tensor:

@@ -3,6 +3,7 @@
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -149,6 +150,15 @@ class GradNorms:
         for index, param in enumerate(self.layers.values()):
             if param.grad is not None:
                 self.sums[index] += param.grad.abs().sum(dtype=torch.float64)
+
+    def to_json(self) -> list[Any]:
+        """The steps and sums since the last :meth:`flush`. It waits for the device."""
+        return [self.steps, self.sums.tolist()]
+
+    def load(self, kept: list[Any]) -> None:
+        """Go on from what :meth:`to_json` returned."""
+        self.steps, sums = kept
+        self.sums = torch.tensor(sums, dtype=self.sums.dtype, device=self.sums.device)
 
     def flush(self) -> dict[str, float]:
         """The mean norm of each layer since the last call, under the names of metrics."""

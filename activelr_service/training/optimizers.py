@@ -61,9 +61,14 @@ def _options_of_rule(config: ActiveOptimizerConfig, options: dict[str, Any]) -> 
     return {**options, **config.model_dump(include=paper), "steps_per_epoch": config.window_steps}
 
 
-def begin_step(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
-    """What an optimizer must know before a step: the progress of the run before and after it, as fractions."""
-    set_lr(optimizer, schedule, before, after)
+def begin_step(
+    optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float, ending: float | None = None
+) -> None:
+    """What an optimizer must know before a step: the progress of the run before and after it, as fractions.
+
+    ``ending``: how much of the decay of early stopping is behind, from 0 to 1; None in a run that cannot end early.
+    """
+    set_lr(optimizer, schedule, before, after, ending)
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.progress = after
 
@@ -80,11 +85,20 @@ def end_epoch(optimizer: torch.optim.Optimizer) -> None:
         optimizer.end_epoch(reduce=distributed.mean_)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float) -> None:
-    """Set the learning rate of a step: a function of the shares done and nothing else, so that nothing is saved of it."""
-    if schedule != "constant":
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * SCHEDULES[schedule](before, after)
+def set_lr(
+    optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float, ending: float | None = None
+) -> None:
+    """Set the learning rate of a step: a function of the shares done and nothing else, so that nothing is saved of it.
+
+    Where early stopping ends the run, it goes to 0 at least as fast as a straight line, whatever the schedule.
+    """
+    decays = ending is not None and uses_lr(optimizer)
+    if schedule == "constant" and not decays:
+        return
+    factor = SCHEDULES[schedule](before, after) if schedule != "constant" else 1.0
+    for group in optimizer.param_groups:
+        if group["initial_lr"] is not None:
+            group["lr"] = group["initial_lr"] * (min(factor, 1 - ending) if decays and ending is not None else factor)
 
 
 def cosine(before: float, after: float) -> float:

@@ -69,6 +69,42 @@ def test_an_override_or_a_preset_takes_the_place_of_the_length_that_was_written(
         load_job(job_file(), ["epochs=3", "budget.steps=5"])
 
 
+@pytest.mark.parametrize(
+    ("text", "steps", "seconds"),
+    [("30s", None, 30), ("10m", None, 600), ("{minutes: 0.5}", None, 30), ("{steps: 500}", 500, None)],
+)
+def test_an_interval_is_steps_or_a_time_and_is_read_as_it_was_written(job_file, tmp_path, text, steps, seconds):
+    job = load_job(job_file(f"evaluate_every: {text}\n"))
+    assert (job.evaluate_every.steps, job.evaluate_every.seconds) == (steps, seconds)
+    (tmp_path / "again.yaml").write_text(dump_job(job))
+    assert load_job(tmp_path / "again.yaml") == job
+    assert (str(job.log_every), str(job.checkpoint_every)) == ("0.5 minutes", "10 minutes")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("log_every: 30", "log_every: needs a unit: 30s, 10m or {steps: 500}, got 30"),
+        ("log_every: 30 s", "log_every: must be a time such as 90s, 45m, 2h, 1h30m or 1d, got '30 s'"),
+        ("log_every: {}", "log_every: give steps or minutes: {steps: 500}, {minutes: 10}, or a time such as 10m"),
+        (
+            "evaluate_every: {steps: 5, minutes: 1}",
+            "evaluate_every: give steps or minutes: {steps: 500}, {minutes: 10}",
+        ),
+        ("checkpoint_every: {minutes: 0}", "checkpoint_every.minutes: must be greater than 0, got 0"),
+        ("checkpoint_every: {hours: 1}", "checkpoint_every.hours: unknown key"),
+        ("early_stop: {patience: 0}", "early_stop.patience: must be greater than or equal to 1, got 0"),
+        ("early_stop: {}", "early_stop.patience: is required"),
+        ("early_stop: 5", "early_stop: must be a mapping of keys to values, got 5"),
+    ],
+)
+def test_an_interval_or_a_patience_that_is_none_gets_one_line(job_file, text, expected):
+    with pytest.raises(JobError) as caught:
+        load_job(job_file(f"{text}\n"))
+    (line,) = str(caught.value).splitlines()
+    assert expected in line
+
+
 STUDY = """
 kind: study
 name: s
@@ -88,3 +124,14 @@ def test_a_study_takes_a_budget_of_steps_and_refuses_one_of_time(tmp_path):
     assert "study.yaml:4: workloads.digits.budget.time: a trial must not depend on how busy" in str(caught.value)
     study, _ = read_study(tmp_path / "study.yaml", ["workloads.digits.budget={steps: 30}"])
     assert make_trials(study)[0].job.duration.text == "30 steps"
+
+
+def test_the_trials_of_a_study_do_not_stop_early(tmp_path):
+    from activelr_service.studies.space import make_trials
+
+    (tmp_path / "study.yaml").write_text(STUDY)
+    changes = ["workloads.digits.budget={steps: 30}", "workloads.digits.early_stop={patience: 2}"]
+    study, source = read_study(tmp_path / "study.yaml", changes)
+    with pytest.raises(JobError, match="early_stop: leave it out: the trials of a study") as caught, source.locating():
+        make_trials(study)
+    assert len(str(caught.value).splitlines()) == 1

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from activelr_service.errors import CheckpointError
+from activelr_service.training.checkpoint import Place
 from activelr_service.training.checkpoint_files import verify
 from tests.conftest import small_job
 from tests.training.test_loop import assert_identical, final_tensors, resolved, store, train
@@ -63,7 +64,7 @@ def test_a_checkpoint_that_was_being_written_is_not_one(tmp_path):
     job = resolved(small_job(tmp_path, epochs=2))
     train(job, tmp_path)
     shutil.copytree(tmp_path / "checkpoints" / "epoch-000002", tmp_path / "checkpoints" / ".epoch-000003.77")
-    assert store(tmp_path).find_valid() == 2
+    assert store(tmp_path).find_valid() == Place(2)
     train(job.model_copy(update={"epochs": 3}), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["epoch-000002", "epoch-000003"]
     assert verify(tmp_path / "checkpoints" / "epoch-000003") is None

@@ -11,6 +11,7 @@ from activelr_service.data import inspect_data
 from activelr_service.optim import ActiveOptimizer
 from activelr_service.runs.journal import read_journal
 from activelr_service.training.build import build_training
+from activelr_service.training.checkpoint import Place
 from activelr_service.training.loop import fit
 from activelr_service.training.progress import LinearProgress, RunProgress, begin_ramp
 from activelr_service.training.throughput import Throughput
@@ -110,7 +111,7 @@ def test_a_budget_of_steps_cuts_its_last_epoch_short(tmp_path, steps, epochs):
     assert len(history) == epochs
     assert (metrics["perf/samples"], metrics["train/count"], metrics["val/count"]) == (rest * 64, rest * 64, 360)
     assert metrics["optim/progress"] == 1
-    assert store(tmp_path).find_valid() == epochs
+    assert store(tmp_path).find_valid() == Place(epochs)
 
 
 @pytest.mark.parametrize("optimizer", [ROBUST, {"type": "adamw", "schedule": "cosine"}], ids=["robust", "cosine"])

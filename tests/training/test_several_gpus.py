@@ -1,5 +1,7 @@
 """A whole epoch on two GPUs that are not there: no tensor of the CPU is mixed with theirs, and no step waits for them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -17,6 +19,7 @@ from activelr_service.training.monitors import EnergyMeter, GradNorms
 from activelr_service.training.optimizers import begin_step, build_optimizer, gain_histogram, gain_metrics, set_training
 from activelr_service.training.progress import RunProgress
 from activelr_service.training.update_metrics import update_metrics
+from activelr_service.training.within_epoch import WithinEpoch
 from tests.conftest import small_job
 from tests.fake_gpu import DEVICE, DeviceMixError, FakeGPU, HostSyncError, two_ranks
 from tests.ranks import run_ranks
@@ -102,6 +105,23 @@ def test_two_epochs_of_every_optimizer_mix_no_devices_and_no_step_waits_for_the_
         update_metrics(training.optimizer, training.model)
         devices = {tensor.device.type for tensor in named_state(training.model, training.optimizer).values()}
     assert devices >= {"cuda"}
+
+
+def test_between_steps_the_host_waits_only_where_a_reading_is_due(tmp_path, gpu):
+    training = fake_training(gpu, tmp_path, log_every={"steps": 4}, checkpoint_every={"steps": 1000})
+    with gpu:
+        running = SimpleNamespace(steps=0, epoch=1, train_seconds=1.0, paused=0.0)
+        running.totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), DEVICE)
+        within = WithinEpoch(training, store(tmp_path), [])
+        within.begin(running)
+        for step in range(1, STEPS):
+            running.steps = training.progress.step = step
+            with gpu.busy():
+                if step % 4:
+                    within(running)
+                else:
+                    with pytest.raises(HostSyncError):
+                        within(running)
 
 
 def test_neither_does_a_job_that_clips_nothing_and_accumulates_gradients(tmp_path, gpu):

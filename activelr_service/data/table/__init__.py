@@ -70,6 +70,12 @@ def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
     return {c.name: "number" if isinstance(c, NumberColumn) else "category" for c in config.columns or []}
 
 
+def decimal_of(config: TableDataConfig) -> str:
+    """The decimal sign of the file of a prepared config. Raises :class:`JobError` if it cannot be read."""
+    file = read_table_file(config, config.path, "data.path")
+    return infer_decimal(file, [name for name, kind in kinds_of(config).items() if kind == "number"])[0]
+
+
 def validation_cells(config: TableDataConfig) -> list[Cells]:
     """The cells of the validation rows of a prepared config, column by column, before they are scaled."""
     val = _load(config).val

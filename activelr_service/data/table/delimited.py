@@ -27,19 +27,13 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
     the encoding does not have.
     """
     path, location = place
-    found = encoding or next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "utf-8")
+    found = find_encoding(data, encoding, place)
     try:
         text = data.decode(found)
-    except LookupError:
-        raise JobError.at(
-            "data.encoding", f"Python knows no encoding {encoding!r}; use utf-8, cp1252 or utf-16"
-        ) from None
     except UnicodeDecodeError as error:
         if found != "utf-8" or b"\0" not in data[:_SAMPLE_BYTES]:
             raise JobError.at(location, f"{path} {_not_decoded(data, found, error)}") from error
         text = "\0"
-    if encoding is not None and is_no_utf16(encoding, data[:_SAMPLE_BYTES]):
-        raise JobError.at("data.encoding", f"{path} holds no zero byte, so it is not text in {encoding}; leave it out")
     if "\0" in text[:_SAMPLE_BYTES]:
         remedy = "if it is UTF-16, set data.encoding: utf-16-le (or utf-16-be)"
         raise JobError.at(location, f"{path} holds zero bytes, so it is not text in {found}; {remedy}")
@@ -47,6 +41,59 @@ def to_utf8(data: bytes, encoding: str | None, place: tuple[str, str]) -> tuple[
         text = text[1:]
         return text.encode(), found
     return (data if codecs.lookup(found).name == "utf-8" else text.encode()), found
+
+
+def find_encoding(start: bytes, encoding: str | None, place: tuple[str, str]) -> str:
+    """The encoding of data with this ``start``: the given one, that of their byte order mark, or UTF-8."""
+    found = encoding or next((name for mark, name in _BYTE_ORDER_MARKS if start.startswith(mark)), "utf-8")
+    try:
+        codecs.lookup(found)
+    except LookupError:
+        text = f"Python knows no encoding {encoding!r}; use utf-8, cp1252 or utf-16"
+        raise JobError.at("data.encoding", text) from None
+    if encoding is not None and is_no_utf16(encoding, start[:_SAMPLE_BYTES]):
+        text = f"{place[0]} holds no zero byte, so it is not text in {encoding}; leave it out"
+        raise JobError.at("data.encoding", text)
+    return found
+
+
+def head_of(start: bytes, encoding: str, place: tuple[str, str]) -> str:
+    """The first whole lines of data with this ``start``, as text; bytes that the encoding lacks are replaced."""
+    if start.startswith(b"PK\x03\x04"):
+        text = "is a zip archive or a spreadsheet, not text; export it as a .csv file"
+        raise JobError.at(place[1], f"{place[0]} {text}")
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(start).removeprefix("\ufeff")
+    if "\0" in text:
+        raise JobError.at(place[1], f"{place[0]} holds zero bytes, so it is not text in {encoding}")
+    if len(start) <= _SAMPLE_BYTES:
+        return text
+    return text[: text.rfind("\n") + 1] or text
+
+
+def infer_header(sample: str, usual: str, place: tuple[str, str]) -> tuple[str, list[str], list[str]]:
+    """The separator of a sample of a text, its header as it is written, and the names of the columns."""
+    separator = _infer_separator(sample, usual)
+    return separator, *_header(sample, separator, place)
+
+
+def text_options(separator: str, header: list[str]) -> tuple[Any, Any]:
+    """Arrow's options for parsing and converting a text: all columns are large_string, with null for empty cells."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    types = {name: pa.large_string() for name in header}
+    convert = csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True)
+    return csv.ParseOptions(delimiter=separator, newlines_in_values=True), convert
+
+
+def _header(sample: str, separator: str, place: tuple[str, str]) -> tuple[list[str], list[str]]:
+    path, location = place
+    header = next((row for row in _rows(sample, separator) if row), None)
+    if header is None:
+        raise JobError.at(location, f"{path} is empty")
+    names = _name_all([name.strip() for name in header])
+    check_names(names, place)
+    return header, names
 
 
 def is_no_utf16(encoding: str, start: bytes) -> bool:
@@ -73,18 +120,10 @@ def read_text_table(data: bytes, separator: str | None, usual: str, place: tuple
     path, location = place
     sample = _sample(data)
     separator = separator or _infer_separator(sample, usual)
-    header = next((row for row in _rows(sample, separator) if row), None)
-    if header is None:
-        raise JobError.at(location, f"{path} is empty")
-    names = _name_all([name.strip() for name in header])
-    check_names(names, place)
-    types = {name: pa.large_string() for name in header}
+    header, names = _header(sample, separator, place)
+    parse, convert = text_options(separator, header)
     try:
-        table = arrow_csv.read_csv(
-            pa.BufferReader(data),
-            parse_options=arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=True),
-        )
+        table = arrow_csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
     except pa.ArrowException as error:
         reason = _first_odd_row(data, separator, len(header)) or f"cannot be read: {str(error).splitlines()[0]}"
         raise JobError.at(location, f"{path} {reason}") from error

@@ -41,7 +41,7 @@ def read_table_file(config: TableDataConfig, path: str, location: str) -> TableF
 
     if not Path(path).exists():
         raise JobError.at(location, f"no such file: {path}")
-    suffix, compression = _kind(path)
+    suffix, compression = kind_of(path)
     try:
         if os.path.isdir(path):
             return _read_folder(path, location)
@@ -50,7 +50,7 @@ def read_table_file(config: TableDataConfig, path: str, location: str) -> TableF
 
             return TableFile(path, location, parquet.ParquetFile(path).read())
         if suffix not in TEXT + JSON_LINES:
-            raise JobError.at(location, f"{path} {_unknown(suffix)}")
+            raise JobError.at(location, f"{path} {unknown_suffix(suffix)}")
         with pa.input_stream(path, compression=compression) as stream:
             data = stream.read()
     except (pa.ArrowException, OSError) as error:
@@ -58,14 +58,15 @@ def read_table_file(config: TableDataConfig, path: str, location: str) -> TableF
     return _read_bytes(config, data, suffix, (path, location))
 
 
-def _kind(path: str) -> tuple[str, str | None]:
+def kind_of(path: str) -> tuple[str, str | None]:
     """The suffix of the format and the compression, from the name in lower case."""
     name = Path(path).name.lower()
     compression = next((ending for ending in COMPRESSIONS if name.endswith(ending)), "")
     return Path(name.removesuffix(compression)).suffix, COMPRESSIONS.get(compression)
 
 
-def _unknown(suffix: str) -> str:
+def unknown_suffix(suffix: str) -> str:
+    """Why a file with this suffix is not read, to follow its name."""
     if suffix in SPREADSHEETS:
         return "is a spreadsheet; export its sheet as a .csv file"
     return f"is none of the files that are read: {KNOWN}"
@@ -128,7 +129,15 @@ def _json_column(name: str, rows: list[dict[str, Any]], place: tuple[str, str]) 
 
 
 def _read_folder(path: str, location: str) -> TableFile:
-    """Read all parquet files in a folder, in the order of their names. ``key=value`` folders become columns."""
+    whole, facts = open_folder(path, location)
+    return TableFile(path, location, whole.to_table(), tuple(facts))
+
+
+def open_folder(path: str, location: str) -> tuple[Any, list[str]]:
+    """All parquet files in a folder as an arrow dataset, in the order of their names, and facts about them.
+
+    ``key=value`` folders become columns. Raises :class:`JobError` at ``location`` for a folder without such files.
+    """
     import pyarrow as pa
     from pyarrow import dataset
 
@@ -149,7 +158,7 @@ def _read_folder(path: str, location: str) -> TableFile:
     facts = [f"{len(parts)} parquet files"]
     facts += [f"columns from folder names: {shorten([field.name for field in keys], 10)}"] if keys else []
     facts += [f"{len(others)} other files not read: {shorten(others, 3)}"] if others else []
-    return TableFile(path, location, whole.replace_schema(unified).to_table(), tuple(facts))
+    return whole.replace_schema(unified), facts
 
 
 def _is_hidden(file: Path, root: str) -> bool:
