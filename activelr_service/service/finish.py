@@ -40,7 +40,7 @@ def export_results(run: Run, job: ResolvedJob, info: DataInfo, log: Log) -> None
     draw_figures(run.figures, history, run.label)
     name = metrics.val_score
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name))
-    write_card(run, job, info)
+    write_card(run, info)
 
 
 def _find_best(run: Run, history: list[Record], score: str, higher_is_better: bool, log: Log) -> Record:
