@@ -62,6 +62,10 @@ class TrackingConfig(StrictConfig):
     experiment: str = Field(
         "activelr", min_length=1, max_length=200, description="The MLflow experiment that the run belongs to."
     )
+    system_metrics: bool = Field(
+        False,
+        description="Whether MLflow gets the use of CPU, memory, disk, network and GPUs of the machines that train.",
+    )
 
     @field_validator("uri")
     @classmethod
@@ -73,9 +77,11 @@ class TrackingConfig(StrictConfig):
         return uri
 
     @model_validator(mode="after")
-    def without_a_backend_there_is_no_uri(self) -> Self:
+    def without_a_backend_nothing_is_tracked(self) -> Self:
         if self.backend == "none" and self.uri is not None:
             raise ValueError(f"uri: needs the backend mlflow, got backend: none and uri: {self.uri}")
+        if self.backend == "none" and self.system_metrics:
+            raise ValueError("system_metrics: needs the backend mlflow, got backend: none and system_metrics: true")
         return self
 
 

@@ -7,7 +7,7 @@ from activelr_service.config.data import DATA_CONFIG, DataConfig, TableDataConfi
 from activelr_service.data import table
 from activelr_service.errors import InputError, JobError
 
-PLACES = ("root", "path", "val_path", "tokenizer", "tokens")  # of files, which other machines do not have
+PLACES = ("root", "path", "val_path", "test_path", "tokenizer", "tokens")  # of files, which other machines do not have
 _REQUIRED = {
     **dict.fromkeys(("imagefolder", "cifar10", "cifar100", "voc", "text"), ("root",)),
     **dict.fromkeys(("huggingface", "npz", "table"), ("path",)),

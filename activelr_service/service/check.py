@@ -17,7 +17,7 @@ from activelr_service.runs.run import output_root
 
 Job = TypeVar("Job", bound=TrainJob)
 
-PATHS = ("root", "path", "val_path", "tokenizer", "backbone_weights")  # fields of data and models
+PATHS = ("root", "path", "val_path", "test_path", "tokenizer", "backbone_weights")  # fields of data and models
 
 
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:

@@ -3,7 +3,6 @@
 Its parts are those of Mitchell et al. (2019), "Model Cards for Model Reporting", as far as a run knows them.
 """
 
-import hashlib
 import json
 import platform
 import re
@@ -17,6 +16,7 @@ from activelr_service.runs.files import write_text
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
+from activelr_service.service.datasets import data_digest, dataset_name
 from activelr_service.tracking.registry import CHAMPION, ModelFacts
 
 CARD = "README.md"
@@ -46,18 +46,14 @@ def model_facts(run: Run, job: ResolvedJob) -> ModelFacts:
         score_name=state["score_name"],
         score=state.get("score"),
         higher_is_better=metrics_of_task(job.task).higher_is_better,
-        metrics={name: value for name, value in best.metrics.items() if name.startswith("val/")},
-        data=f"{job.name}: {job.data.type}",
+        metrics={
+            "validation": {name: value for name, value in best.metrics.items() if name.startswith("val/")},
+            "test": {f"test/{name}": value for name, value in _test_metrics(run).items()},
+        },
+        datasets={split: dataset_name(job, split) for split in ("validation", "test")},
         fingerprint=data_digest(run, job),
         card=card.read_text() if card.exists() else "",
     )
-
-
-def data_digest(run: Run, job: ResolvedJob) -> str:
-    """16 hexadecimal digits that tell data apart: of their contents, or of the config of data that are in no file."""
-    kept = (run.read_data() or {}).get("fingerprint")
-    text = kept["content"] if kept else json.dumps(job.data.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(str(text).encode()).hexdigest()[:16]
 
 
 def escape(text: str) -> str:
@@ -85,6 +81,11 @@ def make_card(run: Run, info: DataInfo) -> str:
 def _best(run: Run) -> Record:
     epoch = run.state()["best_epoch"]
     return next(record for record in read_journal(run.journal) if record.epoch == epoch)
+
+
+def _test_metrics(run: Run) -> dict[str, float]:
+    """The metrics on the test split; empty if there is none, or if it could not be measured."""
+    return (run.state().get("test") or {}).get("metrics", {})  # type: ignore[no-any-return]
 
 
 def _summary(run: Run, job: ResolvedJob, info: DataInfo, kind: str) -> str:
@@ -123,8 +124,7 @@ def _metrics(run: Run, best: Record, history: list[Record]) -> list[str]:
 def _measured(run: Run, best: Record) -> dict[str, dict[str, float]]:
     """The metrics of the best epoch on the validation split, and on the test split where there is one."""
     val = {name[4:]: value for name, value in best.metrics.items() if name.startswith("val/")}
-    test = (run.state().get("test") or {}).get("metrics") or {}
-    splits = {"validation": val, "test": {name.rpartition("/")[2]: value for name, value in test.items()}}
+    splits = {"validation": val, "test": _test_metrics(run)}
     return {
         split: {name: value for name, value in metrics.items() if name not in COUNTS}
         for split, metrics in splits.items()
@@ -145,9 +145,10 @@ def _calibration(run: Run) -> list[str]:
 
 
 def _limits(run: Run, info: DataInfo, kind: str) -> list[str]:
-    has_test = "metrics" in (run.state().get("test") or {})
     chosen = "The validation samples chose the epoch, so their numbers are a little better than those of new data."
-    rest = "The test samples were not looked at before the end." if has_test else "There was no test split."
+    rest = (
+        "The test samples were not looked at before the end." if _test_metrics(run) else "No test split was measured."
+    )
     lines = [
         f"{chosen} {rest}",
         "Nothing was measured on data of another source, place or time, or by groups of people.",

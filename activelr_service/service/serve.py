@@ -95,7 +95,7 @@ def _greeting(model: Path, host: str, port: int) -> list[str]:
     lines = [f"the model answers at {address(host, port)}/invocations  (Ctrl-C ends it)"]
     example = model / SERVING_INPUT
     if not example.is_file():
-        return lines
+        return [*lines, "  the model keeps no example rows, so that there is no line with curl to paste"]
     row = _first_row(example)
     is_short = len(row) <= LONGEST_LINE
     lines.append(f"  curl {url} -d {shlex.quote(row) if is_short else '@' + shlex.quote(str(example))}")

@@ -22,6 +22,11 @@ ADDED_KEYS: dict[str, Any] = {
     "evaluate_every": None,
     "checkpoint_every": {"steps": None, "minutes": 10.0},
     "early_stop": None,
+    "test_fraction": None,
+    "test_path": None,
+    "hold_out_test": False,
+    "val_fraction": None,
+    "system_metrics": False,
 }
 
 

@@ -84,7 +84,7 @@ def test_a_card_has_data_metrics_limits_training_and_how_to_load(run, info):
         "Epoch 2 of 2, the best one by val/accuracy",
         "accuracy\n0.75",
         "temperature 1.7",
-        "There was no test split",
+        "No test split was measured",
         "active_adamw (robust rule)",
         "2 epochs, 20 optimizer steps",
         "activelr predict x/001 rows.csv --output answers.csv",
@@ -108,4 +108,6 @@ def test_mlflow_gets_the_card_the_score_and_the_metrics_of_validation_of_the_bes
     facts = model_facts(run, run.job())
     assert facts.card == (run.model / "README.md").read_text()
     assert (facts.epoch, facts.timestamp_ms, facts.score, facts.higher_is_better) == (2, 1002, 0.75, True)
-    assert facts.metrics == {name: value for name, value in METRICS.items() if name.startswith("val/")}
+    val = {name: value for name, value in METRICS.items() if name.startswith("val/")}
+    assert facts.metrics == {"validation": val, "test": {}}
+    assert facts.datasets["validation"] == "rows.csv, validation"

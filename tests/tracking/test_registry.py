@@ -23,8 +23,8 @@ FACTS = ModelFacts(
     score_name="val/accuracy",
     score=0.9,
     higher_is_better=True,
-    metrics={"val/accuracy": 0.9, "val/loss": 0.25},
-    data="flowers: table",
+    metrics={"validation": {"val/accuracy": 0.9, "val/loss": 0.25}, "test": {"test/accuracy": 0.8}},
+    datasets={"validation": "flowers.csv, validation", "test": "flowers.csv, test"},
     fingerprint="0123456789abcdef",
     card="# flowers\n",
 )
@@ -84,14 +84,16 @@ def test_mlflow_shows_the_signature_an_example_and_what_describes_the_model(stor
     assert same(served[0].predict(served[0].input_example), served[1].predict(served[1].example()))
 
 
-def test_the_metrics_and_the_dataset_are_linked_to_the_model(store, served):
+def test_the_metrics_and_their_datasets_are_linked_to_the_model(store, served):
     version = store.client.get_model_version("loaded", "1")
     experiment = store.client.get_run(version.run_id).info.experiment_id
     models = store.client.search_logged_models([experiment], filter_string=f"source_run_id = '{version.run_id}'")
-    found = {metric.key: (metric.value, metric.step, metric.dataset_digest) for metric in models[0].metrics}
-    assert found == {"val/accuracy": (0.9, 3, FACTS.fingerprint), "val/loss": (0.25, 3, FACTS.fingerprint)}
-    (given,) = store.client.get_run(version.run_id).inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == (FACTS.data, FACTS.fingerprint)
+    found = {one.key: (one.value, one.step, one.dataset_name, one.dataset_digest) for one in models[0].metrics}
+    assert found == {
+        "val/accuracy": (0.9, 3, "flowers.csv, validation", FACTS.fingerprint),
+        "val/loss": (0.25, 3, "flowers.csv, validation", FACTS.fingerprint),
+        "test/accuracy": (0.8, 3, "flowers.csv, test", FACTS.fingerprint),
+    }
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,6 @@ def test_what_is_registered_again_is_there_once(store):
     run = store.client.get_run(version.run_id)
     assert len(store.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{tracker.run_id}'")) == 1
     assert len(store.client.get_metric_history(version.run_id, "val/loss")) == 1
-    assert len(run.inputs.dataset_inputs) == 1
 
 
 def test_a_long_card_is_cut_at_a_line_and_says_so(store):
