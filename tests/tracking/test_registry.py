@@ -1,5 +1,6 @@
 """A registered model, in a real MLflow store: what MLflow shows of it, what it takes, and which version is the champion."""
 
+import base64
 import subprocess
 import sys
 
@@ -119,6 +120,49 @@ def test_raw_rows_of_any_type_reach_the_model_as_they_are(store, served, change)
 def test_missing_columns_are_named(store, served):
     with pytest.raises(MlflowException, match=r"missing inputs \['age', 'place'\]"):
         served[0].predict(store.frame[["size | cm"]])
+
+
+TINY_GPT = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 16}}
+
+
+def digits(root):
+    return {"data": {"type": "digits", "image_size": 8}}
+
+
+def characters(root):
+    return {"data": {"type": "stdlib_chars", "block_size": 16, "num_train": 16}, "model": TINY_GPT}
+
+
+def arrays(root):
+    np.savez(root / "rows.npz", x=np.arange(96, dtype=np.uint8).reshape(24, 2, 2), y=np.arange(24) / 7)
+    return {"data": {"type": "npz", "path": str(root / "rows.npz")}}
+
+
+@pytest.mark.parametrize(
+    ("job", "column", "change"),
+    [
+        (digits, "image", lambda cell: cell),
+        (digits, "image", lambda cell: base64.b64encode(cell).decode()),
+        (characters, "text", lambda cell: cell),
+        (arrays, "input", lambda cell: np.asarray(cell.tolist())),
+    ],
+    ids=["bytes of images", "images as base64", "texts", "arrays"],
+)
+def test_images_texts_and_arrays_are_answered_as_by_the_model(store, tmp_path, job, column, change):
+    job = job(tmp_path)
+    folder = export(tmp_path, **job)[0]
+    name = job["data"]["type"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store.uri)
+        model = mlflow.pyfunc.load_model(Store(store.root, folder, None).register(name))
+    predictor = Predictor.load(folder)
+    assert model.metadata.signature.inputs.input_names() == [column]
+    rows = predictor.example()
+    assert same(model.predict(pd.DataFrame({column: map(change, rows[column])})), predictor.predict(rows))
+    assert same(model.predict(model.input_example), predictor.predict(rows))
+    if column == "text":
+        short = model.predict(rows, params={"max_new_tokens": 1})
+        assert same(short, predictor.predict(rows, max_new_tokens=1))
 
 
 def test_what_is_registered_again_is_there_once(store):
