@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPE, EXAMPLE = "recipe.json", "example.parquet"  # what an exported model names them
+EXAMPLE_BYTES = 1_000_000  # of the images that MLflow shows as an example; it keeps them as base64, twice
 LOADER = "activelr_service.pyfunc"
 
 
@@ -33,7 +34,7 @@ def save_mlflow_model(folder: Path, path: Path, **ids: str) -> Path:
         loader_module=LOADER,
         data_path=str(folder),
         signature=None if example is None else make_signature(recipe, list(example.columns)),
-        input_example=example,
+        input_example=None if example is None else _lightest(example),
         metadata={"task": recipe["task"], "columns": _column_kinds(recipe)},
         pip_requirements=[f"activelr-service[train]=={version('activelr-service')}"],
     )
@@ -63,6 +64,14 @@ def read_example(folder: Path) -> Any:
         return None
     table = pd.read_parquet(folder / EXAMPLE).astype(object)
     return pd.DataFrame({name: pd.Series([_plain(cell) for cell in table[name]], dtype=object) for name in table})
+
+
+def _lightest(example: Any) -> Any:
+    """As many of the rows as MLflow can show at once: photographs of a camera have megabytes each. One row at least."""
+    sizes = [sum(len(cell) for cell in row if isinstance(cell, bytes)) for row in example.to_numpy()]
+    order = sorted(range(len(sizes)), key=sizes.__getitem__)
+    count = sum(sum(sizes[row] for row in order[:end]) <= EXAMPLE_BYTES for end in range(1, len(order) + 1))
+    return example.iloc[sorted(order[: max(1, count)])].reset_index(drop=True)
 
 
 def _plain(cell: Any) -> Any:

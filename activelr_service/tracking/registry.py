@@ -68,6 +68,8 @@ def register_model(
     alias ``champion`` is moved if this version has the best score of its name; ``log`` gets a line where it is not
     compared. Raises :class:`~activelr_service.errors.TrackingError`.
     """
+    import mlflow.pyfunc  # noqa: F401 - it takes seconds, which are not those of a server
+
     with talking_to(uri):
         version, model = _find_version(client, what), _find_model(client, what)
     if version is None and model is None:

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient, MlflowException
 
 from activelr_service.inference.predictor import Predictor
+from activelr_service.tracking.mlflow_model import _lightest, read_example
 from activelr_service.tracking.registry import LONGEST_DESCRIPTION, ModelFacts
 from activelr_service.tracking.store import open_tracker
 from tests.export.conftest import export_table
@@ -163,6 +164,17 @@ def test_images_texts_and_arrays_are_answered_as_by_the_model(store, tmp_path, j
     if column == "text":
         short = model.predict(rows, params={"max_new_tokens": 1})
         assert same(short, predictor.predict(rows, max_new_tokens=1))
+
+
+def test_large_photographs_are_not_all_shown_as_an_example(tmp_path):
+    sizes = [700_000, 3_000_000, 200_000, 400_000]
+    pd.DataFrame({"image": [bytes([number]) * size for number, size in enumerate(sizes)]}).to_parquet(
+        tmp_path / "example.parquet"
+    )
+    shown = [len(image) for image in _lightest(read_example(tmp_path))["image"]]
+    assert shown == [200_000, 400_000]
+    huge = pd.DataFrame({"image": [b"x" * 2_000_000, b"y" * 1_500_000]}, dtype=object)
+    assert [len(image) for image in _lightest(huge)["image"]] == [1_500_000]
 
 
 def test_what_is_registered_again_is_there_once(store):
