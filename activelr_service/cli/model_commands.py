@@ -99,8 +99,11 @@ def export(
 
     done = export_model(model, output_dir, kind.value, output, half)
     print(f"exported to {done.path}; {done.description.name} says what it takes and gives")
+    if half and done.precision != "float16":
+        print("the weights are float16 and the computation is float32: in float16 alone the answers differed too much")
     allowed = f"at most {done.difference:.1e}, where {done.tolerance:g} is allowed"
-    print(f"checked on {done.rows} rows of the validation data: its answers differ from the model's by {allowed}")
+    rows = "one row" if done.rows == 1 else f"{done.rows} rows"
+    print(f"checked on {rows} of the validation data: its answers differ from the model's by {allowed}")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
