@@ -123,15 +123,15 @@ def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worke
     log, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
     assert "workers lost (rank" in log
-    assert "from the last committed epoch on" in log
+    assert "from the last checkpoint on" in log
     assert "epoch 12/12" in log
     assert_identical(final_tensors(run.folder, 12), never_killed)
-    tracked = run_named(cluster, "worker-killed")
+    tracked = run_named(cluster, "worker-killed/001")
     params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
     metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
     assert tracked["info"]["status"] == "FINISHED"
     assert params["workers.num_workers"] == "2"
-    assert {"train/loss", "val/accuracy", "optim/gain_mean", "perf/epoch_end_reduce_seconds"} <= metrics
+    assert {"train/loss", "val/accuracy", "weights/gain_mean", "workers/epoch_end_reduce_seconds"} <= metrics
     assert epochs_logged(cluster, tracked, "val/loss") == list(range(1, 13))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
     assert load_model("models:/worker-killed/1").task == "classification"
@@ -167,7 +167,7 @@ def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(c
     assert "continued after epoch" in again.stdout
     assert_identical(final_tensors(run.folder, 12), never_killed)
     assert [path.name for path in run.folder.parent.glob("[0-9]*")] == ["001"]
-    assert run_named(cluster, job.name)["info"]["status"] == "FINISHED"
+    assert run_named(cluster, f"{job.name}/001")["info"]["status"] == "FINISHED"
 
 
 def test_a_submitted_job_can_be_watched_and_stopped(cluster, tmp_path):
@@ -183,7 +183,8 @@ def test_a_submitted_job_can_be_watched_and_stopped(cluster, tmp_path):
     assert "is asked to stop" in activelr("stop", submission_id, *at).stdout
     wait_until(lambda: "STOPPED" in activelr("status", submission_id, *at).stdout)
     assert run.state()["status"] == "interrupted"
-    assert run_named(cluster, "stopped")["info"]["status"] == "KILLED"
+    assert load_model(run.model).task == "classification"
+    assert run_named(cluster, "stopped/001")["info"]["status"] == "KILLED"
     unknown = activelr("status", "nothing-here", *at)
     assert unknown.returncode == 2
     assert "Traceback" not in unknown.stderr

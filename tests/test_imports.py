@@ -42,7 +42,8 @@ LIBRARIES = {
         "cli/cluster_commands.py",
     },
     "mlflow": {
-        *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py")
+        "tracking/system_metrics.py",
+        *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py"),
     },
     "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
 }

@@ -31,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
 
 def _leave(message: str, code: int) -> None:
     print(redact(f"activelr: {message}" if "\n" not in message else message), file=sys.stderr)
-    sys.exit(code)
+    _end_now(code)  # threads of libraries that are loaded and idle can abort an ordinary end
 
 
 def _end_now(code: int) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import job_commands, model_commands, run_commands, study_commands
+from activelr_service.cli import compare_command, job_commands, model_commands, run_commands, study_commands
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
 
@@ -33,12 +33,14 @@ for command in (
     job_commands.schema,
     job_commands.train,
     run_commands.resume,
+    run_commands.finish,
     run_commands.evaluate,
     model_commands.predict,
     model_commands.serve,
     model_commands.export,
     run_commands.explain,
     run_commands.list_,
+    compare_command.compare,
     run_commands.status,
     run_commands.logs,
     run_commands.stop,

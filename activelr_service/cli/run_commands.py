@@ -3,20 +3,18 @@
 import json
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from activelr_service.cli import cluster_commands
 from activelr_service.cli.job_commands import Overrides
+from activelr_service.cli.scores import table, to_json
+from activelr_service.cli.show_run import run_json, run_lines, run_row
 from activelr_service.cli.stop import exit_on_signals, stop_run
-from activelr_service.config import TrainJob, read_resolved_job
-from activelr_service.errors import CommandError, RunDamagedError
-from activelr_service.runs.console import show_score
-from activelr_service.runs.journal import read_journal
-from activelr_service.runs.record import Record
-from activelr_service.runs.run import Run, find_run, list_runs, output_root
-from activelr_service.tracking.store import is_embedded
+from activelr_service.config import read_resolved_job
+from activelr_service.errors import CommandError
+from activelr_service.runs.run import Run, find_run, list_runs, output_root, target_of
 
 COLUMNS = ("run", "status", "epochs", "score", "MLflow run", "reason")
 WIDTH = 250  # columns of a table that is written to a file or a pipe
@@ -49,8 +47,26 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
         resume_run(found, job if overrides else None)
 
 
-def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides = []) -> None:  # noqa: B006
-    """Evaluate a trained model on its validation data, or on other data of the same kind.
+def finish(run: RunName, output_dir: OutputDir = "outputs") -> None:
+    """Make a run that was stopped, or that failed, a finished one: with the best model of the epochs that it has.
+
+    Example: activelr finish digits
+    """
+    found = _find(run, output_dir)
+    from activelr_service.service.launch import finish as finish_run
+
+    exit_on_signals()
+    finish_run(found)
+
+
+def evaluate(
+    run: RunName,
+    output_dir: OutputDir = "outputs",
+    split: Annotated[str | None, typer.Option(help="What is measured: train, val, test or all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the metrics of each split as JSON.")] = False,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Measure a trained model on its validation and test data, or with --set on all of other data of the same kind.
 
     Example: activelr evaluate digits --set data.path=other.npz
     """
@@ -59,8 +75,14 @@ def evaluate(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrid
     from activelr_service.service.evaluate import evaluate_run
 
     with source.locating():
-        metrics = evaluate_run(found, job)
-    print(json.dumps(metrics, indent=1))
+        evaluation = evaluate_run(found, job, split)
+    if as_json:
+        return print(json.dumps(to_json(evaluation.scores), indent=1))
+    return print(
+        "\n".join(
+            [f"{found.label}, measured on:", *(f"  {line}" for line in evaluation.lines), *table(evaluation.scores)]
+        )
+    )
 
 
 def explain(run: RunName, output_dir: OutputDir = "outputs") -> None:
@@ -90,11 +112,20 @@ def list_(output_dir: OutputDir = "outputs", address: Address = None) -> None:
     return Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
-def status(target: Target, output_dir: OutputDir = "outputs", address: Address = None) -> None:
-    """Print the state of a run, or with --address of a submitted job.
+def status(
+    target: Target,
+    output_dir: OutputDir = "outputs",
+    address: Address = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the state of a run as JSON.")] = False,
+) -> None:
+    """Print how a run is doing and what can be done with it, or with --address the state of a submitted job.
 
     Example: activelr status digits
     """
+    if as_json:
+        if address:
+            raise CommandError("--json is for a run on this machine; leave out --address")
+        return print(json.dumps(run_json(_find(target, output_dir)), indent=1))
     if address:
         return cluster_commands.show_status(address, target)
     return print("\n".join(run_lines(_find(target, output_dir))))
@@ -127,8 +158,8 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
         return cluster_commands.stop_job(address, target)
     run = _find(target, output_dir)
     stop_run(run)
-    remedy = f"`activelr resume {run.label}` continues it from its last committed epoch"
-    return print(f"{run.label} is asked to stop; {remedy}")
+    remedy = f"`activelr resume {target_of(run)}` continues it from its last checkpoint"
+    return print(f"{run.label} is asked to stop, and leaves its best model so far; {remedy}")
 
 
 def ui(
@@ -150,71 +181,5 @@ def ui(
     os.execv(sys.executable, [sys.executable, "-m", "mlflow", "server", *store, *where])  # noqa: S606
 
 
-def run_row(run: Run) -> list[str]:
-    """The cells of a run under :data:`COLUMNS`. A run that cannot be read is shown as damaged, with the reason."""
-    try:
-        state, history, job = run.state(), read_journal(run.journal), run.job()
-        status = run.status()
-    except RunDamagedError as error:
-        return [run.label, "damaged", "", "", "", _without_label(str(error), run)]
-    return [
-        run.label,
-        status,
-        _progress(history, job),
-        _score(state),
-        state.get("mlflow_run_id", ""),
-        _reason(state, run),
-    ]
-
-
-def run_lines(run: Run) -> list[str]:
-    """All that ``activelr status`` prints about a run. Raises :class:`RunDamagedError` if the run cannot be read."""
-    state, history, job = run.state(), read_journal(run.journal), run.job()
-    attempts = f", attempt {state['attempts']}" if state.get("attempts", 1) > 1 else ""
-    last = run.log.read_text(errors="replace").splitlines()[-1:] if run.log.exists() else []
-    facts = {
-        "reason": _reason(state, run),
-        "epochs": _progress(history, job),
-        "ended": state.get("early_stop") or "",
-        "best": f"{_score(state)}, at epoch {state['best_epoch']}" if _score(state) else "",
-        "process": f"{state.get('pid')} on {state.get('host')}" if run.is_active() else "",
-        "model": " ".join([str(run.model), *_in_brackets(state.get("model_uri"))]) if run.model.exists() else "",
-        "MLflow": _where_tracked(run, job, state),
-        "folder": str(run.folder),
-        "log": "".join(last),
-    }
-    shown = [f"  {name:<8} {text}" for name, text in facts.items() if text]
-    return [f"{run.label}: {run.status()}{attempts}", *shown]
-
-
 def _find(target: str, output_dir: str) -> Run:
     return find_run(output_root(output_dir), target)
-
-
-def _progress(history: list[Record], job: TrainJob) -> str:
-    if not history:
-        return f"0 of {job.duration}"
-    return job.duration.describe(history[-1].position).removeprefix("epoch").strip()
-
-
-def _score(state: dict[str, Any]) -> str:
-    return f"{state['score_name']} {show_score(state['score'])}" if state.get("score") is not None else ""
-
-
-def _reason(state: dict[str, Any], run: Run) -> str:
-    return _without_label((state.get("reason") or "").partition("\n")[0], run)
-
-
-def _without_label(text: str, run: Run) -> str:
-    return text.removeprefix(f"run {run.label} ").removeprefix("is damaged: ")
-
-
-def _in_brackets(uri: str | None) -> list[str]:
-    return [f"({uri} in MLflow)"] if uri else []
-
-
-def _where_tracked(run: Run, job: TrainJob, state: dict[str, Any]) -> str:
-    uri = job.tracking.uri or ""
-    place = f"activelr ui --output-dir {run.folder.parent.parent}" if is_embedded(uri) else uri
-    rest = "" if state.get("tracked") else ", where some results are missing yet"
-    return f"{place}  (run {state['mlflow_run_id']}{rest})" if state.get("mlflow_run_id") else ""

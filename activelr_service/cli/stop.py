@@ -13,13 +13,14 @@ from activelr_service.runs.run import Run
 from activelr_service.tracking.deadline import hurry
 
 OWN_COMMAND = ("activelr", "activelr_service", "jobs.train", "jobs/train")
-MLFLOW_S = 5  # Ray gives a stopped job 30 seconds in all
+MLFLOW_S = 5  # how long a call to MLflow may still take that a signal meets
 
 _received = 0
 
 
 def exit_on_signals() -> None:
-    """Let Ctrl-C and SIGTERM raise ``SystemExit``, so that the run is marked as interrupted before the process ends.
+    """Let Ctrl-C and SIGTERM raise ``SystemExit``, so that the best model so far is exported, and the run is marked as
+    interrupted, before the process ends.
 
     The exit code is that of a shell, 130 or 143. The upload to MLflow then gets :data:`MLFLOW_S` seconds. A second
     Ctrl-C ends the process at once. A second SIGTERM changes nothing, because some tools always send two.
@@ -31,7 +32,7 @@ def exit_on_signals() -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     global _received  # noqa: PLW0603 - a signal is for the whole process
     if _received and number == signal.SIGINT:
-        os.write(2, b"ended at once; `activelr resume` continues from the last committed epoch\n")
+        os.write(2, b"ended at once; `activelr resume` continues from the last checkpoint\n")
         os._exit(128 + number)
     if not _received:
         _received = number

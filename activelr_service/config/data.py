@@ -5,6 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from activelr_service.config.base import Fraction, StrictConfig
+from activelr_service.config.images import (
+    Augment,
+    CIFARAugment,
+    CropShare,
+    ImageSize,
+    Interpolation,
+    Mean,
+    Squash,
+    Std,
+)
 
 OnCorrupt = Annotated[
     Literal["fail", "skip"],
@@ -13,6 +23,20 @@ OnCorrupt = Annotated[
 Classes = Annotated[
     list[str] | None,
     Field(description="Derived when the job starts: names of the classes, by which other data are matched."),
+]
+TestFraction = Annotated[
+    Fraction | None,
+    Field(
+        description="Share of the samples that is kept for a test at the end, drawn before the validation samples; of "
+        "each class its share. Left out: no samples are drawn for a test."
+    ),
+]
+HoldOutTest = Annotated[
+    bool,
+    Field(
+        description="Keeps a test split for the end also where there is no validation split. Validation samples are then "
+        "drawn from the training split."
+    ),
 ]
 Year = Annotated[Literal["2007", "2012"], BeforeValidator(str)]  # YAML reads a year without quotes as a number
 
@@ -38,6 +62,7 @@ class DigitsDataConfig(StrictConfig):
     image_size: int = Field(
         32, ge=8, le=256, description="Side of the square RGB images, in pixels; the originals have 8."
     )
+    test_fraction: TestFraction = None
 
 
 class StdlibCharsDataConfig(StrictConfig):
@@ -51,14 +76,22 @@ class StdlibCharsDataConfig(StrictConfig):
 class ImageFolderDataConfig(StrictConfig):
     """Images in one folder per class: ``root/train/CLASS`` and ``root/val/CLASS``, or ``root/CLASS`` to be split.
 
-    Splits may also be called training, valid, validation, dev, test and their likes, in any case. A test split is for
-    validation if there is no validation split.
+    Splits may also be called training, valid, validation, dev, test and their likes, in any case. A test split is measured
+    once, at the end. Where there is no validation split it is for validation, unless ``hold_out_test`` is set.
     """
 
     type: Literal["imagefolder"] = "imagefolder"
     root: str = Field(description="The folder of the data.")
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    image_size: ImageSize = None
+    crop_share: CropShare = None
+    squash: Squash = None
+    interpolation: Interpolation = None
+    mean: Mean = None
+    std: Std = None
+    augment: Augment = None
     val_fraction: Fraction = Field(0.1, description="Share of each class for validation where there is no val folder.")
+    test_fraction: TestFraction = None
+    hold_out_test: HoldOutTest = False
     on_corrupt: OnCorrupt = "fail"
     classes: Classes = None
 
@@ -70,12 +103,23 @@ class HuggingFaceDataConfig(StrictConfig):
     path: str = Field(description="The folder of the data.")
     image_column: str = Field("image", description="Column of type Image.")
     label_column: str = Field("label", description="Column of type ClassLabel, or of texts.")
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    image_size: ImageSize = None
+    crop_share: CropShare = None
+    squash: Squash = None
+    interpolation: Interpolation = None
+    mean: Mean = None
+    std: Std = None
+    augment: Augment = None
     val_fraction: Fraction = Field(
         0.1, description="Share of each class for validation where there is no split for it."
     )
+    test_fraction: TestFraction = None
+    hold_out_test: HoldOutTest = False
     on_corrupt: OnCorrupt = "fail"
     classes: Classes = None
+
+
+ImagesConfig = ImageFolderDataConfig | HuggingFaceDataConfig
 
 
 class CIFAR10DataConfig(StrictConfig):
@@ -83,7 +127,12 @@ class CIFAR10DataConfig(StrictConfig):
 
     type: Literal["cifar10"] = "cifar10"
     root: str = Field(description="The folder of the data.")
-    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+    augment: CIFARAugment = True
+    val_fraction: Fraction | None = Field(
+        None,
+        description="Share of the training images of each class for validation; the published test images are then kept "
+        "for the end. Left out: they validate.",
+    )
 
 
 class CIFAR100DataConfig(StrictConfig):
@@ -91,7 +140,12 @@ class CIFAR100DataConfig(StrictConfig):
 
     type: Literal["cifar100"] = "cifar100"
     root: str = Field(description="The folder of the data.")
-    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+    augment: CIFARAugment = True
+    val_fraction: Fraction | None = Field(
+        None,
+        description="Share of the training images of each class for validation; the published test images are then kept "
+        "for the end. Left out: they validate.",
+    )
 
 
 class VOCDataConfig(StrictConfig):
@@ -108,11 +162,14 @@ class VOCDataConfig(StrictConfig):
     val_set: Literal["val", "test"] = Field(
         "val", description="Image set for validation; test is that of 2007, the only one whose boxes are published."
     )
+    test_fraction: TestFraction = None
     on_corrupt: OnCorrupt = "fail"
 
 
 class NpzDataConfig(StrictConfig):
     """Arrays ``x`` and ``y`` in one .npz file, and ``x_val``, ``y_val`` unless a share of the rows is for validation.
+
+    Arrays ``x_test``, ``y_test`` are measured once, at the end.
 
     Integer ``y``: classification; float ``y``: regression; the job's ``task`` overrides that. No ``y`` and integer ``x`` of
     token ids: language modeling. ``x`` of uint8 is divided by 255, and ``x_val`` is brought to the scale of ``x``.
@@ -121,6 +178,7 @@ class NpzDataConfig(StrictConfig):
     type: Literal["npz"] = "npz"
     path: str = Field(description="The .npz file.")
     val_fraction: Fraction = Field(0.2, description="Share of the rows for validation where there is no x_val.")
+    test_fraction: TestFraction = None
     target_kind: Literal["category", "number"] | None = Field(
         None, description="Derived from the job's task: whether y holds classes or numbers."
     )
@@ -150,6 +208,7 @@ class TableDataConfig(StrictConfig):
     type: Literal["table"] = "table"
     path: str = Field(description="The file; the first line of a .csv, .tsv or .txt names the columns.")
     val_path: str | None = Field(None, description="A file of the same columns to validate on.")
+    test_path: str | None = Field(None, description="A file of the same columns to measure once, at the end.")
     target: str = Field(
         description="Column to predict. Text, true or false and integers of at most 100 values are classes; other numbers"
         " are standardized, so that a loss of 1 is that of always answering the mean. The job's task overrides that."
@@ -171,6 +230,7 @@ class TableDataConfig(StrictConfig):
         None, description="Encoding of a text file, such as cp1252. Derived: what its first bytes say, else UTF-8."
     )
     val_fraction: Fraction = Field(0.2, description="Share of the rows for validation where there is no val_path.")
+    test_fraction: TestFraction = None
     target_kind: Literal["category", "number"] | None = Field(
         None, description="Derived from the job's task: whether the target holds classes or numbers."
     )
@@ -217,12 +277,20 @@ class TextDataConfig(StrictConfig):
     val_fraction: Fraction = Field(
         0.1, description="Share of the text for validation where there is no validation split."
     )
+    test_fraction: Fraction | None = Field(
+        None,
+        description="Share of the text, at the end of what is trained on, that is kept for a test at the end of the run. "
+        "Left out: none is kept.",
+    )
     eval_split: Literal["validation", "test"] = Field("validation", description="Split that metrics are measured on.")
     tokens: str | None = Field(None, description="Derived when the job starts: the folder of the encoded text.")
 
 
 class PythonDataConfig(StrictConfig):
-    """Your own data: a callable in the pip entry point group ``activelr.data``, returning (train, val) datasets."""
+    """Your own data: a callable in the pip entry point group ``activelr.data``.
+
+    It returns (train, val) datasets, or (train, val, test): the last is measured once, at the end.
+    """
 
     type: Literal["python"] = "python"
     name: str = Field(description="Name of the entry point.")

@@ -11,9 +11,10 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 
 from activelr_service.config.base import StrictConfig
 from activelr_service.config.class_weights import ClassWeights
-from activelr_service.config.data import DataConfig
+from activelr_service.config.data import DataConfig, ImagesConfig
 from activelr_service.config.duration import BudgetConfig, Duration, EarlyStopConfig, Interval, IntervalConfig
-from activelr_service.config.model import ModelConfig
+from activelr_service.config.images import IMAGE_SIZE
+from activelr_service.config.model import ModelConfig, source_of_weights
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 from activelr_service.config.task import TaskName
 
@@ -63,6 +64,10 @@ class TrackingConfig(StrictConfig):
     experiment: str = Field(
         "activelr", min_length=1, max_length=200, description="The MLflow experiment that the run belongs to."
     )
+    system_metrics: bool = Field(
+        False,
+        description="Whether MLflow gets the use of CPU, memory, disk, network and GPUs of the machines that train.",
+    )
 
     @field_validator("uri")
     @classmethod
@@ -74,9 +79,11 @@ class TrackingConfig(StrictConfig):
         return uri
 
     @model_validator(mode="after")
-    def without_a_backend_there_is_no_uri(self) -> Self:
+    def without_a_backend_nothing_is_tracked(self) -> Self:
         if self.backend == "none" and self.uri is not None:
             raise ValueError(f"uri: needs the backend mlflow, got backend: none and uri: {self.uri}")
+        if self.backend == "none" and self.system_metrics:
+            raise ValueError("system_metrics: needs the backend mlflow, got backend: none and system_metrics: true")
         return self
 
 
@@ -183,6 +190,14 @@ class TrainJob(StrictConfig):
         if name.lower().startswith("mlflow.db") or name.lower() in TAKEN_NAMES:
             raise ValueError(f"must be another one: {name!r} is a file or folder of the output folder itself")
         return name
+
+    @field_validator("data")
+    @classmethod
+    def without_pretrained_weights_images_have_one_size(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+        is_random = "model" in info.data and not source_of_weights(info.data["model"])
+        if isinstance(data, ImagesConfig) and data.image_size is None and is_random:
+            return data.model_copy(update={"image_size": IMAGE_SIZE})
+        return data
 
     @field_validator("budget")
     @classmethod

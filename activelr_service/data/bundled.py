@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from activelr_service.config.data import DigitsDataConfig, StdlibCharsDataConfig
-from activelr_service.data.info import DataInfo
+from activelr_service.data.info import DataInfo, describe_classes
+from activelr_service.data.splits import draw_splits
 from activelr_service.errors import JobError
 
 DIGITS_TRAIN, DIGITS_VAL = 1437, 360
@@ -20,13 +23,19 @@ def inspect_digits(config: DigitsDataConfig) -> DataInfo:
     """Describe the digits (Alpaydin & Kaynak 1998, UCI), whose counts are known."""
     shape = (3, config.image_size, config.image_size)
     names = tuple(str(digit) for digit in range(10))
-    counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
-    notes = (
-        f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw",
-        f"classes, with their training and validation samples: {counts}",
+    info = DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names)
+    info = info._replace(class_counts=TRAIN_COUNTS)
+    notes = [f"validation: {DIGITS_VAL} of the {DIGITS_TRAIN + DIGITS_VAL:,} digits of scikit-learn, a fixed draw"]
+    if config.test_fraction is None:
+        counts = ", ".join(f"{digit} {a}/{b}" for digit, a, b in zip(names, TRAIN_COUNTS, VAL_COUNTS, strict=True))
+        return info._replace(notes=(*notes, f"classes, with their training and validation samples: {counts}"))
+    train, val, test = (np.bincount(labels, minlength=10) for _, labels in _read_digits(config))
+    share = f"{test.sum()} of the other digits, drawn with seed 1, from each class its share"
+    counted, _ = describe_classes(names, train, val, test=test)
+    notes += [f"test: {share}; measured once, at the end", *counted]
+    return info._replace(
+        num_train=int(train.sum()), num_test=int(test.sum()), notes=tuple(notes), class_counts=tuple(train.tolist())
     )
-    info = DataInfo(("classification",), DIGITS_TRAIN, DIGITS_VAL, shape, num_classes=10, classes=names, notes=notes)
-    return info._replace(class_counts=TRAIN_COUNTS)
 
 
 def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
@@ -34,14 +43,27 @@ def build_digits(config: DigitsDataConfig) -> tuple[Any, Any]:
 
     The split is always the same.
     """
-    import torch
+    return build_digits_split(config, "train"), build_digits_split(config, "validation")
+
+
+def build_digits_split(config: DigitsDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", as :func:`build_digits` makes them."""
     from torch.utils.data import TensorDataset
 
+    images, labels = _read_digits(config)[["train", "validation", "test"].index(split)]
+    if not len(labels):
+        return None
+    return TensorDataset(_enlarge(images, config.image_size), labels)
+
+
+def _read_digits(config: DigitsDataConfig) -> list[tuple[Any, Any]]:
+    """The raw images (samples, 8, 8) and int64 labels of the training, the validation and the test split."""
+    import torch
+
     raw_images, raw_labels = _raw_digits()
-    images = _enlarge(raw_images, config.image_size)
-    labels = torch.tensor(raw_labels, dtype=torch.int64)
-    train = TensorDataset(images[:DIGITS_TRAIN], labels[:DIGITS_TRAIN])
-    return train, TensorDataset(images[DIGITS_TRAIN:], labels[DIGITS_TRAIN:])
+    drawn = draw_splits(DIGITS_TRAIN, None, config.test_fraction, raw_labels[:DIGITS_TRAIN])
+    rows = (drawn.train, np.arange(DIGITS_TRAIN, len(raw_labels)), drawn.test)
+    return [(raw_images[part], torch.tensor(raw_labels[part], dtype=torch.int64)) for part in rows]
 
 
 def raw_val_digits() -> Any:

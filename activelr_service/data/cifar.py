@@ -10,6 +10,7 @@ import numpy as np
 
 from activelr_service.config.data import CIFAR10DataConfig, CIFAR100DataConfig
 from activelr_service.data.info import DataInfo, describe_classes
+from activelr_service.data.splits import draw_splits
 from activelr_service.errors import JobError
 
 Config = CIFAR10DataConfig | CIFAR100DataConfig
@@ -66,22 +67,29 @@ ARRAY_PARTS = {
 def inspect(config: Config) -> DataInfo:
     """Read the files. A file that differs from the published one gets a warning and is used."""
     layout, folder = LAYOUTS[config.type], _find_folder(config)
-    (_, train_labels), (_, val_labels) = (_read_split(config, files) for files in (layout.train, layout.test))
+    read = {split: labels for split, (_, labels) in _read_splits(config).items()}
     names = _read(folder / layout.meta).get(layout.names) if (folder / layout.meta).exists() else None
     num_classes = 10 if config.type == "cifar10" else 100
-    for labels in (train_labels, val_labels):
+    for labels in read.values():
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise JobError.at("data.root", f"{folder} has labels outside 0 to {num_classes - 1}")
     if names is not None and len(names) != num_classes:
         raise JobError.at("data.root", f"{folder / layout.meta} names {len(names)} classes, not {num_classes}")
     classes = tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names or range(num_classes))
-    counts = [np.bincount(labels, minlength=num_classes) for labels in (train_labels, val_labels)]
-    notes, warnings = describe_classes(classes, counts[0], counts[1], "images")
-    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"validation: {', '.join(layout.test)}"]
+    counts = [np.bincount(labels, minlength=num_classes) for labels in read.values()]
+    notes, warnings = describe_classes(classes, counts[0], counts[1], "images", counts[2] if "test" in read else None)
+    published = ", ".join(layout.test)
+    files = [f"to train on: {', '.join(layout.train)} in {folder}", f"validation: {published}"]
+    if config.val_fraction is None:
+        files[1] += ", the published test images; data.val_fraction keeps them for a test at the end"
+    else:
+        share = f"{100 * config.val_fraction:g}% of the training images of each class, at random with a fixed seed"
+        files[1:] = [f"validation: {share}", f"test: {published}; measured once, at the end"]
     return DataInfo(
         tasks=("classification",),
-        num_train=len(train_labels),
-        num_val=len(val_labels),
+        num_train=len(read["train"]),
+        num_val=len(read["validation"]),
+        num_test=len(read.get("test", ())),
         input_shape=SHAPE,
         num_classes=num_classes,
         classes=classes,
@@ -94,19 +102,28 @@ def inspect(config: Config) -> DataInfo:
 def build(config: Config) -> tuple[Any, Any]:
     """Make (train, val) datasets of normalized float32 images (3, 32, 32) and int64 labels.
 
-    The published test images validate. Training images are padded by 4 pixels, cropped at random and flipped at random
-    (He et al. 2016, section 4.2), unless ``augment`` is off.
+    The published test images validate, unless ``val_fraction`` is set. Training images are padded by 4 pixels, cropped at
+    random and flipped at random (He et al. 2016, section 4.2), unless ``augment`` is off. "light" leaves the flips out.
     """
     from torchvision.transforms import v2
 
-    finish = _finish()
     crop_and_flip = [v2.RandomCrop(32, padding=4), v2.RandomHorizontalFlip()] if config.augment else []
-    layout = LAYOUTS[config.type]
-    train, val = (
-        ImageArrays(*_read_split(config, files), v2.Compose([*augmentation, *finish]))
-        for files, augmentation in ((layout.train, crop_and_flip), (layout.test, []))
-    )
-    return train, val
+    if config.augment == "light":
+        crop_and_flip.pop()
+    read = _read_splits(config)
+    return _dataset(read["train"], crop_and_flip), _dataset(read["validation"], [])
+
+
+def build_split(config: Config, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", without crops and flips. None if there is no such split."""
+    read = _read_splits(config)
+    return _dataset(read[split], []) if split in read else None
+
+
+def _dataset(split: tuple[np.ndarray, np.ndarray], augmentation: list[Any]) -> "ImageArrays":
+    from torchvision.transforms import v2
+
+    return ImageArrays(*split, v2.Compose([*augmentation, *_finish()]))
 
 
 def image_transform() -> Any:
@@ -156,8 +173,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise JobError.at("data.root", f"{path} is not a readable CIFAR batch: {error}") from error
 
 
-def _read_split(config: Config, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """The images (N, 3, 32, 32) uint8 and labels (N,) int64 in all files of a split."""
+def _read_splits(config: Config) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The images (N, 3, 32, 32) uint8 and labels (N,) int64 of each split, in the order train, validation, test."""
+    layout = LAYOUTS[config.type]
+    (images, labels), published = (_read_files(config, files) for files in (layout.train, layout.test))
+    if config.val_fraction is None:
+        return {"train": (images, labels), "validation": published}
+    drawn = draw_splits(len(labels), config.val_fraction, None, labels)
+    train, val = ((images[rows], labels[rows]) for rows in (drawn.train, drawn.val))
+    return {"train": train, "validation": val, "test": published}
+
+
+def _read_files(config: Config, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """The images and labels in some files, one after the other."""
     parts = [_read_batch(_find_folder(config) / name, LAYOUTS[config.type].labels) for name in files]
     return np.concatenate([images for images, _ in parts]), np.concatenate([labels for _, labels in parts])
 

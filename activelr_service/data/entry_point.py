@@ -1,4 +1,4 @@
-"""A user's own data: an entry point that returns (train, val) map-style datasets."""
+"""A user's own data: an entry point that returns (train, val) or (train, val, test) map-style datasets."""
 
 import inspect as signatures
 import traceback
@@ -17,7 +17,7 @@ def inspect(config: PythonDataConfig) -> DataInfo:
     is language modeling. The attribute ``classes`` or ``num_classes`` of the training dataset gives the number of classes.
     Raises :class:`JobError` if a dataset is empty or its first sample cannot be used.
     """
-    train, val = build(config)
+    train, val, *test = _make(config)
     sizes = _size(config, train, "training"), _size(config, val, "validation")
     row, _ = _first(config, train, "training"), _first(config, val, "validation")
     try:
@@ -27,7 +27,7 @@ def inspect(config: PythonDataConfig) -> DataInfo:
             f"the first training sample of {config.name!r} is {_kinds(row)}; (input, target) or (tokens,) of tensors is"
         )
         raise JobError.at("data.name", f"{text} wanted") from None
-    info = info._replace(notes=(f"from {config.name}: {sizes[0]:,} training and {sizes[1]:,} validation samples",))
+    info = _with_test(config, test, info)
     if not isinstance(row, tuple | list) or len(row) == 1:
         return info._replace(tasks=("language_modeling",), vocab_size=getattr(train, "vocab_size", None))
     if isinstance(row[1], float) or getattr(row[1], "is_floating_point", bool)():
@@ -40,19 +40,41 @@ def inspect(config: PythonDataConfig) -> DataInfo:
     return info._replace(tasks=("classification",), num_classes=num_classes, classes=classes)
 
 
+def _with_test(config: PythonDataConfig, test: list[Any], info: DataInfo) -> DataInfo:
+    """The description with the test dataset, if there is one, and a note on the numbers of samples."""
+    if not test:
+        note = f"from {config.name}: {info.num_train:,} training and {info.num_val:,} validation samples"
+        return info._replace(notes=(note,))
+    info = info._replace(num_test=_size(config, test[0], "test"))
+    _first(config, test[0], "test")
+    note = f"from {config.name}: {info.num_train:,} training, {info.num_val:,} validation and {info.num_test:,} test samples"
+    return info._replace(notes=(note, "test: measured once, at the end"))
+
+
 def build(config: PythonDataConfig) -> tuple[Any, Any]:
-    """Call the entry point and return its two datasets. If it raises, :class:`JobError` names the line that did."""
+    """Call the entry point and return its first two datasets. If it raises, :class:`JobError` names the line that did."""
+    train, val, *_ = _make(config)
+    return train, val
+
+
+def build_split(config: PythonDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", as the entry point makes it. None if it makes no such one."""
+    return dict(zip(("train", "validation", "test"), _make(config), strict=False)).get(split)
+
+
+def _make(config: PythonDataConfig) -> list[Any]:
     factory = load_entry_point(DATA, config.name, "data.name")
     _check_args(config, factory)
     try:
         made = factory(**config.args)
     except Exception as error:
         raise JobError.at("data.args", f"{config.name} raised {_where(error)}") from error
-    if not isinstance(made, tuple | list) or len(made) != 2:
-        raise JobError.at(
-            "data.name", f"{config.name} returned {_kinds(made)}; a pair (train, val) of datasets is wanted"
+    if not isinstance(made, tuple | list) or len(made) not in (2, 3):
+        text = (
+            f"{config.name} returned {_kinds(made)}; a pair (train, val) of datasets is wanted, or (train, val, test)"
         )
-    return made[0], made[1]
+        raise JobError.at("data.name", text)
+    return list(made)
 
 
 def _check_args(config: PythonDataConfig, factory: Any) -> None:

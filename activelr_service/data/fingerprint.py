@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-FIELDS = ("root", "path", "val_path")  # the keys of data configs that name files
+FIELDS = ("root", "path", "val_path", "test_path")  # the keys of data configs that name files
 READ_WHOLE = 256 * 2**20  # bytes that are read whole at most
 READ_FILES = 10_000
 SAMPLE_FILES = 256

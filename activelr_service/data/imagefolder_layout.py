@@ -14,12 +14,13 @@ PLACE = "data.root"
 
 
 class Layout(NamedTuple):
-    """The folders of the training and of the validation images; ``val`` is None if there is none."""
+    """The folders of the training, of the validation and of the test images; the last two are None if there are none."""
 
     train: Path
     val: Path | None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    test: Path | None = None
 
 
 class Classes(NamedTuple):
@@ -44,15 +45,15 @@ def is_image(path: str) -> bool:
     return suffix_of(path) in extensions()
 
 
-def find_layout(root: Path) -> Layout:
+def find_layout(root: Path, hold_out_test: bool = False) -> Layout:
     """Find the split folders below ``root``. A folder named like a split can also be a class.
 
-    It is a class if it holds images itself and other folders lie beside it. It is a split if it holds class folders.
-    Raises :class:`JobError` if neither is clear.
+    It is a class if it holds images itself and other folders lie beside it. It is a split if it holds class folders. With
+    ``hold_out_test`` a test folder never validates. Raises :class:`JobError` if neither is clear.
     """
     names = list_folders(root, PLACE)
     splits, others = [name for name in names if split_of(name)], [name for name in names if not split_of(name)]
-    with_classes = [name for name in splits if _holds_classes(root / name, strictly=bool(others))]
+    with_classes = [name for name in splits if holds_classes(root / name, strictly=bool(others))]
     if not splits or (others and not with_classes):
         note = f"{shorten(splits)} under {root}: taken as a class, since it holds images and lies among other classes"
         return Layout(root, None, warnings=(note,) if splits else ())
@@ -61,18 +62,18 @@ def find_layout(root: Path) -> Layout:
         text += f" classes, rename {shorten(with_classes)}; if not, call the validation folder val, or move others away"
         raise JobError.at(PLACE, text)
     left = [f"left out: {shorten(others)} under {root}, beside the splits {shorten(with_classes)}"] if others else []
-    if direct := _direct_images(root):
+    if direct := direct_images(root):
         left.append(f"left out: {len(direct)} images beside the splits, such as {direct[0]}")
-    layout = _of_splits(root, splits, with_classes)
+    layout = _of_splits(root, splits, with_classes, hold_out_test)
     return layout._replace(warnings=(*layout.warnings, *left))
 
 
-def _holds_classes(folder: Path, strictly: bool) -> bool:
+def holds_classes(folder: Path, strictly: bool) -> bool:
     """Whether the folder holds folders and, if ``strictly``, no images beside them."""
-    return bool(list_folders(folder, PLACE)) and not (strictly and _direct_images(folder))
+    return bool(list_folders(folder, PLACE)) and not (strictly and direct_images(folder))
 
 
-def _direct_images(folder: Path) -> list[str]:
+def direct_images(folder: Path) -> list[str]:
     return [path for path in list_files(folder, PLACE, is_deep=False) if is_image(path)]
 
 
@@ -84,7 +85,7 @@ def _are_splits(root: Path, with_classes: list[str], others: list[str]) -> bool:
     return kinds == {"train"} and not any(is_image(path) for name in others for path in list_files(root / name, PLACE))
 
 
-def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
+def _of_splits(root: Path, names: list[str], with_classes: list[str], hold_out_test: bool) -> Layout:
     splits = one_name_each(names, PLACE, root)
     if "train" not in splits:
         text = f"{root} has {shorten(names)} and no folder train; name a folder that holds train, or one that holds classes"
@@ -96,14 +97,18 @@ def _of_splits(root: Path, names: list[str], with_classes: list[str]) -> Layout:
     warnings = []
     if "test" in splits and splits["test"] not in with_classes:
         warnings.append(f"left out: {root / splits.pop('test')}, which has no class folders")
-    val_part = splits.get("validation") or splits.get("test")
-    if val_part is None:
-        return Layout(root / splits["train"], None, warnings=tuple(warnings))
-    reason = "" if "validation" in splits else ", since there is no validation folder"
-    notes = [f"validation: the folder {root / val_part}{reason}"]
-    if "validation" in splits and "test" in splits:
-        notes.append(f"left out: the folder {root / splits['test']}")
-    return Layout(root / splits["train"], root / val_part, tuple(notes), tuple(warnings))
+    folders = {split: root / name for split, name in splits.items()}
+    val, test = folders.get("validation"), folders.get("test")
+    if val is None and not hold_out_test:
+        val, test = test, None
+    notes = []
+    if val is not None:
+        reason = "" if "validation" in splits else ", since there is no validation folder"
+        keep = "" if "validation" in splits else "; data.hold_out_test: true keeps it for a test at the end"
+        notes.append(f"validation: the folder {val}{reason}{keep}")
+    if test is not None:
+        notes.append(f"test: the folder {test}; measured once, at the end")
+    return Layout(folders["train"], val, tuple(notes), tuple(warnings), test)
 
 
 def list_classes(folder: Path) -> Classes:
@@ -128,7 +133,7 @@ def _nested_splits(folder: Path, names: list[str]) -> tuple[str, ...]:
         )
         return (f"{text}; move them to {folder}/SPLIT/CLASS to keep them apart",)
     is_same = len(names) > 1 and len(inside[0]) > 1 and all(inner == inside[0] for inner in inside)
-    if not is_same or any(_direct_images(folder / name) for name in names):
+    if not is_same or any(direct_images(folder / name) for name in names):
         return ()
     text = f"{shorten(names)} under {folder} are taken as classes, and hold the same folders: {shorten(inside[0])}"
     return (f"{text}; if those are the classes, call the folders above them train and val",)

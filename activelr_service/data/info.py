@@ -17,9 +17,10 @@ class DataInfo(NamedTuple):
     regression. ``vocab_size`` is the largest token id + 1. ``notes`` say what was read: the files, the classes, the
     columns, the split, and what was left out and why. ``warnings`` name what a person should check. Both are plain lines,
     which the log, MLflow and ``activelr validate`` show. Stored inputs are divided by ``input_scale`` before the model
-    gets them: 255 for pixels from 0 to 255. ``class_counts`` are the training samples of each class; they are empty where
-    nothing counts them. A difference of 1 in a regression's target means ``target_scale`` in the unit of the data: the
-    deviation of a target that is standardized, else 1.
+    gets them: 255 for pixels from 0 to 255. ``num_test`` counts the samples of the test split, which is measured once, at
+    the end; it is 0 if there is none. ``class_counts`` are the training samples of each class; they are empty where nothing
+    counts them. A difference of 1 in a regression's target means ``target_scale`` in the unit of the data: the deviation of
+    a target that is standardized, else 1.
     """
 
     tasks: tuple[str, ...]
@@ -33,6 +34,7 @@ class DataInfo(NamedTuple):
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     input_scale: float = 1.0
+    num_test: int = 0
     class_counts: tuple[int, ...] = ()
     target_scale: float = 1.0
 
@@ -53,16 +55,21 @@ class DataInfo(NamedTuple):
         if self.num_train is None:
             return f"samples of shape {self.input_shape}, counted when the training starts"
         size = f"{self.num_train:,} training and {self.num_val:,} validation samples"
+        if self.num_test:
+            size = f"{self.num_train:,} training, {self.num_val:,} validation and {self.num_test:,} test samples"
         size += f" of shape {self.input_shape}" if self.input_shape else ""
         return f"{size}, {self.num_classes} classes" if self.num_classes else size
 
 
 def describe_classes(
-    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "samples"
+    classes: Sequence[str], train: np.ndarray, val: np.ndarray, unit: str = "samples", test: np.ndarray | None = None
 ) -> tuple[list[str], list[str]]:
-    """Notes and warnings on the sizes of the classes. ``train`` and ``val`` are counts of ``unit``, of shape (classes,)."""
-    sides = [f"{name} {a:,}/{b:,}" for name, a, b in zip(classes, train, val, strict=True)]
-    notes = [f"classes, with their training and validation {unit}: {shorten(sides, 20)}"]
+    """Notes and warnings on the sizes of the classes. ``train``, ``val`` and ``test``, if there is a test split, are counts
+    of ``unit``, of shape (classes,)."""
+    parts = [train, val] if test is None else [train, val, test]
+    sides = [f"{name} {'/'.join(f'{n:,}' for n in counts)}" for name, *counts in zip(classes, *parts, strict=True)]
+    splits = "training and validation" if test is None else "training, validation and test"
+    notes = [f"classes, with their {splits} {unit}: {shorten(sides, 20)}"]
     warnings = []
     for is_so, text in (
         ((train == 0) & (val > 0), f"only among the validation {unit}, so that nothing teaches them"),

@@ -107,9 +107,9 @@ def contents_of(paths: Sequence[str]) -> Contents:
     )
 
 
-def equal_across(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """A warning with the first pair of equal images (validation, training), or no warning if there is no pair."""
-    text = f"validation images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
+def equal_across(pairs: Sequence[tuple[str, str]], split: str = "validation") -> list[str]:
+    """A warning with the first pair of equal images (of ``split``, training), or no warning if there is no pair."""
+    text = f"{split} images that are the same, byte for byte, as one to train on: {len(pairs)}, such as"
     return [f"{text} {pairs[0][0]} and {pairs[0][1]}"] if pairs else []
 
 

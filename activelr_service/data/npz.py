@@ -17,11 +17,12 @@ from activelr_service.data.npz_values import (
     read_labels,
     repeated_rows,
 )
-from activelr_service.data.splits import train_val_split
+from activelr_service.data.splits import Drawn, draw_splits
 from activelr_service.errors import JobError
 
-NAMES = ("x", "y", "x_val", "y_val")
-NAMING = "; call the arrays x and y, and x_val and y_val for validation"
+PAIRS = {"train": ("x", "y"), "validation": ("x_val", "y_val"), "test": ("x_test", "y_test")}
+NAMES = tuple(name for pair in PAIRS.values() for name in pair)
+NAMING = "; call the arrays x and y, and x_val and y_val for validation, x_test and y_test for a test"
 Arrays = dict[str, np.ndarray]
 _DAMAGED = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError)
 
@@ -34,30 +35,30 @@ def for_task(config: NpzDataConfig, task: str) -> NpzDataConfig:
 
 def inspect(config: NpzDataConfig) -> DataInfo:
     """Read the arrays, check their values and describe them."""
-    notes = _check_headers(config)
-    arrays = _read(config.path)
+    notes = check_headers(config)
+    arrays = read_arrays(config.path)
     labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
-    train, val = _rows(config, arrays, labels)
-    info = DataInfo((), len(train), len(val), arrays["x"].shape[1:])
-    if "x_val" in arrays:
-        notes.append(f"validation: the {len(val):,} rows of x_val")
-    else:
-        share = ", from each class its share" if labels is not None and labels.is_classes else ""
-        notes.append(f"validation: {len(val):,} of {len(arrays['x']):,} rows, drawn with seed 0{share}")
+    rows = _rows(config, arrays, labels)
+    info = DataInfo((), len(rows.train), len(rows.val), arrays["x"].shape[1:])
+    notes += _describe_splits(config, arrays, labels, rows)
     if labels is None:
         vocab_size = count_tokens(config.path, arrays)
-        return info._replace(tasks=("language_modeling",), vocab_size=vocab_size, notes=tuple(notes))
+        test, warnings = _of_known(config, arrays, labels, rows, vocab_size)
+        info = info._replace(vocab_size=vocab_size, num_test=len(test), warnings=tuple(warnings))
+        return info._replace(tasks=("language_modeling",), notes=tuple(notes))
     scales, warnings = find_scales(config.path, arrays)
-    warnings += labels.warnings + look_at_inputs(arrays["x"], scales["x"])
-    warnings += repeated_rows(arrays["x"], train, arrays.get("x_val"), val)
-    info = info._replace(input_scale=scales["x"], num_outputs=labels.num_outputs)
+    test, unknown = _of_known(config, arrays, labels, rows, labels.num_classes)
+    warnings += labels.warnings + look_at_inputs(arrays["x"], scales["x"]) + unknown
+    for split, chosen in (("validation", rows.val), ("test", test)):
+        warnings += repeated_rows(arrays["x"], rows.train, arrays.get(PAIRS[split][0]), chosen, split)
+    info = info._replace(input_scale=scales["x"], num_outputs=labels.num_outputs, num_test=len(test))
     notes += labels.notes
     if not labels.is_classes:
         return info._replace(tasks=("regression",), notes=tuple(notes), warnings=tuple(warnings))
     names = tuple(map(str, range(labels.num_classes)))
-    sides = (labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val])
-    num_train, num_val = (np.bincount(side, minlength=len(names)) for side in sides)
-    counted, warned = describe_classes(names, num_train, num_val)
+    sides = [labels.of(split)[chosen] for split, chosen in zip(PAIRS, (rows.train, rows.val, test), strict=True)]
+    num_train, num_val, num_test = (np.bincount(side, minlength=len(names)) for side in sides)
+    counted, warned = describe_classes(names, num_train, num_val, test=num_test if len(test) else None)
     return info._replace(
         tasks=("classification", "regression") if config.target_kind is None else ("classification",),
         num_classes=labels.num_classes,
@@ -72,39 +73,92 @@ def build(config: NpzDataConfig) -> tuple[Any, Any]:
 
     The samples are float32 inputs with int64 classes or float32 numbers, or int64 token ids alone.
     """
+    train, val = _build(config, ("train", "validation"))
+    return train, val
+
+
+def build_split(config: NpzDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", as :func:`build` makes them. None if there is no such
+    split."""
+    (dataset,) = _build(config, (split,))
+    return dataset if len(dataset) else None
+
+
+def _build(config: NpzDataConfig, splits: tuple[str, ...]) -> list[Any]:
     import torch
     from torch.utils.data import TensorDataset
 
-    _check_headers(config)
-    arrays = _read(config.path)
+    check_headers(config)
+    arrays = read_arrays(config.path)
     labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
-    train, val = _rows(config, arrays, labels)
-    x_val = arrays.get("x_val", arrays["x"])
-    if labels is None:
-        x, x_val = (torch.from_numpy(array.astype(np.int64)) for array in (arrays["x"][train], x_val[val]))
-        return TensorDataset(x), TensorDataset(x_val)
-    scales, _ = find_scales(config.path, arrays)
-    y, y_val = labels.y[train], (labels.y if labels.y_val is None else labels.y_val)[val]
-    return (
-        TensorDataset(scaled(arrays["x"][train], scales["x"]), torch.from_numpy(y)),
-        TensorDataset(scaled(x_val[val], scales.get("x_val", scales["x"])), torch.from_numpy(y_val)),
-    )
+    count = count_tokens(config.path, arrays) if labels is None else labels.num_classes
+    rows = _rows(config, arrays, labels)
+    if "test" in splits:
+        rows = rows._replace(test=_of_known(config, arrays, labels, rows, count)[0])
+    scales = {} if labels is None else find_scales(config.path, arrays)[0]
+    datasets = []
+    for split in splits:
+        chosen = dict(zip(PAIRS, rows, strict=True))[split]
+        name = PAIRS[split][0]
+        x = arrays.get(name, arrays["x"])[chosen]
+        if labels is None:
+            datasets.append(TensorDataset(torch.from_numpy(x.astype(np.int64))))
+        else:
+            y = torch.from_numpy(labels.of(split)[chosen])
+            datasets.append(TensorDataset(scaled(x, scales.get(name, scales["x"])), y))
+    return datasets
 
 
 def validation_rows(config: NpzDataConfig) -> np.ndarray:
     """The validation rows of ``x`` or ``x_val`` as they are stored."""
-    _check_headers(config)
-    arrays = _read(config.path)
+    check_headers(config)
+    arrays = read_arrays(config.path)
     labels = read_labels(config.path, arrays, config.target_kind) if "y" in arrays else None
-    return arrays.get("x_val", arrays["x"])[_rows(config, arrays, labels)[1]]
+    return arrays.get("x_val", arrays["x"])[_rows(config, arrays, labels).val]
 
 
-def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> tuple[np.ndarray, np.ndarray]:
-    """The training rows of ``x``, and the validation rows of ``x_val``, or of ``x`` if there is no ``x_val``."""
-    if "x_val" in arrays:
-        return np.arange(len(arrays["x"])), np.arange(len(arrays["x_val"]))
+def _rows(config: NpzDataConfig, arrays: Arrays, labels: Labels | None) -> Drawn:
+    """The rows of each split: of its own array, or of ``x`` if it has none."""
+    if config.test_fraction is not None and "x_test" in arrays:
+        raise JobError.at("data.test_fraction", f"{config.path} has x_test already; leave it out")
     classes = labels.y if labels is not None and labels.is_classes else None
-    return train_val_split(len(arrays["x"]), config.val_fraction, classes)
+    val_fraction = None if "x_val" in arrays else config.val_fraction
+    rows = draw_splits(len(arrays["x"]), val_fraction, config.test_fraction, classes)
+    val, test = (
+        np.arange(len(arrays[name])) if name in arrays else drawn
+        for name, drawn in (("x_val", rows.val), ("x_test", rows.test))
+    )
+    return Drawn(rows.train, val, test)
+
+
+def _of_known(
+    config: NpzDataConfig, arrays: Arrays, labels: Labels | None, rows: Drawn, count: int
+) -> tuple[np.ndarray, list[str]]:
+    """The test rows whose class or token ids are below ``count``, and a warning for the others."""
+    if labels is not None and not labels.is_classes:
+        return rows.test, []
+    what, values = "a class", labels.of("test") if labels is not None else arrays.get("x_test", arrays["x"])
+    if labels is None:
+        what, values = "a token", values.max(axis=1)
+    is_known = values[rows.test] < count
+    if is_known.all():
+        return rows.test, []
+    text = f"{(~is_known).sum():,} test rows of {config.path} are not measured: they have {what} that no other row has"
+    return rows.test[is_known], [f"{text}, such as {values[rows.test][~is_known][0]}"]
+
+
+def _describe_splits(config: NpzDataConfig, arrays: Arrays, labels: Labels | None, rows: Drawn) -> list[str]:
+    share = ", from each class its share" if labels is not None and labels.is_classes else ""
+    drawn = f"of {len(arrays['x']):,} rows, drawn with seed"
+    notes = [f"validation: {len(rows.val):,} {drawn} 0{share}"]
+    if "x_val" in arrays:
+        notes = [f"validation: the {len(rows.val):,} rows of x_val"]
+    if len(rows.test):
+        source = (
+            f"the {len(rows.test):,} rows of x_test" if "x_test" in arrays else f"{len(rows.test):,} {drawn} 1{share}"
+        )
+        notes.append(f"test: {source}; measured once, at the end")
+    return notes
 
 
 def scaled(array: np.ndarray, scale: float) -> Any:
@@ -115,19 +169,23 @@ def scaled(array: np.ndarray, scale: float) -> Any:
     return inputs if scale == 1 else inputs.div_(scale)
 
 
-def _check_headers(config: NpzDataConfig) -> list[str]:
-    """Notes on the arrays in the file. Raises :class:`JobError` if their names and shapes do not make a dataset."""
+def check_headers(config: NpzDataConfig, smallest: int = 2) -> list[str]:
+    """Notes on the arrays in the file. ``smallest``: the fewest rows of ``x``.
+
+    Raises :class:`JobError` if their names and shapes do not make a dataset.
+    """
     headers, others = _headers(config.path)
     if "x" not in headers:
         raise _error(config, f"has no array 'x'; found: {shorten([*headers, *others], 10) or 'none'}{NAMING}")
     shape = headers["x"][0]
-    if len(shape) < 2 or shape[0] < 2:
-        raise _error(config, f"x has shape {shape}; at least 2 rows of at least one value are needed")
-    if "x_val" in headers and (headers["x_val"][0][1:] != shape[1:] or headers["x_val"][0][0] < 1):
-        raise _error(config, f"x has rows of shape {shape[1:]}, x_val has shape {headers['x_val'][0]}")
-    if "y_val" in headers and "x_val" not in headers:
-        raise _error(config, "has y_val and no x_val")
-    for x, y in (("x", "y"), ("x_val", "y_val")):
+    if len(shape) < 2 or shape[0] < smallest:
+        raise _error(config, f"x has shape {shape}; at least {smallest} rows of at least one value are needed")
+    for x, y in list(PAIRS.values())[1:]:
+        if x in headers and (headers[x][0][1:] != shape[1:] or headers[x][0][0] < 1):
+            raise _error(config, f"x has rows of shape {shape[1:]}, {x} has shape {headers[x][0]}")
+        if y in headers and x not in headers:
+            raise _error(config, f"has {y} and no {x}")
+    for x, y in PAIRS.values():
         if x in headers and "y" in headers and y not in headers:
             raise _error(config, f"has {x} and no {y}")
         if x in headers and y in headers and headers[x][0][:1] != headers[y][0][:1]:
@@ -162,7 +220,7 @@ def _headers(path: str) -> tuple[dict[str, tuple[tuple[int, ...], np.dtype]], li
     return headers, [name for name in there if name not in NAMES]
 
 
-def _read(path: str) -> Arrays:
+def read_arrays(path: str) -> Arrays:
     """The arrays; raises :class:`JobError` if one is damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:

@@ -21,20 +21,29 @@ class Labels(NamedTuple):
     num_outputs: int
     notes: list[str]
     warnings: list[str]
+    y_test: np.ndarray | None = None
+
+    def of(self, split: str) -> np.ndarray:
+        """The targets of a split: of its own array, or else ``y``, of which it has some rows."""
+        own = {"validation": self.y_val, "test": self.y_test}.get(split)
+        return self.y if own is None else own
 
 
 def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] | None) -> Labels:
-    """Read ``y`` and ``y_val`` as ``kind``, or as their dtype says if it is None. Raises :class:`JobError` if that fails."""
-    y, y_val = arrays["y"], arrays.get("y_val")
-    for name in ("y", "y_val"):
-        if name in arrays and arrays[name].dtype.kind not in "iufb":
+    """Read ``y``, ``y_val`` and ``y_test`` as ``kind``, or as their dtype says if it is None.
+
+    Raises :class:`JobError` if that fails.
+    """
+    y, names = arrays["y"], [name for name in ("y", "y_val", "y_test") if name in arrays]
+    for name in names:
+        if arrays[name].dtype.kind not in "iufb":
             text = f"{name} is of type {arrays[name].dtype}; numbers are needed. To number classes by name:"
             raise _error(path, f"{text} names, y = np.unique(y, return_inverse=True)")
-    if y_val is not None and y_val.shape[1:] != y.shape[1:]:
-        raise _error(path, f"y has rows of shape {y.shape[1:]}, y_val of shape {y_val.shape[1:]}")
+        if arrays[name].shape[1:] != y.shape[1:]:
+            raise _error(path, f"y has rows of shape {y.shape[1:]}, {name} of shape {arrays[name].shape[1:]}")
     is_classes = (y.dtype.kind != "f") if kind is None else kind == "category"
     convert = _classes if is_classes else _numbers
-    read = [convert(path, name, arrays[name]) for name in ("y", "y_val") if name in arrays]
+    read = {name: convert(path, name, arrays[name]) for name in names}
     other = "numbers, set task: regression" if is_classes else "classes, set task: classification"
     why = f"since it is {y.dtype}; for {other}" if kind is None else f"for the task; it is {y.dtype}"
     notes = [f"y is read as {'classes' if is_classes else 'numbers'}, {why}"]
@@ -43,17 +52,28 @@ def read_labels(path: str, arrays: Arrays, kind: Literal["category", "number"] |
         notes.append(f"y has shape {y.shape}, read as {(len(y),)}")
     if kind is None and not is_classes and y.ndim == 1 and (y % 1 == 0).all() and len(np.unique(y)) * 5 <= len(y):
         warnings.append(f"y has only {len(np.unique(y))} different values, all of them whole, and is read as numbers")
-    num_classes = _count_classes(path, read) if is_classes else 0
+    num_classes = _count_classes(path, [read[name] for name in names if name != "y_test"]) if is_classes else 0
     num_outputs = 1 if is_classes else int(np.prod(y.shape[1:]))
-    return Labels(is_classes, read[0], read[1] if len(read) > 1 else None, num_classes, num_outputs, notes, warnings)
+    y_val, y_test = read.get("y_val"), read.get("y_test")
+    return Labels(is_classes, read["y"], y_val, num_classes, num_outputs, notes, warnings, y_test)
 
 
 def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]:
-    """The divisors of ``x`` and ``x_val``, and warnings. uint8 is divided by 255; ``x_val`` gets the scale of ``x``.
+    """The divisors of ``x``, ``x_val`` and ``x_test``, and warnings. uint8 is divided by 255; the others get the scale of
+    ``x``.
 
-    Raises :class:`JobError` for values that are not finite in float32, and where the two are on different scales.
+    Raises :class:`JobError` for values that are not finite in float32, and where two are on different scales.
     """
-    there: list[str] = [name for name in ("x", "x_val") if name in arrays]
+    scales, warnings = _scales_of_pair(path, arrays, "x_val")
+    if "x_test" in arrays:
+        more, warned = _scales_of_pair(path, arrays, "x_test")
+        scales, warnings = {**more, **scales}, [*warnings, *warned]
+    return scales, warnings
+
+
+def _scales_of_pair(path: str, arrays: Arrays, other: str) -> tuple[dict[str, float], list[str]]:
+    """The divisors of ``x`` and of another array, if it is there."""
+    there: list[str] = [name for name in ("x", other) if name in arrays]
     ranges = [_range(path, name, arrays[name]) for name in there]
     scales = {name: 255.0 if arrays[name].dtype == np.uint8 else 1.0 for name in there}
     if len(set(scales.values())) == 1:
@@ -63,9 +83,9 @@ def find_scales(path: str, arrays: Arrays) -> tuple[dict[str, float], list[str]]
     if min(ranges)[0] < 0 or max(b for _, b in ranges) > 255:
         raise _error(path, f"{' and '.join(types)}: store both on one scale")
     if scales["x"] == 1:
-        scales["x_val"] = 255.0 if is_unit and not is_unit_val else 1.0
+        scales[other] = 255.0 if is_unit and not is_unit_val else 1.0
     else:
-        scales["x_val"] = 1.0 if is_unit_val and not is_unit else 255.0
+        scales[other] = 1.0 if is_unit_val and not is_unit else 255.0
     shown = " and ".join(f"{name} is divided by {scale:g}" for name, scale in scales.items())
     return scales, [f"{' and '.join(types)}: {shown}, so that both are on one scale"]
 
@@ -96,18 +116,18 @@ def look_at_inputs(x: np.ndarray, scale: float) -> list[str]:
     return warnings
 
 
-def repeated_rows(x: np.ndarray, train: np.ndarray, x_val: np.ndarray | None, val: np.ndarray) -> list[str]:
-    """A warning if some validation rows equal training rows."""
-    val_part = x if x_val is None else x_val
-    if val_part.dtype != x.dtype:
+def repeated_rows(
+    x: np.ndarray, train: np.ndarray, other: np.ndarray | None, rows: np.ndarray, split: str
+) -> list[str]:
+    """A warning if some ``rows`` of a split equal training rows. ``other`` is the array of the split, if it is not ``x``."""
+    part = x if other is None else other
+    if part.dtype != x.dtype or len(rows) == 0:
         return []
     known = {hash(x[row].tobytes()) for row in train}
-    repeated = [row for row in val if hash(val_part[row].tobytes()) in known]
+    repeated = [row for row in rows if hash(part[row].tobytes()) in known]
     if not repeated:
         return []
-    text = (
-        f"{len(repeated):,} of {len(val):,} validation rows of x are training rows, too (first: row {repeated[0] + 1})"
-    )
+    text = f"{len(repeated):,} of {len(rows):,} {split} rows of x are training rows, too (first: row {repeated[0] + 1})"
     return [f"{text}; they measure what was learned by heart"]
 
 
@@ -116,12 +136,13 @@ def count_tokens(path: str, arrays: Arrays) -> int:
     x = arrays["x"]
     if x.dtype.kind not in "iu" or x.ndim != 2:
         raise _error(path, "has no 'y'; without it, x must be integer token ids of shape (rows, block)")
-    tokens = [arrays[name] for name in ("x", "x_val") if name in arrays]
-    if any(array.dtype.kind not in "iu" for array in tokens):
-        raise _error(path, f"x_val must be integer token ids, as x; it is {tokens[1].dtype}")
-    if min(array.min() for array in tokens) < 0:
-        raise _error(path, "token ids must not be negative")
-    return int(max(array.max() for array in tokens)) + 1
+    tokens = {name: arrays[name] for name in ("x", "x_val", "x_test") if name in arrays}
+    for name, array in tokens.items():
+        if array.dtype.kind not in "iu":
+            raise _error(path, f"{name} must be integer token ids, as x; it is {array.dtype}")
+        if array.min() < 0:
+            raise _error(path, "token ids must not be negative")
+    return int(max(array.max() for name, array in tokens.items() if name != "x_test")) + 1
 
 
 def _classes(path: str, name: str, y: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Folders of ``datasets.save_to_disk``: their splits, and the labels in their rows."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,20 @@ def read_labels(config: HuggingFaceDataConfig, dataset: Any, split: str, classes
             without = sum(value not in names for value in values)
             text = f"row {row} of {where} has the label {value!r}, which is no class; so have {without} rows in all"
             raise JobError.at("data.label_column", f"{text}: label them or take them out")
-    check_known({names[value] for value in set(values)}, classes, "data.label_column", where)
+    check_known((names[value] for value in values), classes, "data.label_column", where)
     return np.array([number[names[value]] for value in values], dtype=np.int64)
+
+
+def known_labels(config: HuggingFaceDataConfig, dataset: Any, classes: list[str]) -> tuple[np.ndarray, dict[str, int]]:
+    """The class of each row, int64 (rows,), matched by name with ``classes``; -1 for a row without a label or with another.
+
+    The second value counts the rows of each other class.
+    """
+    names = _names(config, dataset)
+    named = [names.get(value) for value in _values(config, dataset)]
+    number = {name: index for index, name in enumerate(classes)}
+    unknown = Counter(name for name in named if name is not None and name not in number)
+    return np.array([-1 if name is None else number.get(name, -1) for name in named], dtype=np.int64), dict(unknown)
 
 
 def _names(config: HuggingFaceDataConfig, dataset: Any) -> dict[Any, str]:

@@ -1,7 +1,9 @@
-"""Training and validation splits: found by their names, or drawn at random; and classes matched by name."""
+"""Training, validation and test splits: found by their names, or drawn at random; and classes matched by name."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,14 +37,46 @@ def one_name_each(names: Iterable[str], place: str, where: object) -> dict[str, 
 
 
 def check_known(names: Iterable[str], classes: Sequence[str], place: str, where: object) -> None:
-    """Raise :class:`JobError` at ``place`` if a name is not in ``classes``. The error shows classes spelled alike."""
-    unknown = sorted(set(names) - set(classes))
+    """Raise :class:`JobError` at ``place`` if a name is not in ``classes``. ``names`` has a name for each row.
+
+    The error counts the rows of each unknown name, and shows classes spelled alike.
+    """
+    counts = Counter(names)
+    unknown = sorted(counts.keys() - set(classes))
     if not unknown:
         return
     alike = {folded(name): name for name in classes}
     close = [f"{name} is spelled {alike[folded(name)]} there" for name in unknown if folded(name) in alike]
     hint = f"; {shorten(close)}" if close else f"; those are {shorten(classes)}"
-    raise JobError.at(place, f"{where} has classes that are not among those trained on: {shorten(unknown)}{hint}")
+    shown = shorten((f"{name} ({counts[name]:,} samples)" for name in unknown), 20)
+    raise JobError.at(place, f"{where} has classes that are not among those trained on: {shown}{hint}")
+
+
+class Drawn(NamedTuple):
+    """The row numbers of the splits that were drawn, each in ascending order. A split that was not drawn is empty."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def draw_splits(
+    num_rows: int, val_fraction: float | None, test_fraction: float | None, labels: np.ndarray | None = None
+) -> Drawn:
+    """Draw the test rows, then the validation rows from the others; ``None`` draws none. See :func:`train_val_split`.
+
+    The test rows do not depend on ``val_fraction``. Without ``test_fraction`` the validation rows are those of
+    :func:`train_val_split`. Raises :class:`JobError` if there are too few rows for a test split.
+    """
+    if test_fraction is not None and num_rows < (2 if val_fraction is None else 3):
+        raise JobError.at("data.test_fraction", f"{num_rows} samples are too few to keep some for a test; leave it out")
+    train, test = np.arange(num_rows), np.arange(0)
+    if test_fraction is not None:
+        train, test = _cut_off(train, np.random.default_rng(1).random(num_rows), test_fraction, labels)
+    val = np.arange(0)
+    if val_fraction is not None:
+        train, val = _cut_off(train, np.random.default_rng(0).random(num_rows), val_fraction, labels)
+    return Drawn(train, val, test)
 
 
 def train_val_split(
@@ -55,17 +89,26 @@ def train_val_split(
     row, if there are enough of them. Each row has its own random number, so that the draw hardly changes when a few rows
     are added.
     """
-    _, num_val = split_sizes(num_rows, val_fraction)
-    keys = np.random.default_rng(0).random(num_rows)
-    if labels is None:
-        labels = np.zeros(num_rows, dtype=np.int64)
+    return draw_splits(num_rows, val_fraction, None, labels)[:2]
+
+
+def _cut_off(
+    rows: np.ndarray, keys: np.ndarray, fraction: float, labels: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split ``rows`` into (kept, cut off): of each class its share, the rows with the smallest ``keys``.
+
+    ``keys`` and ``labels`` are those of all rows, also of the rows that are not in ``rows``.
+    """
+    _, num_cut = split_sizes(len(rows), fraction)
+    keys = keys[rows]
+    labels = np.zeros(len(rows), dtype=np.int64) if labels is None else labels[rows]
     counts = np.bincount(labels)
-    num_val_of = _share(counts, num_val)
+    num_cut_of = _share(counts, num_cut)
     order = np.lexsort((keys, labels))
-    rank = np.arange(num_rows) - (np.cumsum(counts) - counts)[labels[order]]
-    is_val = np.zeros(num_rows, dtype=bool)
-    is_val[order[rank < num_val_of[labels[order]]]] = True
-    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
+    rank = np.arange(len(rows)) - (np.cumsum(counts) - counts)[labels[order]]
+    is_cut = np.zeros(len(rows), dtype=bool)
+    is_cut[order[rank < num_cut_of[labels[order]]]] = True
+    return rows[~is_cut], rows[is_cut]
 
 
 def _share(counts: np.ndarray, num_val: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ def inspect(config: TextDataConfig) -> DataInfo:
     meta = _read_meta(config)
     if config.eval_split not in meta["tokens"]:
         raise JobError.at("data.eval_split", f"{config.root} has no split {config.eval_split!r}")
-    train, val = (_num_blocks(meta["tokens"][split], config.block_size) for split in ("train", config.eval_split))
+    train, val = (num_blocks(meta["tokens"][split], config.block_size) for split in ("train", config.eval_split))
+    test = num_blocks(meta["tokens"]["test"], config.block_size) if _has_test(config, meta) else 0
     return DataInfo(
         ("language_modeling",),
         train,
@@ -52,6 +53,7 @@ def inspect(config: TextDataConfig) -> DataInfo:
         vocab_size=meta["vocab_size"],
         notes=(*meta.get("notes", ()), *_left_out(config, meta.get("splits", meta["tokens"]))),
         warnings=tuple(meta.get("warnings", ())),
+        num_test=test,
     )
 
 
@@ -64,17 +66,22 @@ def prepare(config: TextDataConfig, cache: Path) -> TextDataConfig:
     if is_prepared(config):
         return config
     found = find_splits(config)
-    folder = cache / f"text-{_key(config, found.files)}"
-    cache.mkdir(parents=True, exist_ok=True)
+    folder = make_once(cache / f"text-{key_of(config, found.files)}", lambda made: encode(config, found, made))
+    return config.model_copy(update={"tokens": str(folder)})
+
+
+def make_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Have ``make`` fill ``folder`` unless it is there; it appears complete or not at all. Returns the folder."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            for leftover in cache.glob(f".{folder.name}.*"):  # of a process that was killed
+            for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a process that was killed
                 shutil.rmtree(leftover)
             temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
             temporary.mkdir()
-            encode(config, found, temporary)
+            make(temporary)
             os.rename(temporary, folder)
-    return config.model_copy(update={"tokens": str(folder)})
+    return folder
 
 
 def check_files(config: TextDataConfig, limit: int | None) -> None:
@@ -94,10 +101,25 @@ def check_files(config: TextDataConfig, limit: int | None) -> None:
 
 def build(config: TextDataConfig) -> tuple[Any, Any]:
     """Make (train, val) datasets of blocks; see :class:`Blocks`."""
-    meta, folder = _read_meta(config), Path(config.tokens or "")
-    paths = (folder / f"{split}.bin" for split in ("train", config.eval_split))
-    train, val = (Blocks(path, np.dtype(meta["dtype"]), config.block_size) for path in paths)
-    return train, val
+    meta = _read_meta(config)
+    return _blocks(config, meta, "train"), _blocks(config, meta, config.eval_split)
+
+
+def build_split(config: TextDataConfig, split: str) -> Any:
+    """The blocks of a split, "train", "validation" or "test". None if there is no such split."""
+    meta = _read_meta(config)
+    if split == "test":
+        return _blocks(config, meta, "test") if _has_test(config, meta) else None
+    return _blocks(config, meta, config.eval_split if split == "validation" else split)
+
+
+def _blocks(config: TextDataConfig, meta: dict[str, Any], split: str) -> "Blocks":
+    return Blocks(Path(config.tokens or "") / f"{split}.bin", np.dtype(meta["dtype"]), config.block_size)
+
+
+def _has_test(config: TextDataConfig, meta: dict[str, Any]) -> bool:
+    """Whether there is a test split that is not the validation split."""
+    return "test" in meta["tokens"] and config.eval_split != "test"
 
 
 class Blocks:
@@ -112,7 +134,7 @@ class Blocks:
         self.block_size = block_size
 
     def __len__(self) -> int:
-        return _num_blocks(len(self.tokens), self.block_size)
+        return num_blocks(len(self.tokens), self.block_size)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         import torch
@@ -126,7 +148,7 @@ class Blocks:
         return inputs, labels
 
 
-def _num_blocks(num_tokens: int, block_size: int) -> int:
+def num_blocks(num_tokens: int, block_size: int) -> int:
     return -(-(num_tokens - 1) // block_size)
 
 
@@ -140,7 +162,13 @@ def is_prepared(config: TextDataConfig) -> bool:
 
 def _read_meta(config: TextDataConfig) -> dict[str, Any]:
     assert config.tokens is not None, "prepare comes first"
-    return json.loads((Path(config.tokens) / META).read_text())
+    return read_meta(Path(config.tokens))
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The description of the encoded text in a folder of the cache."""
+    meta: dict[str, Any] = json.loads((folder / META).read_text())
+    return meta
 
 
 def _check_encoding(config: TextDataConfig) -> None:
@@ -152,21 +180,26 @@ def _check_encoding(config: TextDataConfig) -> None:
 
 
 def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
-    """Notes on the validation text, and on the split that is not used."""
-    other = "test" if config.eval_split == "validation" else "validation"
+    """Notes on the validation and the test text, and on the split that is not used."""
     notes = [f"validation: the {config.eval_split} split"] if config.eval_split in splits else []
+    pieces = f"of the text, in pieces of about {PIECE:,} characters"
     if config.eval_split not in splits:
-        share = f"the last {100 * config.val_fraction:g}% of the text, in pieces of about {PIECE:,} characters"
+        before = " before that for the test" if config.test_fraction is not None else ""
+        share = f"the last {100 * config.val_fraction:g}%{before} {pieces}"
         notes = [f"validation: {share}, since there is no validation split"]
-    return [*notes, f"left out: the {other} split"] if other in splits else notes
+    if config.eval_split == "test":
+        return [*notes, "left out: the validation split"] if "validation" in splits else notes
+    if config.test_fraction is not None:
+        return [*notes, f"test: the last {100 * config.test_fraction:g}% {pieces}; measured once, at the end"]
+    return [*notes, "test: the test split; measured once, at the end"] if "test" in splits else notes
 
 
-def _key(config: TextDataConfig, splits: dict[str, list[Path]]) -> str:
-    """A hash of the options and of the paths, sizes and times of the files: the name of what is encoded from them."""
+def key_of(config: TextDataConfig, splits: dict[str, list[Path]], *more: str) -> str:
+    """A hash of the options, ``more``, and the paths, sizes and times of the files: the name of what is made of them."""
     named = [
         *(path for paths in splits.values() for path in paths),
         *([Path(config.tokenizer)] if config.tokenizer else []),
     ]
     files = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([FORMAT, stats, what_is_encoded(config)]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([FORMAT, stats, what_is_encoded(config), *more]).encode()).hexdigest()[:16]

@@ -36,7 +36,8 @@ class Encoded(NamedTuple):
 def what_is_encoded(config: TextDataConfig) -> list[Any]:
     """The options that the encoded text depends on."""
     root, tokenizer = (path and str(Path(path).expanduser().resolve()) for path in (config.root, config.tokenizer))
-    return [root, config.vocab_size, config.text_column, config.val_fraction, tokenizer, config.encoding]
+    options = [root, config.vocab_size, config.text_column, config.val_fraction, tokenizer, config.encoding]
+    return options if config.test_fraction is None else [*options, config.test_fraction]
 
 
 def encode(config: TextDataConfig, splits: TextSplits, folder: Path) -> None:
@@ -66,6 +67,18 @@ def encode(config: TextDataConfig, splits: TextSplits, folder: Path) -> None:
     (folder / META).write_text(json.dumps(meta))
 
 
+def encode_all(config: TextDataConfig, splits: dict[str, list[Path]], folder: Path) -> None:
+    """Write the token ids of all text of each split, with the tokenizer that the config names, into ``folder``."""
+    tokenizer = _load_tokenizer(config)
+    dtype = np.dtype(np.uint32)
+    written = {
+        name: _write(folder / f"{name or 'all'}.bin", tokenizer, dtype, read_pieces(config, paths))
+        for name, paths in splits.items()
+    }
+    tokens = {name: part.tokens if part.characters else 0 for name, part in written.items()}
+    (folder / META).write_text(json.dumps({"dtype": dtype.name, "tokens": tokens}))
+
+
 def _describe(config: TextDataConfig, written: dict[str, Encoded], tokenizer: Any) -> list[str]:
     origin = f"loaded from {config.tokenizer}" if config.tokenizer else "trained on the training text"
     sizes = [
@@ -82,17 +95,29 @@ def _shared_documents(written: dict[str, Encoded]) -> list[str]:
 
 
 def _texts(config: TextDataConfig, splits: dict[str, list[Path]]) -> dict[str, Callable[[], Pieces]]:
-    """The functions that read the pieces of each split. Without a validation split, the end of the training text is it."""
-    texts = {name: partial(read_pieces, config, paths) for name, paths in splits.items()}
-    if "validation" in texts:
-        return {**texts}
+    """The functions that read the pieces of each split. A test and a validation split that are wanted and not there are cut
+    off the end of the training text, the test split last."""
+    texts: dict[str, Callable[[], Pieces]] = {
+        name: partial(read_pieces, config, paths) for name, paths in splits.items()
+    }
+    if config.test_fraction is not None and "test" in texts:
+        raise JobError.at("data.test_fraction", f"{config.root} has a test split already; leave it out")
+    cut = [("test", config.test_fraction)] if config.test_fraction is not None else []
+    cut += [("validation", config.val_fraction)] if "validation" not in texts else []
+    if not cut:
+        return texts
     whole = texts.pop("train")
-    count = sum(piece is not None for piece in whole())
-    num_train = count - max(1, round(count * config.val_fraction))
-    if num_train < 1:
-        raise JobError.at("data.root", f"{config.root} holds too little text to split a share off for validation")
-    val_part = partial(_take, whole, num_train, None)
-    return {**texts, "train": partial(_take, whole, 0, num_train), "validation": val_part}
+    end: int | None = None
+    left = sum(piece is not None for piece in whole())
+    for name, fraction in cut:
+        start = left - max(1, round(left * fraction))
+        if start < 1:
+            what = "validation" if name == "validation" else "a test"
+            raise JobError.at("data.root", f"{config.root} holds too little text to split a share off for {what}")
+        texts[name] = partial(_take, whole, start, end)
+        left = end = start
+    texts["train"] = partial(_take, whole, 0, left)
+    return {name: texts[name] for name in ("train", "validation", "test") if name in texts}
 
 
 def _take(whole: Callable[[], Pieces], start: int, stop: int | None) -> Pieces:

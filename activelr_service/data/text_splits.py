@@ -27,9 +27,7 @@ class TextSplits(NamedTuple):
 
 def find_splits(config: TextDataConfig) -> TextSplits:
     """Find the splits from the names of the files. Raises :class:`JobError` if there is no text to train on."""
-    root = Path(config.root)
-    if not root.exists():
-        raise JobError.at(PLACE, f"no such file or folder: {root}")
+    root = _root(config)
     if root.is_dir() and is_saved(root):
         return _saved_splits(root)
     if root.is_file():
@@ -47,6 +45,33 @@ def find_splits(config: TextDataConfig) -> TextSplits:
         notes.append(f"taken as titles, not as splits: {shorten(titles)}")
     notes += [f"text of the {split} split: {_count(paths)}" for split, paths in found.items()]
     return TextSplits(found, tuple(notes), tuple(warnings))
+
+
+def find_all(config: TextDataConfig) -> TextSplits:
+    """All files of text by their splits, "" for files whose names tell none. No split needs to be there.
+
+    Raises :class:`JobError` if there is no text.
+    """
+    root = _root(config)
+    if root.is_dir() and is_saved(root):
+        return TextSplits({split_of(name) or name: [folder] for name, folder in list_splits(root, PLACE).items()})
+    if root.is_file():
+        return TextSplits({"": [root]})
+    files, warnings = _of_one_format([path for path in map(Path, list_files(root, PLACE)) if format_of(path)])
+    if not files:
+        raise JobError.at(PLACE, f"{root} has no file that ends with {', '.join(SUFFIXES)}")
+    named = _told_by_names(root, files)
+    splits: dict[str, list[Path]] = {}
+    for path in files:
+        splits.setdefault(named.get(path, ""), []).append(path)
+    return TextSplits(splits, warnings=tuple(warnings))
+
+
+def _root(config: TextDataConfig) -> Path:
+    root = Path(config.root)
+    if not root.exists():
+        raise JobError.at(PLACE, f"no such file or folder: {root}")
+    return root
 
 
 def _count(paths: list[Path]) -> str:

@@ -4,7 +4,6 @@
 ``Annotations/NAME.xml``.
 """
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -14,6 +13,8 @@ import numpy as np
 from activelr_service.config.data import VOCDataConfig
 from activelr_service.data.images import check_images, load_image, or_skip
 from activelr_service.data.info import DataInfo, describe_classes
+from activelr_service.data.splits import draw_splits
+from activelr_service.data.voc_layout import find_year, list_year
 from activelr_service.errors import JobError
 
 CLASSES = (
@@ -71,31 +72,44 @@ class VOCDataset:
 
 def inspect(config: VOCDataConfig) -> DataInfo:
     """Describe the data from the image sets and all annotations. No image is read."""
-    train, val = _read_parts(config)
-    counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in (train, val)]
-    notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects")
-    for name, part in (("train on", train), ("validate on", val)):
+    parts, warned = _read_parts(config)
+    counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in parts.values()]
+    test = counts[2] if "test" in parts else None
+    notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects", test)
+    for name, part in parts.items():
         empty = sum(not annotation.labels for annotation in part)
         difficult = sum(map(sum, (annotation.difficult for annotation in part)))
+        use = {"train": "train on", "val": "validate on", "test": "measure once, at the end"}[name]
         notes.append(
-            f"{len(part):,} images to {name}: {empty:,} without objects, {difficult:,} objects marked difficult"
+            f"{len(part):,} images to {use}: {empty:,} without objects, {difficult:,} objects marked difficult"
         )
     return DataInfo(
         ("detection",),
-        len(train),
-        len(val),
+        len(parts["train"]),
+        len(parts["val"]),
         (),
         num_classes=len(CLASSES),
         classes=CLASSES,
         notes=tuple(notes),
-        warnings=tuple(warnings),
+        warnings=(*warned, *warnings),
+        num_test=len(parts.get("test", ())),
     )
 
 
 def build(config: VOCDataConfig) -> tuple[Any, Any]:
     """Make (train, val) datasets. Raises :class:`JobError` with the first annotation that cannot be used."""
-    train, val = _read_parts(config)
-    return VOCDataset(train, config.on_corrupt, is_training=True), VOCDataset(val, config.on_corrupt, is_training=False)
+    parts, _ = _read_parts(config)
+    val = VOCDataset(parts["val"], config.on_corrupt, is_training=False)
+    return VOCDataset(parts["train"], config.on_corrupt, is_training=True), val
+
+
+def build_split(config: VOCDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", without flips. None if there is no such split.
+
+    Images that cannot be decoded are left out and named.
+    """
+    part = _read_parts(config)[0].get({"validation": "val"}.get(split, split))
+    return part and VOCDataset(part, "skip", is_training=False)
 
 
 def check_files(config: VOCDataConfig, limit: int | None) -> None:
@@ -104,18 +118,34 @@ def check_files(config: VOCDataConfig, limit: int | None) -> None:
     check_images(lambda index: _load(images[index]), len(images), limit, config.on_corrupt, "data.root")
 
 
-def _read_parts(config: VOCDataConfig) -> list[list[Annotation]]:
-    """The annotations of the training and of the validation images."""
+def _read_parts(config: VOCDataConfig) -> tuple[dict[str, list[Annotation]], list[str]]:
+    """The annotations of the images in each part, "train", "val" and maybe "test", and warnings."""
     if config.train_set == "trainval" and config.val_set == "val":
         raise JobError.at("data.val_set", "trainval contains val; train on train, or validate on test")
-    listed = {part: _list_images(config, part) for part in ("train", "val")}
-    parts = []
-    for part, paths in listed.items():
-        parts.append([read_annotation(*pair) for pair in paths])
-        if all(all(annotation.difficult) for annotation in parts[-1]):
-            names = f"{config.train_set if part == 'train' else config.val_set} of {', '.join(config.years)}"
+    parts = {part: [read_annotation(*pair) for pair in _list_images(config, part)] for part in ("train", "val")}
+    if config.test_fraction is not None:
+        drawn = draw_splits(len(parts["train"]), None, config.test_fraction)
+        parts["test"] = [parts["train"][row] for row in drawn.test]
+        parts["train"] = [parts["train"][row] for row in drawn.train]
+    for part, annotations in parts.items():
+        if all(all(annotation.difficult) for annotation in annotations):
+            names = f"{config.val_set if part == 'val' else config.train_set} of {', '.join(config.years)}"
             raise JobError.at("data.root", f"{config.root}: no image of {names} has an object that is not difficult")
-    return parts
+    if config.test_fraction is not None or not _has_test(config):
+        return parts, []
+    try:
+        test = [read_annotation(*pair) for pair in list_year(config, "2007", "test")]
+    except JobError as error:
+        return parts, [f"the image set test of 2007 is not measured: {error}"]
+    return {**parts, "test": test}, []
+
+
+def _has_test(config: VOCDataConfig) -> bool:
+    """Whether the published test set of 2007 is there, and does not validate."""
+    if config.val_set == "test" or "2007" not in config.years:
+        return False
+    folder = find_year(Path(config.root), "2007", is_only=set(config.years) == {"2007"})
+    return (folder / "ImageSets" / "Main" / "test.txt").is_file()
 
 
 def _load(path: Path) -> Any:
@@ -169,52 +199,7 @@ def _list_images(config: VOCDataConfig, part: str) -> list[tuple[Path, Path]]:
         raise JobError.at(
             "data.val_set", "the boxes of test are published for 2007 only; use val, or add 2007 to years"
         )
-    return [paths for year in dict.fromkeys(years) for paths in _list_year(config, year, name)]
-
-
-def _list_year(config: VOCDataConfig, year: str, name: str) -> list[tuple[Path, Path]]:
-    folder = _find_year(Path(config.root), year, is_only=set(config.years) == {year})
-    image_set = folder / "ImageSets" / "Main" / f"{name}.txt"
-    names = _read_names(image_set)
-    columns = []
-    for part, suffix in (("JPEGImages", ".jpg"), ("Annotations", ".xml")):
-        if not (folder / part).is_dir():
-            raise JobError.at("data.root", f"no such folder: {folder / part}")
-        there = set(os.listdir(folder / part))
-        missing = [name for name in names if name + suffix not in there]
-        if missing:
-            text = (
-                f"{folder / part / missing[0]}{suffix} is missing; {image_set} names {len(missing)} that are not there"
-            )
-            raise JobError.at("data.root", text)
-        columns.append([folder / part / (name + suffix) for name in names])
-    return list(zip(*columns, strict=True))
-
-
-def _find_year(root: Path, year: str, is_only: bool) -> Path:
-    """The folder of a year: below ``root`` or, if it is the only year asked for, ``root`` itself."""
-    if not root.is_dir():
-        raise JobError.at("data.root", f"no such folder: {root}")
-    candidates = [root / "VOCdevkit" / f"VOC{year}", root / f"VOC{year}"]
-    is_other_year = root.name.startswith("VOC2") and root.name != f"VOC{year}"
-    if is_only and not is_other_year:
-        candidates.append(root)
-    for folder in candidates:
-        if (folder / "ImageSets" / "Main").is_dir():
-            return folder
-    text = f"neither {root}/VOCdevkit/VOC{year} nor {root}/VOC{year} has a folder ImageSets/Main; see data.years"
-    raise JobError.at("data.root", text)
-
-
-def _read_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobError.at("data.root", f"the image set {path} cannot be read: {error}") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise JobError.at("data.root", f"the image set {path} is empty")
-    return names
+    return [paths for year in dict.fromkeys(years) for paths in list_year(config, year, name)]
 
 
 def transform_of(is_training: bool) -> Any:

@@ -121,6 +121,12 @@ def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int
     return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
 
 
+def elapsed(history: list[Record]) -> float:
+    """Seconds in the training loop up to the last record, over all attempts. Older records have only those of each epoch."""
+    total = sum(record.metrics["perf/epoch_seconds"] for record in history)
+    return history[-1].metrics.get("perf/elapsed_seconds", total)
+
+
 def describe_early_stop(last: Record, job: TrainJob, score: str) -> str | None:
     """Why and when a run has ended before its length was used up, from its last record; None if it has not.
 

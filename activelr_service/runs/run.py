@@ -223,15 +223,21 @@ def newest_run(folder: Path) -> Run | None:
 
 
 def find_run(root: Path, target: str) -> Run:
-    """A run by folder, ``NAME/NUMBER``, or ``NAME`` for its newest; raises :class:`CommandError` if there is none."""
+    """A run by folder, ``NAME/NUMBER``, or ``NAME`` or its folder for its newest run; raises :class:`CommandError` if there
+    is none."""
     for folder in (Path(target), root / target):
         if _is_run(folder):
             return Run(folder.resolve())
-    run = newest_run(root / target)
+    run = newest_run(root / target) or newest_run(Path(target).resolve())
     if run is None:
         known = ", ".join(sorted({run.folder.parent.name for run in list_runs(root)})) or "none"
         raise CommandError(f"no run {target!r} under {root}; names there: {known}")
     return run
+
+
+def target_of(run: Run) -> str:
+    """How a command names a run: by its label if commands look there by default, else by its folder."""
+    return run.label if output_root("outputs") / run.label == run.folder else str(run.folder)
 
 
 def numbered_folders(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from activelr_service.errors import (
     WorkersLostError,
     kind_of,
 )
-from activelr_service.runs.bar import terminal_bar
+from activelr_service.runs.bar import Bar, terminal_bar
 from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.console import Follower, progress_line, show_score
 from activelr_service.runs.fence import check_attempt
@@ -28,11 +28,16 @@ from activelr_service.service.batch_size import Event, EventReader, JobCompleted
 from activelr_service.service.finish import export_results
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.service.show_epoch import follow_epochs, note_early_stop
+from activelr_service.service.stopped import finish_hint, leave_best
+from activelr_service.service.test_split import describe_test
 from activelr_service.service.track import sync_to_tracking
+from activelr_service.tracking.deadline import grant
 from activelr_service.tracking.store import is_embedded
 from activelr_service.tracking.tracker import Tracker
 
 Log = Callable[[str], None]
+
+MLFLOW_S = 5  # how long MLflow may take after a signal: Ray gives a stopped job 30 seconds in all
 
 
 @contextmanager
@@ -55,16 +60,16 @@ class Attempt:
     log: Log
 
 
-def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
+def run_attempt(attempt: Attempt, is_trained: bool = False, reason: str | None = None) -> Run:
     """Train the run and export its results. With ``is_trained`` only the results are missing.
 
-    Raises :class:`RunFailedError` if the run fails.
+    ``reason`` says why a run ends before its time; its state keeps it. Raises :class:`RunFailedError` if the run fails.
     """
     run, bar = attempt.run, terminal_bar()
     if bar is not None:
         attempt = replace(attempt, log=bar.above(attempt.log))
     number = start_attempt(run)
-    followers = [*_follow(attempt), *follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar)]
+    followers = _follow(attempt, bar)
     try:
         if not is_trained:
             _train(attempt)
@@ -73,8 +78,11 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
         check_attempt(run.folder, number)
         export_results(run, attempt.job, attempt.info, attempt.log)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
-        remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        remedy = f"`activelr resume {run.folder}` continues it from its last checkpoint"
+        followers[0].finish()  # the lines of the last epochs come first
         attempt.log(f"run {run.label} is interrupted; {remedy}")
+        leave_best(run, attempt.job, attempt.info, number, attempt.log)
+        grant(MLFLOW_S)
         _close(attempt, number, followers, "interrupted", None)
         raise
     except SupersededError:
@@ -83,7 +91,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False) -> Run:
         failure = _failure_of(run, error)
         _close(attempt, number, followers, failure.status, str(failure))
         raise failure from error
-    _close(attempt, number, followers, "finished", None)
+    _close(attempt, number, followers, "finished", reason)
     log_places(attempt)
     return run
 
@@ -97,12 +105,12 @@ def _train(attempt: Attempt) -> None:
         limit = attempt.job.workers.max_failures
         raise RunFailedError(f"run {run.label} lost its workers more than {limit} times: {error}", "workers") from error
     except ClusterError as error:
-        remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        remedy = f"`activelr resume {run.folder}` continues it from its last checkpoint"
         raise RunFailedError(f"run {run.label}: {error}; {remedy}", "workers") from error
     if failure := run.read_failure():
         shown = f"{failure.type}: {failure.message}" if failure.kind in ("training", "diverged") else failure.message
         text = f"run {run.label} failed on rank {failure.rank}: {shown} (details: {run.failure})"
-        raise RunFailedError(f"{text}{_remedy(run, failure.kind)}", failure.kind)
+        raise RunFailedError(f"{text}{_remedy(run, failure.kind)}{finish_hint(run, failure.kind)}", failure.kind)
 
 
 def _failure_of(run: Run, error: Exception) -> RunFailedError:
@@ -141,7 +149,8 @@ def _close(attempt: Attempt, number: int, followers: list[Follower], status: str
         attempt.log(f"run {run.label}: its status could not be written: {error}")
 
 
-def _follow(attempt: Attempt) -> list[Follower]:
+def _follow(attempt: Attempt, bar: Bar | None) -> list[Follower]:
+    """Followers, which run already. The first one logs the lines of whole epochs."""
     run = attempt.run
     logged = len(read_journal(run.journal)) if isinstance(attempt.job, CompleteJob) else -1
     followers: list[Follower] = [
@@ -151,7 +160,7 @@ def _follow(attempt: Attempt) -> list[Follower]:
     ]
     for follower in followers:
         follower.start()
-    return followers
+    return followers + follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar, epochs=followers[0])
 
 
 def _flush(followers: list[Follower]) -> None:
@@ -186,7 +195,10 @@ def log_places(attempt: Attempt) -> None:
     """Log the score of a finished run, and where its model, figures and metrics are."""
     run, state = attempt.run, attempt.run.state()
     score = "was never finite" if state["score"] is None else show_score(state["score"])
-    attempt.log(f"run {run.label} finished: best {state['score_name']} {score}, at epoch {state['best_epoch']}")
+    how = f"finished ({state['reason']})" if state.get("reason") else "finished"
+    attempt.log(f"run {run.label} {how}: best {state['score_name']} {score}, at epoch {state['best_epoch']}")
+    if test := describe_test(state):
+        attempt.log(f"  test     {test}")
     attempt.log(f"  model    {run.model}" + (f"  ({state['model_uri']} in MLflow)" if state.get("model_uri") else ""))
     attempt.log(f"  figures  {run.figures}")
     if attempt.tracker.uri is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from activelr_service.config import CompleteJob, ResolvedJob, TrainJob, read_job
 from activelr_service.config.duration import Duration
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import JobError, RunFailedError, TrackingError, naming_missing_packages
+from activelr_service.errors import CommandError, JobError, RunFailedError, TrackingError, naming_missing_packages
 from activelr_service.runs.begin import create_run, discard_run, lock_run, unfinished_run
 from activelr_service.runs.console import log_to
 from activelr_service.runs.journal import is_journal_whole, salvage_journal, write_journal
@@ -26,6 +26,7 @@ from activelr_service.service.prepare import (
     relocate,
     write_data,
 )
+from activelr_service.service.stopped import reason_of_end
 from activelr_service.service.track import open_run_tracker, sync_to_tracking
 from activelr_service.tracking.store import tracking_uri
 
@@ -34,7 +35,7 @@ from activelr_service.tracking.store import tracking_uri
 def train(job: TrainJob | str | Path, overrides: Sequence[str] = ()) -> Run:
     """Train a job to its end, and return its run.
 
-    If the job has an unfinished run, that run is continued from its last committed epoch, to the same bits as without the
+    If the job has an unfinished run, that run is continued from its last checkpoint, to the same bits as without the
     interruption. Else a new run begins. With other epochs or another budget, the unfinished run becomes longer or shorter.
 
     Args:
@@ -98,19 +99,49 @@ def resume(run: Run, job: ResolvedJob | None = None) -> Run:
         log, before = log_to(run.log), run.job()
         now = _find_moved(run, before, log)
         wanted = now if job is None else _relocate_wanted(run, job, {before.output_dir, now.output_dir})
+        is_again = job is not None and wanted == now and run.state()["status"] == "finished"
         rest = wanted.model_copy(update={"tracking": now.tracking})
         if job is not None and (rest != now or wanted == now):
             check_duration(run, now, rest, salvage_journal(run.journal))
         if wanted.tracking != now.tracking:
             now = now.model_copy(update={"tracking": wanted.tracking})
             log(move_tracking(run, now))
-        is_whole = has_model(run) and is_journal_whole(run.journal)
-        if run.state()["status"] != "finished" or wanted != now or not is_whole:
-            return _continue(run, now, wanted.duration)
-        sync_to_tracking(run, open_run_tracker(run, now, read_info(run), log), "finished")
-        is_tracked = now.tracking.backend != "none"
-        log(f"run {run.label} is finished, and {'MLflow has all of it' if is_tracked else 'nothing of it is tracked'}")
-        return run
+        if is_again:  # it was ended by hand, and is to do the rest of its length after all
+            run.update(status="interrupted", model_uri=None)
+        if run.state()["status"] == "finished" and wanted == now:
+            return _complete(run, now, log)
+        return _continue(run, now, wanted.duration)
+
+
+def finish(run: Run) -> Run:
+    """Make a run that was stopped a finished one: with the model of its best epoch, its figures, and all of it in MLflow.
+
+    A finished run only gets what of it is missing. Raises :class:`CommandError` if a process trains the run, or if it has
+    no committed epoch.
+    """
+    if run.is_active():
+        state = run.state()
+        text = f"run {run.label} is being trained by process {state['pid']} on {state['host']}"
+        raise CommandError(f"{text}; stop it first: `activelr stop {run.label}`")
+    with lock_run(run.folder.parent.parent, run.folder.parent.name), reporting_system_errors():
+        log = log_to(run.log)
+        now = _find_moved(run, run.job(), log)
+        if run.state()["status"] == "finished":
+            return _complete(run, now, log)
+        return _continue(run, now, now.duration, is_ended=True)
+
+
+def _complete(run: Run, now: ResolvedJob, log: Log) -> Run:
+    """Give a finished run, whose job is ``now``, what of it is missing here or in MLflow."""
+    if not has_model(run) or not is_journal_whole(run.journal):
+        return _continue(run, now, now.duration, is_ended=bool(run.state().get("reason")))
+    sync_to_tracking(run, open_run_tracker(run, now, read_info(run), log), "finished", run.state().get("reason"))
+    reason = f" ({run.state()['reason']})" if run.state().get("reason") else ""
+    is_tracked = now.tracking.backend != "none"
+    log(
+        f"run {run.label} is finished{reason}, and {'MLflow has all of it' if is_tracked else 'nothing of it is tracked'}"
+    )
+    return run
 
 
 def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJob:
@@ -124,13 +155,17 @@ def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJo
     return here.model_copy(update={"tracking": here.tracking.model_copy(update={"uri": uri})})
 
 
-def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
-    """Bring an unfinished run, whose job is ``now``, to an end after ``duration``."""
+def _continue(run: Run, now: ResolvedJob, duration: Duration, *, is_ended: bool = False) -> Run:
+    """Bring a run, whose job is ``now``, to an end after ``duration``; with ``is_ended``, after the epochs that it has."""
     log, is_changed = log_to(run.log), duration != now.duration
     history = _find_history(run, log)
+    if is_ended and not history:
+        text = f"run {run.label} has no committed epoch, so there is no model to finish it with"
+        raise CommandError(f"{text}; `activelr resume {run.label}` trains it")
     if is_changed:
         check_duration(run, now, now.lasting(duration), history)
-    is_trained = bool(history) and duration.is_over(history[-1].position)
+    reason = reason_of_end(run, duration, history[-1]) if is_ended else None
+    is_trained = is_ended or (bool(history) and duration.is_over(history[-1].position))
     info = read_info(run)
     if info is None or not is_trained:
         now, info = _look_at_data(run, now, log)
@@ -140,12 +175,13 @@ def _continue(run: Run, now: ResolvedJob, duration: Duration) -> Run:
         line = change_duration(run, now, duration, history)
         log(f"run {run.label}: {line}")
         tracker.log_params({}, {"activelr.length": duration.text, "activelr.length_change": line})
-    log(f"run {run.label}: continued after {duration.describe(history[-1].position) if history else 'epoch 0'}")
+    place = duration.describe(history[-1].position) if history else "epoch 0"
+    log(f"run {run.label}: {'ended' if is_ended else 'continued'} after {place}")
     completed = find_completed(run)
     if completed is not None and not isinstance(job, CompleteJob):  # the driver ended just after the workers chose
         apply_batch_size(run, completed, log)
         job = completed.job
-    return run_attempt(Attempt(run, job, info, tracker, log), is_trained)
+    return run_attempt(Attempt(run, job, info, tracker, log), is_trained, reason)
 
 
 def _look_at_data(run: Run, now: ResolvedJob, log: Log) -> tuple[ResolvedJob, DataInfo]:

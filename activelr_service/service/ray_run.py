@@ -4,10 +4,12 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -26,6 +28,7 @@ from activelr_service.service.ray_cluster import (
     use_short_temp_dir,
 )
 from activelr_service.tracking.deadline import hurry
+from activelr_service.tracking.store import is_embedded
 
 __all__ = ["ClusterError", "WorkersLostError", "find_resources", "init_ray", "train_on_ray"]
 
@@ -71,7 +74,7 @@ def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, me
     from activelr_service.training.worker import FailureCallback, train_loop_per_worker
 
     return TorchTrainer(
-        train_loop_per_worker,
+        train_with_system_metrics if job.tracking.system_metrics else train_loop_per_worker,
         train_loop_config={
             "run": str(run.folder),
             "attempt": run.state()["attempts"],
@@ -94,6 +97,28 @@ def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, me
             callbacks=None if is_local else [FailureCallback(str(run.folder))],
         ),
     )
+
+
+def train_with_system_metrics(config: dict[str, Any]) -> None:
+    """The loop of a worker. The first worker of each machine also tracks the metrics of that machine."""
+    from ray.train import get_context
+
+    from activelr_service.tracking.system_metrics import system_metrics
+    from activelr_service.training.worker import train_loop_per_worker
+
+    run, context = Run(Path(config["run"])), get_context()
+    state, uri = run.state(), config["job"]["tracking"]["uri"]
+    run_id, is_elsewhere = state.get("mlflow_run_id"), state.get("host") != socket.gethostname()
+    watch: AbstractContextManager[None] = nullcontext()
+    if context.get_local_rank() == 0 and run_id is not None:
+        if is_embedded(uri) and is_elsewhere:
+            host = socket.gethostname()
+            run.notify(f"system metrics of {host} are not tracked: {uri} is a file of another machine; use a server")
+        else:
+            is_one_node = context.get_local_world_size() == context.get_world_size()
+            watch = system_metrics(uri, run_id, None if is_one_node else f"node_{context.get_node_rank()}", run.notify)
+    with watch:
+        train_loop_per_worker(config)
 
 
 def _resources_per_worker(job: ResolvedJob) -> dict[str, float]:

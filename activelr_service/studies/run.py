@@ -85,8 +85,12 @@ def check_study_data(plan: Plan, folder: StudyFolder) -> None:
 
 
 def _data_key(config: Any) -> str:
-    """The type and the paths of the data, without values that are derived from their content."""
-    return json.dumps([config.type, *(getattr(config, field, None) for field in FIELDS)])
+    """The type and the paths of the data, without values that are derived from their content.
+
+    A ``test_path`` that is not given is left out, as it is in older studies.
+    """
+    paths = [getattr(config, field, None) for field in FIELDS]
+    return json.dumps([config.type, *(paths if paths[-1] else paths[:-1])])
 
 
 def find_pending(plan: Plan, folder: StudyFolder, memory: int) -> list[str]:

@@ -18,12 +18,18 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
-    "metric": None,
-    "class_weights": None,
+    **dict.fromkeys(("metric", "class_weights")),
+    **dict.fromkeys(("weights", "freeze")),
+    **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),
     "log_every": {"steps": None, "minutes": 0.5},
     "evaluate_every": None,
     "checkpoint_every": {"steps": None, "minutes": 10.0},
     "early_stop": None,
+    "test_fraction": None,
+    "test_path": None,
+    "hold_out_test": False,
+    "val_fraction": None,
+    "system_metrics": False,
 }
 
 

@@ -11,12 +11,15 @@ from urllib.parse import unquote, urlsplit
 from activelr_service.errors import TrackingError
 from activelr_service.redact import redact, without_credentials
 from activelr_service.tracking.deadline import TimedClient, within
+from activelr_service.tracking.names import journal_metric
 
 REQUEST_TIMEOUT_S = 4
 CONNECT_S, TALK_S = 13, 12  # the first answer of a server; one exchange with it
 BYTES_PER_S = 1_000_000  # a file may take a second more for each of these
 RUNS_PER_REQUEST = 1000  # what MLflow returns at once
 READ_S = 600  # how long an experiment may take to be read
+BY_STEP = "_by_step"  # ends the names of metrics that are logged against the optimizer step
+NOT_BY_EPOCH = ("best/", "test/", "system/")  # metrics of a whole run, or by another clock
 ENDED = ("FINISHED", "FAILED", "KILLED")
 
 
@@ -34,7 +37,7 @@ def connect(uri: str) -> Any:
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with talking_to(uri, CONNECT_S):
-        client = MlflowClient(tracking_uri=_with_credentials(uri))
+        client = MlflowClient(tracking_uri=uri_with_credentials(uri))
         if uri.startswith("http"):
             client = TimedClient(client)
         client.search_experiments(max_results=1)
@@ -71,7 +74,7 @@ def search_runs(client: Any, experiment_id: str, filter_string: str = "") -> lis
 
 
 class TrackedRun(NamedTuple):
-    """A run as MLflow has it; ``history`` gives the values of every metric by step."""
+    """A run as MLflow has it; ``history`` gives the values of every metric by epoch, under the names of the journal."""
 
     run_id: str
     status: str
@@ -101,8 +104,9 @@ def _read(client: Any, uri: str, name: str) -> list[TrackedRun]:
 
 
 def _tracked(client: Any, run: Any) -> TrackedRun:
-    history = {name: client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
-    values = {name: {metric.step: metric.value for metric in metrics} for name, metrics in history.items()}
+    names = [name for name in run.data.metrics if not name.startswith(NOT_BY_EPOCH) and not name.endswith(BY_STEP)]
+    history = {name: client.get_metric_history(run.info.run_id, name) for name in names}
+    values = {journal_metric(name): {one.step: one.value for one in metrics} for name, metrics in history.items()}
     return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), values)
 
 
@@ -119,7 +123,7 @@ def download_model(uri: str) -> Path:
         raise FileNotFoundError(redact(f"MLflow has no model {uri}: {' '.join(str(error).split())[:300]}")) from error
 
 
-def _with_credentials(uri: str) -> str:
+def uri_with_credentials(uri: str) -> str:
     """The URI to connect to. MLflow's servers get user and password from the environment, databases in the URI."""
     full = os.environ.get("MLFLOW_TRACKING_URI", "")
     if full == uri or without_credentials(full) != uri:

@@ -32,6 +32,14 @@ def hurry(seconds: float) -> None:
     _process_end = min(_process_end, time.monotonic() + seconds)
 
 
+def grant(seconds: float) -> None:
+    """If this process has been asked to end, all calls together have so many seconds from now on: it did something else
+    meanwhile."""
+    global _process_end  # noqa: PLW0603 - a signal is for the process
+    if _process_end < math.inf:
+        _process_end = time.monotonic() + seconds
+
+
 class TimedClient:
     """A client whose calls end in time, with :class:`DeadlineError`. A call that is given up is left to its thread."""
 

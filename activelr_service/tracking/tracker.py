@@ -1,23 +1,30 @@
 """What a run tells its tracker, in five verbs: a tracker of one MLflow run, and one that tracks nothing."""
 
 import getpass
-import hashlib
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from activelr_service.redact import redact
 from activelr_service.tracking.client import search_runs, talking_to, upload_seconds
+from activelr_service.tracking.names import tracked_metric, tracked_name
 from activelr_service.tracking.registry import ModelFacts, Registration, register_model
 
 METRICS_PER_REQUEST, PARAMS_PER_REQUEST = 1000, 100  # what MLflow allows
-LONGEST_NAME = 250
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000  # characters that MLflow takes
 STATUSES = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
-_REFUSED = re.compile(r"[^\w/. :-]")
+
+class Dataset(NamedTuple):
+    """Data that a run reads: ``digest`` is a hash of the content, of at most 36 characters; ``path`` is None for data that a
+    package brings; ``context`` is training, validation or test."""
+
+    name: str
+    digest: str
+    path: str | None
+    context: str
+    num_rows: int
 
 
 class Tracker(Protocol):
@@ -36,6 +43,9 @@ class Tracker(Protocol):
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
         """The metrics of epochs: each row has its ``epoch`` and its ``timestamp_ms``. Within an epoch it has a ``step`` too,
         against which its metrics are logged."""
+
+    def log_inputs(self, datasets: list[Dataset]) -> None:
+        """The data that the run reads."""
 
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         """Files, under their paths relative to ``folder``."""
@@ -66,6 +76,9 @@ class NoTracker:
         pass
 
     def log_metrics(self, rows: list[dict[str, float]]) -> None:
+        pass
+
+    def log_inputs(self, datasets: list[Dataset]) -> None:
         pass
 
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
@@ -124,7 +137,9 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         entities = [
-            Metric(self._name(name), value, int(row["timestamp_ms"]), int(row.get("step", row["epoch"])))
+            Metric(
+                self._name(tracked_metric(name)), value, int(row["timestamp_ms"]), int(row.get("step", row["epoch"]))
+            )
             for row in rows
             for name, value in row.items()
             if name not in ("epoch", "step", "timestamp_ms")
@@ -133,6 +148,10 @@ class MlflowTracker:
             with talking_to(self.uri):
                 self._client.log_batch(self.run_id, metrics=entities[start : start + METRICS_PER_REQUEST])
 
+    def log_inputs(self, datasets: list[Dataset]) -> None:
+        with talking_to(self.uri):
+            self._client.log_inputs(self.run_id, [_dataset_input(dataset) for dataset in datasets])
+
     def log_artifacts(self, folder: Path, files: list[Path]) -> None:
         with talking_to(self.uri, upload_seconds(files)):
             for file in files:
@@ -140,7 +159,8 @@ class MlflowTracker:
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
     def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
-        facts = facts._replace(metrics={self._name(key): value for key, value in facts.metrics.items()})
+        metrics = {split: {self._name(key): one for key, one in some.items()} for split, some in facts.metrics.items()}
+        facts = facts._replace(metrics=metrics)
         what = Registration(str(self.run_id), folder, name, sha256)
         return register_model(self._client, str(self.uri), what, facts, self.log)
 
@@ -199,17 +219,16 @@ class MlflowTracker:
             self.log(redact(line))
 
 
-def tracked_name(name: str) -> str:
-    """The name as MLflow takes it: letters, digits and ``_ - . : /``, no ``..`` and no empty part between slashes.
+def _dataset_input(dataset: Dataset) -> Any:
+    """The number of rows is a tag: MLflow keeps one description of a dataset for all runs, whatever share each one reads."""
+    from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag
 
-    A name that has to be changed ends in a short hash of the original, so that two names never become the same.
-    """
-    plain = _REFUSED.sub("_", name)
-    plain = "/".join(part for part in plain.split("/") if part.strip(".")) or "_"
-    if plain == name and len(name) <= LONGEST_NAME:
-        return name
-    mark = "-" + hashlib.sha256(name.encode()).hexdigest()[:6]
-    return plain[: LONGEST_NAME - len(mark)] + mark
+    source_type = "local" if dataset.path else "code"
+    source = json.dumps({"uri": dataset.path} if dataset.path else {"tags": {}})
+    entity = DatasetEntity(dataset.name, dataset.digest, source_type, source)
+    tags = [InputTag("mlflow.data.context", dataset.context), InputTag("num_rows", str(dataset.num_rows))]
+    return DatasetInput(entity, tags)
 
 
 def cut(text: str, longest: int) -> str:

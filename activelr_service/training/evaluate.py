@@ -4,9 +4,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from activelr_service.tasks import Task, fit_task
+from activelr_service.tasks import Task
 from activelr_service.tasks.answers import Measured
 from activelr_service.training import distributed
 from activelr_service.training.answers import AnswerCollector
@@ -42,24 +41,6 @@ def evaluate(
         tables.clear()
         tables.update(evaluator.tables)
     return metrics
-
-
-def evaluate_dataset(
-    task_name: str,
-    model: nn.Module,
-    dataset: Any,
-    batch_size: int,
-    *,
-    target_scale: float = 1.0,
-    temperature: float = 1.0,
-) -> dict[str, float]:
-    """The metrics of ``model`` on all samples of ``dataset``, in this process, on the CPU, in float32.
-
-    ``target_scale`` is that of the data, ``temperature`` that of the exported model.
-    """
-    task = fit_task(task_name, target_scale=target_scale, temperature=temperature)
-    batches: DataLoader[Any] = DataLoader(dataset, batch_size, collate_fn=task.collate)
-    return evaluate(task, model, batches, torch.device("cpu"), "float32")
 
 
 class SumEvaluator:

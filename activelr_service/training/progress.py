@@ -14,7 +14,7 @@ import torch
 
 from activelr_service.config import CompleteJob
 from activelr_service.config.duration import Position
-from activelr_service.runs.record import Record
+from activelr_service.runs.record import Record, elapsed
 from activelr_service.training import distributed
 from activelr_service.training.throughput import Throughput
 
@@ -191,7 +191,7 @@ class RunProgress:
         return {
             "step": history[-1].global_step,
             "step_in_epoch": 0,
-            "seconds": elapsed_seconds(history),
+            "seconds": elapsed(history),
             "seconds_per_step": self.job.global_batch_size / metrics["perf/samples_per_sec"],
             "progress": metrics.get("optim/progress", 0.0),
         }
@@ -238,9 +238,3 @@ class RunProgress:
         self.line = LinearProgress(self.step, self.line.at(self.step), max(total, self.step + 1))
         self.measured_step, self.measured_seconds = self.step, now
         self.next_measurement = self.throughput.next_measurement(self.step, self.line.total_steps)
-
-
-def elapsed_seconds(history: list[Record]) -> float:
-    """Seconds in the training loop up to the last record, over all attempts. Older records have only those of each epoch."""
-    total = sum(record.metrics["perf/epoch_seconds"] for record in history)
-    return history[-1].metrics.get("perf/elapsed_seconds", total)

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from activelr_service.config import dump_job
+from activelr_service.export.model import load_model
 from activelr_service.runs.run import Run
 from tests.conftest import ACTIVELR, PATIENCE_S, small_job
 
@@ -46,4 +47,7 @@ def test_two_workers_end_with_the_documented_code_and_leave_no_process(tmp_path,
     assert expected in (tmp_path / "log").read_text()
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert run.state()["status"] == "interrupted"
+    is_signal = code > 128
+    assert ("the best model so far, val/accuracy" in (tmp_path / "log").read_text()) == is_signal
+    assert not is_signal or load_model(run.model).task == "classification"
     assert not psutil.wait_procs(family, timeout=60)[1]

@@ -108,7 +108,8 @@ def test_split_names_are_told_in_any_case(tmp_path):
     info, _, _ = assert_rows_match(data)
     assert (info.num_train, info.num_val) == (6, 4)
     assert "validation: the split DEV" in info.notes
-    assert "left out: the splits Test" in info.notes
+    assert "test: the split Test; measured once, at the end" in info.notes
+    assert info.num_test == 2
     assert any("byte for byte" in warning for warning in info.warnings)
 
 

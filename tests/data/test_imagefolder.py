@@ -43,7 +43,7 @@ def test_imagefolder_reads_both_layouts(tmp_path, is_split):
 
 
 @pytest.mark.parametrize(
-    ("folders", "used", "left_out"),
+    ("folders", "used", "test"),
     [
         (["train", "test"], ("train", "test"), None),
         (["Train", "VAL"], ("Train", "VAL"), None),
@@ -53,7 +53,7 @@ def test_imagefolder_reads_both_layouts(tmp_path, is_split):
         (["TRAIN", "Valid", "Testing", ".cache", "docs"], ("TRAIN", "Valid"), "Testing"),
     ],
 )
-def test_split_folders_are_told_in_any_case_and_what_is_left_out_is_said(tmp_path, folders, used, left_out):
+def test_split_folders_are_told_in_any_case_and_what_is_kept_for_a_test_is_said(tmp_path, folders, used, test):
     for name in folders:
         write_images(tmp_path / name)
     info = inspect_data(folder(tmp_path))
@@ -62,7 +62,8 @@ def test_split_folders_are_told_in_any_case_and_what_is_left_out_is_said(tmp_pat
     assert {path.split("/")[0] for path in train} == {used[0]}
     assert {path.split("/")[0] for path in val} == {used[1]}
     assert any(note.startswith(f"validation: the folder {tmp_path / used[1]}") for note in info.notes)
-    assert (f"left out: the folder {tmp_path / left_out}" in info.notes) if left_out else True
+    assert (f"test: the folder {tmp_path / test}; measured once, at the end" in info.notes) if test else True
+    assert info.num_test == (12 if test else 0)
     assert "docs" not in folders or any("left out: docs" in warning for warning in info.warnings)
 
 

@@ -156,7 +156,7 @@ def test_what_was_read_is_said_after_it_was_prepared(tmp_path):
     for part in (
         "train: 2 documents, ",
         "trained on the training text, 300",
-        "left out: the test split",
+        "test: the test split; measured once, at the end",
         "validation: the val",
     ):
         assert part in text

@@ -142,5 +142,5 @@ def test_a_text_run_whose_outputs_were_moved_needs_no_data_for_its_model(tmp_pat
     moved = resume(find_run(tmp_path / "after", "small"))
     assert load_model(moved.model).task == "language_modeling"
     (tmp_path / "away").rename(tmp_path / "wiki")
-    assert evaluate_run(moved, moved.job())["rows"] > 0
+    assert evaluate_run(moved, moved.job()).scores["validation"].rows > 0
     assert not (tmp_path / "before").exists()

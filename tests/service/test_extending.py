@@ -73,7 +73,7 @@ def test_the_page_s_data_model_optimizer_and_task_are_trained_exported_and_evalu
         for line in (lab / "outputs" / "waves" / "001" / "journal.jsonl").read_text().splitlines()
     ]
     assert losses[-1] < losses[0] / 2, "it learns"
-    metrics = json.loads(run_in(lab, *activelr, "evaluate", "waves"))
+    metrics = json.loads(run_in(lab, *activelr, "evaluate", "waves", "--json"))["validation"]
     assert metrics["error"] > 0
     assert metrics["count"] == 128
     assert "[3, 1]" in run_in(lab, "-c", PREDICT, str(lab / "outputs" / "waves" / "001" / "model"))

@@ -1,5 +1,6 @@
 """A job from its file to its end, with one worker in this process: what is kept, continued, refused."""
 
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,9 @@ import subprocess
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
 from activelr_service.config import dump_job, parse_resolved_job
 from activelr_service.errors import JobError, RunFailedError
@@ -17,6 +20,7 @@ from activelr_service.runs.begin import lock_run
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import Run, find_run, list_runs
 from activelr_service.service.launch import resume, train
+from activelr_service.tracking.names import tracked_metric
 from activelr_service.training.batch_size.choice import read_choice
 from tests.conftest import ACTIVELR, PATIENCE_S, activelr, mlflow_run, small_job
 
@@ -51,8 +55,18 @@ def test_a_finished_run_has_its_model_figures_and_everything_in_mlflow(tmp_path,
         "optim/share_grew",
         "optim/grad_norm",
     ):
-        points = client.get_metric_history(tracked.info.run_id, name)
+        points = client.get_metric_history(tracked.info.run_id, tracked_metric(name))
         assert [(p.step, p.value) for p in points] == [(r.epoch, r.metrics[name]) for r in history]
+    assert tracked.info.run_name == "small/001"
+    state, metrics = run.state(), tracked.data.metrics
+    assert (metrics["best/accuracy"], metrics["best/epoch"]) == (state["score"], state["best_epoch"])
+    groups = sorted({name.rpartition("/")[0] for name in metrics})
+    assert groups == ["", "best", "train", "val", "weights", "workers"], "as MLflow groups and sorts them"
+    uses = [{tag.key: tag.value for tag in given.tags} for given in tracked.inputs.dataset_inputs]
+    assert sorted((use["mlflow.data.context"], use["num_rows"]) for use in uses) == [
+        ("training", "1437"),
+        ("validation", "360"),
+    ]
     artifacts = {
         file.path
         for folder in (None, "figures", "model")
@@ -70,6 +84,7 @@ def test_a_registered_model_loads_back_with_one_call_and_keeps_its_accuracy(tmp_
     import mlflow.pyfunc
 
     from activelr_service.data import build_data
+    from activelr_service.data.bundled import raw_val_digits
 
     run = train(small_job(tmp_path, **QUICK))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", run.job().tracking.uri)
@@ -78,8 +93,15 @@ def test_a_registered_model_loads_back_with_one_call_and_keeps_its_accuracy(tmp_
     accuracy = (module(images).argmax(1) == labels).float().mean().item()
     assert accuracy == pytest.approx(run.state()["score"])
     assert module.classes == tuple("0123456789")
-    outputs = mlflow.pyfunc.load_model(run.state()["model_uri"]).predict(images[:5].numpy())
-    np.testing.assert_allclose(outputs, module(images[:5]).detach().numpy(), rtol=1e-4, atol=1e-5)
+    pictures = [Image.fromarray(np.rint(digit * (255 / 16)).astype(np.uint8)) for digit in raw_val_digits()]
+    answers = mlflow.pyfunc.load_model("models:/small@champion").predict(pd.DataFrame({"image": map(png, pictures)}))
+    assert (answers["prediction"].astype(int) == labels.numpy()).mean() == pytest.approx(run.state()["score"])
+
+
+def png(picture):
+    file = io.BytesIO()
+    picture.save(file, "png")
+    return file.getvalue()
 
 
 def test_a_finished_run_is_left_alone_and_a_new_one_begins(tmp_path):
@@ -184,9 +206,16 @@ def test_a_run_that_ended_early_is_continued_in_the_same_mlflow_run_to_the_same_
     process.wait(timeout=PATIENCE_S)
     run_id = run.state()["mlflow_run_id"]
     assert run.status() == "interrupted"
-    if sent != signal.SIGKILL:
+    if sent == signal.SIGKILL:
+        assert not run.model.exists()
+    else:
         assert process.returncode == 128 + sent
-        assert mlflow_run(run)[1].info.status == "KILLED"
+        tracked = mlflow_run(run)[1]
+        assert tracked.info.status == "KILLED"
+        assert tracked.data.metrics["best/accuracy"] == run.state()["score"]
+        assert "  the best model so far, val/accuracy " in run.log.read_text().splitlines()[-1]
+        assert load_model(run.model).task == "classification"
+        assert run.state().get("model_uri") is None, "it is registered when the run is finished"
     with pytest.raises(JobError, match=r"run small/001 is unfinished and its job differs \(seed: 0 -> 1\)"):
         train(job.model_copy(update={"seed": 1}))
     assert train(job) == run
@@ -245,7 +274,7 @@ def test_the_commands_speak_of_a_run_and_secrets_of_the_environment_are_written_
     assert "small/001  finished  3/3" in activelr("list", *options).stdout
     assert activelr("status", "small", *options).stdout.startswith("small/001: finished\n")
     assert "epoch 3/3" in activelr("logs", "small/001", *options).stdout
-    measured = json.loads(activelr("evaluate", "small", *options).stdout)
+    measured = json.loads(activelr("evaluate", "small", "--json", *options).stdout)["validation"]
     assert (measured["rows"], measured["accuracy"]) == (360, pytest.approx(run.state()["score"]))
     missing = activelr("status", "nothing", *options)
     assert missing.returncode == 2

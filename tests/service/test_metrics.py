@@ -61,7 +61,7 @@ def test_the_metric_chooses_the_epoch_and_its_temperature_and_its_confusion_matr
 
 @pytest.mark.ray
 def test_a_run_is_measured_again_with_the_temperature_of_its_model(run):
-    measured = evaluate_run(run, run.job())
+    measured = evaluate_run(run, run.job()).scores["validation"].metrics
     assert measured["calibrated_loss"] == pytest.approx(run.state()["score"], rel=1e-6)
     assert "temperature" not in measured
 
@@ -119,7 +119,7 @@ def test_the_errors_of_a_regression_are_in_the_unit_of_its_table(tmp_path):
         answers = load_model(run.model)(inputs).flatten()
     errors = job.data.target_column.std * (answers - targets.flatten()).double()
     assert score == pytest.approx(errors.square().mean().sqrt().item(), rel=1e-5)
-    assert evaluate_run(run, job)["rmse"] == pytest.approx(score, rel=1e-6)
+    assert evaluate_run(run, job).scores["validation"].metrics["rmse"] == pytest.approx(score, rel=1e-6)
     assert recipe(run)["data"]["target_scale"] == job.data.target_column.std
     assert recipe(run)["temperature"] == 1.0
 

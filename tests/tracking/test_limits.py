@@ -15,8 +15,8 @@ from activelr_service.errors import TrackingError
 from activelr_service.tracking import deadline
 from activelr_service.tracking.client import connect
 from activelr_service.tracking.deadline import hurry, within
+from activelr_service.tracking.names import journal_metric, tracked_metric, tracked_name
 from activelr_service.tracking.store import embedded_store, open_tracker
-from activelr_service.tracking.tracker import tracked_name
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,23 @@ def test_names_that_mlflow_does_not_take_are_changed_kept_apart_and_said_once(tr
     assert {logged[tracked_name(name)] for name in NAMES} == set(map(float, range(len(NAMES))))
     changed = [name for name in NAMES if tracked_name(name) != name]
     assert len(said) == len(changed)
-    assert tracked_name("update/update_ratio/layer1.0.conv1") == "update/update_ratio/layer1.0.conv1"
+    assert tracked_name("weights/update_ratio:layer1.0.conv1") == "weights/update_ratio:layer1.0.conv1"
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("val/accuracy", "val/accuracy"),
+        ("update/update_ratio/layer1.0.conv1", "weights/update_ratio:layer1.0.conv1"),
+        ("optim/update_ratio", "weights/update_ratio"),
+        ("grad_l1/fc.weight", "weights/grad_l1:fc.weight"),
+        ("perf/epoch_seconds", "workers/epoch_seconds"),
+    ],
+)
+def test_metrics_of_the_rule_are_one_group_of_mlflow_and_are_read_back(ours, theirs):
+    assert tracked_metric(ours) == theirs
+    assert journal_metric(theirs) == ours
+    assert journal_metric(ours) == ours, "a run of an older version has these names in MLflow"
 
 
 def test_long_values_are_cut_with_a_mark_and_many_parameters_are_all_there(tracker):

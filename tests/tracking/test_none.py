@@ -41,7 +41,8 @@ def test_it_is_listed_and_measured_and_the_ui_says_how_to_track(run):
     root = run.folder.parent.parent
     assert "small/001" in activelr("list", "--output-dir", root).stdout
     assert "finished" in activelr("status", "small", "--output-dir", root).stdout
-    assert json.loads(activelr("evaluate", "small", "--output-dir", root).stdout)["accuracy"] > 0.1
+    measured = json.loads(activelr("evaluate", "small", "--json", "--output-dir", root).stdout)
+    assert measured["validation"]["accuracy"] > 0.1
     said = activelr("ui", "--output-dir", root)
     assert said.returncode == 2
     assert "nothing was tracked" in said.stderr

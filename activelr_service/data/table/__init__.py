@@ -15,7 +15,7 @@ import numpy as np
 
 from activelr_service.config.data import CategoryColumn, NumberColumn, TableDataConfig
 from activelr_service.data.info import DataInfo, shorten
-from activelr_service.data.splits import train_val_split
+from activelr_service.data.splits import draw_splits
 from activelr_service.data.table.cells import Cells, Kind, Part, read_cells
 from activelr_service.data.table.file import TableFile, read_table_file
 from activelr_service.data.table.fit import FARTHEST, find, fit, is_index, read_target, scale
@@ -30,6 +30,7 @@ class _Loaded(NamedTuple):
     config: TableDataConfig
     train: Part
     val: Part
+    test: Part | None
     warnings: tuple[str, ...]
 
 
@@ -55,14 +56,25 @@ def prepare(config: TableDataConfig, cache: Path) -> TableDataConfig:
 
 def build(config: TableDataConfig) -> tuple[Any, Any]:
     """Make (train, val) tensor datasets: float32 inputs (width,), and an int64 class or a standardized float32 target."""
+    loaded = _load(config)
+    return as_dataset(loaded.config, loaded.train), as_dataset(loaded.config, loaded.val)
+
+
+def build_split(config: TableDataConfig, split: str) -> Any:
+    """The dataset of a split, "train", "validation" or "test", as :func:`build` makes them. None if there is no such
+    split."""
+    loaded = _load(config)
+    part = {"train": loaded.train, "validation": loaded.val, "test": loaded.test}[split]
+    return part and as_dataset(loaded.config, part)
+
+
+def as_dataset(config: TableDataConfig, part: Part) -> Any:
+    """The tensor dataset of the rows of a part, as the model gets them; ``config`` is prepared."""
     import torch
     from torch.utils.data import TensorDataset
 
-    loaded = _load(config)
-    parts = (loaded.train, loaded.val)
-    pairs = [(inputs_of(loaded.config, part.columns, part.rows), _targets(loaded.config, part)) for part in parts]
-    train, val = (TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets)) for inputs, targets in pairs)
-    return train, val
+    inputs = inputs_of(config, part.columns, part.rows)
+    return TensorDataset(torch.from_numpy(inputs), torch.from_numpy(_targets(config, part)))
 
 
 def kinds_of(config: TableDataConfig) -> dict[str, Kind]:
@@ -98,7 +110,7 @@ def _examine(config: TableDataConfig) -> tuple[TableDataConfig, DataInfo]:
 
 def _stamps(config: TableDataConfig) -> tuple[Any, ...]:
     """The sizes and times of the files, which change when a file changes."""
-    paths = [Path(path) for path in (config.path, config.val_path) if path is not None]
+    paths = [Path(path) for path in (config.path, config.val_path, config.test_path) if path is not None]
     files = [file for path in paths for file in ([path, *sorted(path.rglob("*"))] if path.is_dir() else [path])]
     return tuple((str(file), *_stamp(os.stat(file))) for file in files if file.exists())
 
@@ -108,30 +120,55 @@ def _stamp(stat: os.stat_result) -> tuple[int, ...]:
 
 
 def _load(config: TableDataConfig) -> _Loaded:
-    """Read both parts, and compute what the config lacks from the training rows."""
+    """Read all parts, and compute what the config lacks from the training rows."""
+    if config.test_path is not None and config.test_fraction is not None:
+        raise JobError.at("data.test_fraction", "there is a test_path already; leave one of the two out")
     file = read_table_file(config, config.path, "data.path")
     _check_names(config, file)
     names = _names(config, file)
     kinds: dict[str, Any] = {name: kind for name, kind in config.types.items() if name in names}
     kinds |= kinds_of(config)
-    part, warnings = _read(config, file, names, kinds)
-    if config.val_path is None:
-        labels = None if part.target.names is None else part.target.values
-        train, val = (part._replace(rows=rows) for rows in train_val_split(len(part.rows), config.val_fraction, labels))
-    else:
-        train = part
-        val_file = read_table_file(config, config.val_path, "data.val_path")
-        _check_val_names(config, val_file, names)
-        kinds = {cells.name: cells.kind() for cells in part.columns}
-        as_train = config.model_copy(update={"target_kind": part.target.kind()})
-        val, more = _read(as_train, val_file, names, kinds)
-        warnings += more
+    part, warnings = read_part(config, file, names, kinds)
+    labels = None if part.target.names is None else part.target.values
+    val_fraction = config.val_fraction if config.val_path is None else None
+    drawn = draw_splits(len(part.rows), val_fraction, config.test_fraction, labels)
+    train, val, test = (part._replace(rows=rows) for rows in drawn)
+    others: dict[str, Part] = {}
+    for field, path in (("val_path", config.val_path), ("test_path", config.test_path)):
+        if path is not None:
+            others[field], more = _read_other(config, path, f"data.{field}", part)
+            warnings += more
+    val, test = others.get("val_path", val), others.get("test_path", test)
     if config.columns is None:
         config = fit(config, train, val)
-    return _Loaded(config, train, val, tuple(warnings))
+    kept, more = _of_known_classes(config, test)
+    return _Loaded(config, train, val, kept if len(kept.rows) else None, (*warnings, *more))
 
 
-def _read(config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]) -> tuple[Part, list[str]]:
+def _read_other(config: TableDataConfig, path: str, location: str, train: Part) -> tuple[Part, list[str]]:
+    """The rows of another file, read as those of the part to train on."""
+    file = read_table_file(config, path, location)
+    names = [cells.name for cells in train.columns]
+    check_has_columns(config, file, names)
+    as_train = config.model_copy(update={"target_kind": train.target.kind()})
+    return read_part(as_train, file, names, {cells.name: cells.kind() for cells in train.columns})
+
+
+def _of_known_classes(config: TableDataConfig, test: Part) -> tuple[Part, list[str]]:
+    """The test rows whose class the model has, and a warning for the others, which cannot be scored."""
+    if config.classes is None:
+        return test, []
+    is_known = find(test.target.names or [], config.classes)[test.target.values[test.rows]] >= 0
+    if is_known.all():
+        return test, []
+    names = np.array(test.target.names)[test.target.values[test.rows[~is_known]]]
+    text = f"{len(names):,} test rows are not measured: no training row has their class, {shorten(sorted(set(names)))}"
+    return test._replace(rows=test.rows[is_known]), [text]
+
+
+def read_part(
+    config: TableDataConfig, file: TableFile, names: list[str], kinds: dict[str, Kind]
+) -> tuple[Part, list[str]]:
     """All rows of a file, and warnings on how it was read."""
     decimal: str | None = config.decimal
     warning = None
@@ -176,7 +213,8 @@ def _check_names(config: TableDataConfig, file: TableFile) -> None:
         raise JobError.at("data.target", f"the target {config.target!r} is among the columns to ignore")
 
 
-def _check_val_names(config: TableDataConfig, file: TableFile, names: list[str]) -> None:
+def check_has_columns(config: TableDataConfig, file: TableFile, names: list[str]) -> None:
+    """Raise :class:`JobError` if a file lacks the target or one of the columns ``names``, or has no row."""
     if missing := [name for name in (config.target, *names) if name not in file.table.column_names]:
         raise file.error(f"the file lacks the columns {shorten(missing, 10)}")
     if file.table.num_rows < 1:

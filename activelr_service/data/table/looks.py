@@ -84,13 +84,13 @@ def _is_linear(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(length > 0 and np.abs((a * b).sum()) > (1 - 1e-9) * length)
 
 
-def duplicates(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
-    """A warning if validation rows have the same inputs and the same target as training rows."""
-    is_known = np.isin(_row_hashes(config, val), _row_hashes(config, train))
+def duplicates(config: TableDataConfig, train: Part, part: Part, split: str) -> Iterator[str]:
+    """A warning if rows of the part of another ``split`` have the same inputs and the same target as training rows."""
+    is_known = np.isin(_row_hashes(config, part), _row_hashes(config, train))
     if count := int(is_known.sum()):
-        row = val.rows[np.flatnonzero(is_known)[0]] + 1
+        row = part.rows[np.flatnonzero(is_known)[0]] + 1
         text = (
-            f"{count:,} of {len(val.rows):,} validation rows are training rows, too, value for value (first: row {row})"
+            f"{count:,} of {len(part.rows):,} {split} rows are training rows, too, value for value (first: row {row})"
         )
         yield f"{text}; they measure what was learned by heart"
 

@@ -14,11 +14,11 @@ _MOST_NAMES, _MOST_LINES = 10, 20
 _NO_CLASSES = {"?", "??", "-", "--", ".", "n/a", "n.a.", "#n/a", "<na>", "nan", "null", "(null)", "#ref!", "#value!"}
 
 
-def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[str, ...]) -> DataInfo:
+def describe(config: TableDataConfig, train: Part, val: Part, test: Part | None, warnings: tuple[str, ...]) -> DataInfo:
     """Describe the table of a prepared config. Raises :class:`JobError` for a validation target that cannot be scored."""
     assert config.columns is not None
     width = sum(len(column.categories) if isinstance(column, CategoryColumn) else 1 for column in config.columns)
-    notes = [*_files(config, train, val), *_columns(config, train), *_gaps(train, val)]
+    notes = [*_files(config, train, val), *_test(config, train, test), *_columns(config, train), *_gaps(train, val)]
     unknown: list[str] = []
     looks = [*warnings, *_header(train)]
     for column, cells, val_part in zip(config.columns, train.columns, val.columns, strict=True):
@@ -26,17 +26,20 @@ def describe(config: TableDataConfig, train: Part, val: Part, warnings: tuple[st
         noted, warned = _describe_val(column, val_part, val)
         unknown, looks = unknown + noted, looks + warned
     notes += _some(unknown)
-    looks += [*look_at_target(config, train), *duplicates(config, train, val)]
+    looks += [*look_at_target(config, train), *duplicates(config, train, val, "validation")]
     info = DataInfo((), len(train.rows), len(val.rows), (width,), num_outputs=1)
+    if test is not None:
+        looks += duplicates(config, train, test, "test")
+        info = info._replace(num_test=len(test.rows))
     if config.classes is None:
         assert config.target_column is not None
         notes.append(_number_target(config, train, val))
         info = info._replace(tasks=("regression",), target_scale=config.target_column.std)
         return info._replace(notes=tuple(notes), warnings=tuple(_some(looks)))
     classes = tuple(config.classes)
-    sides = (_class_numbers(config, part) for part in (train, val))
-    num_train, num_val = (np.bincount(side, minlength=len(classes)) for side in sides)
-    counted, warned = describe_classes(classes, num_train, num_val)
+    parts = [part for part in (train, val, test) if part is not None]
+    num_train, num_val, *more = (np.bincount(_class_numbers(config, part), minlength=len(classes)) for part in parts)
+    counted, warned = describe_classes(classes, num_train, num_val, test=more[0] if more else None)
     looks += _no_classes(config)
     return info._replace(
         tasks=("classification",),
@@ -61,6 +64,16 @@ def _files(config: TableDataConfig, train: Part, val: Part) -> Iterator[str]:
         return
     share = "" if config.classes is None else ", from each class its share"
     yield f"validation: {len(val.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 0{share}"
+
+
+def _test(config: TableDataConfig, train: Part, test: Part | None) -> Iterator[str]:
+    if test is None:
+        return
+    source = f"the {len(test.rows):,} rows of {test.file.path}"
+    if test.file is train.file:
+        share = "" if config.classes is None else ", from each class its share"
+        source = f"{len(test.rows):,} of {train.file.table.num_rows:,} rows, drawn with seed 1{share}"
+    yield f"test: {source}; measured once, at the end"
 
 
 def _columns(config: TableDataConfig, train: Part) -> Iterator[str]:
