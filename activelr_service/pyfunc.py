@@ -90,7 +90,8 @@ def _to_frame(predictor: Predictor, inputs: Any) -> Any:
         return inputs
     if isinstance(inputs, dict):
         is_one = not any(isinstance(value, list | tuple | np.ndarray | pd.Series) for value in inputs.values())
-        return pd.DataFrame([inputs] if is_one else inputs)
+        columns = {name: list(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+        return pd.DataFrame([inputs] if is_one else columns)
     names = predictor.columns
     if isinstance(inputs, str | bytes):
         inputs = [inputs]
