@@ -171,7 +171,7 @@ def test_an_image_may_be_a_path_bytes_base64_or_pixels(tmp_path):
     encoded = base64.b64encode(content).decode()
     pixels = np.asarray(Image.open(path))
     cells = [str(path), content, encoded, f"data:image/png;base64,{encoded}", pixels, pixels.tolist()]
-    cells += [{"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
+    cells += [encoded.encode(), {"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
     inputs = predictor.to_tensors(pd.DataFrame({"image": pd.Series(cells, dtype=object)}))
     assert len(inputs) == len(cells)
     assert all(torch.equal(image, inputs[0]) for image in inputs)
