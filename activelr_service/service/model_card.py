@@ -161,9 +161,9 @@ def _limits(run: Run, info: DataInfo, kind: str) -> list[str]:
 
 
 def _training(run: Run, job: ResolvedJob, history: list[Record]) -> list[str]:
-    last = history[-1]
+    last, rule = history[-1], getattr(job.optimizer, "rule", None)
     facts = {
-        "optimizer": f"{job.optimizer.type} ({getattr(job.optimizer, 'rule', 'no')} rule)",
+        "optimizer": job.optimizer.type + (f" ({rule} rule)" if rule else ""),
         "length": f"{len(history):,} epochs, {last.global_step:,} optimizer steps",
         "batch size": f"{job.global_batch_size:,}" if job.global_batch_size else "",
         "workers": str(job.workers.num_workers),
