@@ -87,10 +87,11 @@ def _to_frame(predictor: Predictor, inputs: Any) -> Any:
     import pandas as pd
 
     if isinstance(inputs, pd.DataFrame):
-        return inputs
+        return inputs.explode(list(inputs), ignore_index=True) if _is_packed(inputs) else inputs
     if isinstance(inputs, dict):
         is_one = not any(isinstance(value, list | tuple | np.ndarray | pd.Series) for value in inputs.values())
-        return pd.DataFrame([inputs] if is_one else inputs)
+        columns = {name: list(value) if isinstance(value, np.ndarray) else value for name, value in inputs.items()}
+        return pd.DataFrame([inputs] if is_one else columns)
     names = predictor.columns
     if isinstance(inputs, str | bytes):
         inputs = [inputs]
@@ -103,6 +104,12 @@ def _to_frame(predictor: Predictor, inputs: Any) -> Any:
         text = f"rows of {len(names)} values are needed, in the order of the columns {', '.join(map(repr, names[:5]))}"
         raise InputError(f"{text}{', ...' if len(names) > 5 else ''}; a DataFrame may have them in any order")
     return pd.DataFrame(rows, columns=names)
+
+
+def _is_packed(frame: Any) -> bool:
+    """Whether all rows are in lists of texts in one row: MLflow makes that of a dict of such columns."""
+    cells = frame.iloc[0].tolist() if len(frame) == 1 else []
+    return bool(cells) and all(isinstance(cell, list) and all(isinstance(one, str) for one in cell) for cell in cells)
 
 
 def _load_pyfunc(data_path: str) -> PyFuncModel:

@@ -20,6 +20,7 @@ from activelr_service.inference.read import Read
 
 COLUMN = "image"
 _CHANNELS = (1, 3, 4)
+_SMALLEST = 16  # bytes of an image; a shorter text can be base64 by chance
 
 
 class ImageReader:
@@ -66,13 +67,18 @@ class ImageReader:
         name = "the image"
         if isinstance(cell, dict):  # as datasets stores images
             cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+        if isinstance(cell, str) and os.path.isfile(cell):
+            name, cell = cell, _read_file(cell)
         if isinstance(cell, str):
-            if os.path.isfile(cell):
-                name, cell = cell, _read_file(cell)
-            else:
-                cell = _from_base64(cell)
+            content = _from_base64(cell)
+            if content is None:
+                raise InputError(f"no such file: {cell[:200]}")
+            cell = content
         if isinstance(cell, bytes | bytearray | memoryview):
-            return decode(io.BytesIO(bytes(cell)), name, turn=not self.is_detection)
+            content = bytes(cell)
+            if content.isascii():  # MLflow's server leaves base64 as it is in some forms of requests
+                content = _from_base64(content.decode()) or content
+            return decode(io.BytesIO(content), name, turn=not self.is_detection)
         return _from_pixels(to_array(cell))
 
 
@@ -81,16 +87,14 @@ def _read_file(path: str) -> bytes:
         return file.read()
 
 
-def _from_base64(text: str) -> bytes:
-    """The bytes of an image that JSON carries as base64, also as a data URL. Raises :class:`InputError`."""
+def _from_base64(text: str) -> bytes | None:
+    """The bytes of an image that JSON carries as base64, also as a data URL; None for any other text."""
     encoded = text.partition(",")[2] if text.startswith("data:") else text
     try:
         content = base64.b64decode(encoded, validate=True)
     except (ValueError, binascii.Error):
-        content = b""
-    if len(content) < 16:  # a short path can be base64 by chance
-        raise InputError(f"no such file: {text[:200]}")
-    return content
+        return None
+    return content if len(content) >= _SMALLEST else None
 
 
 def _from_pixels(array: np.ndarray) -> Any:

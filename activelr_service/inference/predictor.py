@@ -70,6 +70,8 @@ class Predictor:
         The answers of a bad row are missing, and the column ``error`` says why. There is such a column only if a row is
         bad. Raises :class:`InputError` if a column is missing.
         """
+        if not hasattr(inputs, "columns"):
+            raise InputError(f"a DataFrame with the columns {self.columns[:20]} is needed, got {type(inputs).__name__}")
         answered = self.answer(self.reader.rows(inputs, self.notes), self.notes, batch_size, max_new_tokens)
         self.notes.log()
         if answered["error"].isna().all():

@@ -14,6 +14,7 @@ from activelr_service.errors import InputError
 from activelr_service.inference import sources
 from activelr_service.inference.predictor import Predictor
 from activelr_service.inference.run import Options, predict_file
+from activelr_service.service.predict import predict
 from tests.data.generate_images import write_images
 from tests.inference.conftest import export
 from tests.inference.test_predictor import TINY_GPT, flowers
@@ -239,13 +240,11 @@ def test_each_line_of_a_text_is_a_prompt(tmp_path):
         ("a.csv", "a.csv is the input"),
     ],
 )
-def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path, output, message, capsys):
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_looked_for(tmp_path, output, message):
     for name in ("a.csv", "there.csv"):
         (tmp_path / name).write_text("x\n1\n")
-    with pytest.raises(SystemExit) as ended:
-        main(["predict", str(tmp_path / "no-model"), str(tmp_path / "a.csv"), "--output", str(tmp_path / output)])
-    assert ended.value.code == 2
-    assert message.replace("\\", "") in capsys.readouterr().err
+    with pytest.raises(InputError, match=message):
+        predict("no-model", str(tmp_path), str(tmp_path / "a.csv"), tmp_path / output, None, Options())
 
 
 def test_the_command_answers_and_ends_with_one_line(predictor, tmp_path, capsys):

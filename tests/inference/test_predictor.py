@@ -117,6 +117,15 @@ def test_numbers_that_are_categories_match_however_they_are_written(table, grade
     assert torch.equal(table[0].to_tensors(rows.assign(grade=pd.Series(grade, dtype=object))), expected)
 
 
+def test_a_batch_of_bad_rows_before_good_ones(table):
+    rows = flowers(6).assign(width=["x", "x", "1", "2", "x", "3"])
+    answers = table[0].predict(rows, batch_size=2)
+    assert answers["prediction"].notna().tolist() == [False, False, True, True, False, True]
+    assert answers["probability_ant"].dtype == float
+    with pytest.raises(InputError, match=r"a DataFrame with the columns .*'length', .* is needed, got list"):
+        table[0].predict([1, 2])
+
+
 def test_no_rows_give_an_empty_answer_with_the_columns(table):
     answers = table[0].predict(flowers(3).iloc[:0])
     assert answers.columns.tolist() == ["prediction", "probability_ant", "probability_bee", "probability_cow"]
@@ -162,7 +171,7 @@ def test_an_image_may_be_a_path_bytes_base64_or_pixels(tmp_path):
     encoded = base64.b64encode(content).decode()
     pixels = np.asarray(Image.open(path))
     cells = [str(path), content, encoded, f"data:image/png;base64,{encoded}", pixels, pixels.tolist()]
-    cells += [{"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
+    cells += [encoded.encode(), {"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
     inputs = predictor.to_tensors(pd.DataFrame({"image": pd.Series(cells, dtype=object)}))
     assert len(inputs) == len(cells)
     assert all(torch.equal(image, inputs[0]) for image in inputs)

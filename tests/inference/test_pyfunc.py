@@ -75,3 +75,5 @@ def test_texts_take_parameters(tmp_path):
     out = export(tmp_path, {"type": "stdlib_chars", "block_size": 32, "num_train": 8}, model)[0]
     answers = _load_pyfunc(str(out)).predict(["import os", "def f"], {"max_new_tokens": 3})
     assert answers["generated"].map(len).tolist() == [3, 3]
+    packed = pd.DataFrame([{"text": ["import os", "def f"]}])
+    pd.testing.assert_frame_equal(_load_pyfunc(str(out)).predict(packed, {"max_new_tokens": 3}), answers)
