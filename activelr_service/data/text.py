@@ -182,15 +182,18 @@ def _check_encoding(config: TextDataConfig) -> None:
 def _left_out(config: TextDataConfig, splits: Iterable[str]) -> list[str]:
     """Notes on the validation and the test text, and on the split that is not used."""
     notes = [f"validation: the {config.eval_split} split"] if config.eval_split in splits else []
-    pieces = f"of the text, in pieces of about {PIECE:,} characters"
+    pieces = f"in pieces of about {PIECE:,} characters"
     if config.eval_split not in splits:
-        before = " before that for the test" if config.test_fraction is not None else ""
-        share = f"the last {100 * config.val_fraction:g}%{before} {pieces}"
+        before = " before the test" if config.test_fraction is not None else ""
+        share = f"the last {100 * config.val_fraction:g}% of the text{before}, {pieces}"
         notes = [f"validation: {share}, since there is no validation split"]
     if config.eval_split == "test":
         return [*notes, "left out: the validation split"] if "validation" in splits else notes
     if config.test_fraction is not None:
-        return [*notes, f"test: the last {100 * config.test_fraction:g}% {pieces}; measured once, at the end"]
+        return [
+            *notes,
+            f"test: the last {100 * config.test_fraction:g}% of the text, {pieces}; measured once, at the end",
+        ]
     return [*notes, "test: the test split; measured once, at the end"] if "test" in splits else notes
 
 

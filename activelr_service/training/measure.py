@@ -15,6 +15,7 @@ Log = Callable[[str], None]
 SECONDS_BETWEEN_LINES = 30.0
 COUNTS_SAMPLES = ("classification", "regression", "detection")  # tasks whose ``count`` is the number of samples read
 UNREADABLE = "images that cannot be decoded"
+LARGEST_BATCH, LARGEST_OTHER_BATCH = {"language_modeling": 8, "detection": 8}, 256  # a worker may have had more memory
 
 
 class Score(NamedTuple):
@@ -40,6 +41,7 @@ def measure(task_name: str, model: nn.Module, dataset: Any, batch_size: int, log
     """
     task = fit_task(task_name, target_scale=scales.target, temperature=scales.temperature)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = min(batch_size, LARGEST_BATCH.get(task_name, LARGEST_OTHER_BATCH))
     try:
         metrics = _measure(task, model, dataset, batch_size, device, log)
     except torch.cuda.OutOfMemoryError:

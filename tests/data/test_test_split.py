@@ -249,7 +249,7 @@ def test_text_has_the_test_split_of_its_files_or_its_last_share(tmp_path):
     read = "".join(tokenizer.decode(part.tolist()) for part in tokens)
     assert read == (tmp_path / "plain" / "book.txt").read_text()
     assert "test: the last 20% of the text" in said(drawn)
-    assert "validation: the last 10% before that for the test" in said(drawn)
+    assert "validation: the last 10% of the text before the test, in pieces" in said(drawn)
 
 
 def test_own_data_may_return_a_test_dataset(monkeypatch):
