@@ -5,6 +5,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from activelr_service.config.base import Fraction, StrictConfig
+from activelr_service.config.images import (
+    Augment,
+    CIFARAugment,
+    CropShare,
+    ImageSize,
+    Interpolation,
+    Mean,
+    Squash,
+    Std,
+)
 
 OnCorrupt = Annotated[
     Literal["fail", "skip"],
@@ -72,7 +82,13 @@ class ImageFolderDataConfig(StrictConfig):
 
     type: Literal["imagefolder"] = "imagefolder"
     root: str = Field(description="The folder of the data.")
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    image_size: ImageSize = None
+    crop_share: CropShare = None
+    squash: Squash = None
+    interpolation: Interpolation = None
+    mean: Mean = None
+    std: Std = None
+    augment: Augment = None
     val_fraction: Fraction = Field(0.1, description="Share of each class for validation where there is no val folder.")
     test_fraction: TestFraction = None
     hold_out_test: HoldOutTest = False
@@ -87,7 +103,13 @@ class HuggingFaceDataConfig(StrictConfig):
     path: str = Field(description="The folder of the data.")
     image_column: str = Field("image", description="Column of type Image.")
     label_column: str = Field("label", description="Column of type ClassLabel, or of texts.")
-    image_size: int = Field(224, ge=8, le=4096, description="Side of the square images the model sees, in pixels.")
+    image_size: ImageSize = None
+    crop_share: CropShare = None
+    squash: Squash = None
+    interpolation: Interpolation = None
+    mean: Mean = None
+    std: Std = None
+    augment: Augment = None
     val_fraction: Fraction = Field(
         0.1, description="Share of each class for validation where there is no split for it."
     )
@@ -97,12 +119,15 @@ class HuggingFaceDataConfig(StrictConfig):
     classes: Classes = None
 
 
+ImagesConfig = ImageFolderDataConfig | HuggingFaceDataConfig
+
+
 class CIFAR10DataConfig(StrictConfig):
     """CIFAR-10 as published: the folder ``cifar-10-batches-py`` of python batches, under ``root`` or ``root`` itself."""
 
     type: Literal["cifar10"] = "cifar10"
     root: str = Field(description="The folder of the data.")
-    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+    augment: CIFARAugment = True
     val_fraction: Fraction | None = Field(
         None,
         description="Share of the training images of each class for validation; the published test images are then kept "
@@ -115,7 +140,7 @@ class CIFAR100DataConfig(StrictConfig):
 
     type: Literal["cifar100"] = "cifar100"
     root: str = Field(description="The folder of the data.")
-    augment: bool = Field(True, description="Random crops out of 4 pixels of padding and flips, for training.")
+    augment: CIFARAugment = True
     val_fraction: Fraction | None = Field(
         None,
         description="Share of the training images of each class for validation; the published test images are then kept "

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from activelr_service.config.base import StrictConfig
-from activelr_service.config.data import DataConfig
+from activelr_service.config.data import DataConfig, ImagesConfig
 from activelr_service.config.duration import BudgetConfig, Duration, EarlyStopConfig, Interval, IntervalConfig
-from activelr_service.config.model import ModelConfig
+from activelr_service.config.images import IMAGE_SIZE
+from activelr_service.config.model import ModelConfig, source_of_weights
 from activelr_service.config.optimizer import ActiveAdamWConfig, OptimizerConfig
 from activelr_service.config.task import TaskName
 
@@ -177,6 +178,14 @@ class TrainJob(StrictConfig):
         if name.lower().startswith("mlflow.db") or name.lower() in TAKEN_NAMES:
             raise ValueError(f"must be another one: {name!r} is a file or folder of the output folder itself")
         return name
+
+    @field_validator("data")
+    @classmethod
+    def without_pretrained_weights_images_have_one_size(cls, data: DataConfig, info: ValidationInfo) -> DataConfig:
+        is_random = "model" in info.data and not source_of_weights(info.data["model"])
+        if isinstance(data, ImagesConfig) and data.image_size is None and is_random:
+            return data.model_copy(update={"image_size": IMAGE_SIZE})
+        return data
 
     @field_validator("budget")
     @classmethod

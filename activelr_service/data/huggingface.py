@@ -8,7 +8,14 @@ import numpy as np
 
 from activelr_service.config.data import HuggingFaceDataConfig
 from activelr_service.data.huggingface_splits import Found, Rows, read_splits
-from activelr_service.data.images import check_images, classification_transforms, decode, or_skip
+from activelr_service.data.image_transforms import (
+    evenly,
+    image_side,
+    train_transform,
+    val_transform,
+    warn_of_small_images,
+)
+from activelr_service.data.images import check_images, decode, or_skip
 from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.data.listing import LARGEST_COMPARED, Contents, equal_across, find_equal
 
@@ -19,12 +26,12 @@ def inspect(config: HuggingFaceDataConfig) -> DataInfo:
     parts = [part for part in (found.train, found.val, found.test) if part is not None]
     num_train, num_val, *num_test = (np.bincount(part.labels, minlength=len(found.classes)) for part in parts)
     notes, warnings = describe_classes(found.classes, num_train, num_val, test=num_test[0] if num_test else None)
-    warnings += [*found.warnings, *_equal(config, found)]
+    warnings += [*found.warnings, *_equal(config, found), *_small(config, found.train)]
     return DataInfo(
         tasks=("classification",),
         num_train=len(found.train.labels),
         num_val=len(found.val.labels),
-        input_shape=(3, config.image_size, config.image_size),
+        input_shape=(3, image_side(config), image_side(config)),
         num_classes=len(found.classes),
         classes=tuple(found.classes),
         notes=(*found.notes, *notes),
@@ -41,8 +48,8 @@ def prepare(config: HuggingFaceDataConfig, cache: Path) -> HuggingFaceDataConfig
 def build(config: HuggingFaceDataConfig) -> tuple[Any, Any]:
     """Make (train, val) datasets of normalized float32 images and int classes, augmented as those of an image folder."""
     found = read_splits(config)
-    for_training, for_validation = classification_transforms(config.image_size)
-    return ImageRows(config, found.train, for_training), ImageRows(config, found.val, for_validation)
+    train, val = train_transform(config), val_transform(config)
+    return ImageRows(config, found.train, train), ImageRows(config, found.val, val)
 
 
 def build_split(config: HuggingFaceDataConfig, split: str) -> Any:
@@ -54,8 +61,7 @@ def build_split(config: HuggingFaceDataConfig, split: str) -> Any:
 
 def as_dataset(config: HuggingFaceDataConfig, rows: Rows) -> Any:
     """The dataset of some rows, to measure a model on: images that cannot be decoded are left out and named."""
-    _, for_validation = classification_transforms(config.image_size)
-    return ImageRows(config.model_copy(update={"on_corrupt": "skip"}), rows, for_validation)
+    return ImageRows(config.model_copy(update={"on_corrupt": "skip"}), rows, val_transform(config))
 
 
 def check_files(config: HuggingFaceDataConfig, limit: int | None) -> None:
@@ -94,6 +100,11 @@ class ImageRows:
         content = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
         return decode(io.BytesIO(content), self._name(index, image["path"]), turn=True)
 
+    def stored(self, index: int) -> bytes | None:
+        """The stored bytes of the image of a row, or None if only a path is stored or nothing."""
+        image = self.dataset[int(self.rows.numbers[index])][self.config.image_column]
+        return None if image is None else image["bytes"]
+
     def _name(self, index: int, path: str | None) -> str:
         return f"{self.rows.describe(index)} of {self.config.path} ({path or 'without a file name'})"
 
@@ -107,6 +118,13 @@ def _equal(config: HuggingFaceDataConfig, found: Found) -> list[str]:
         pairs = find_equal(_contents(config, found.train), _contents(config, rows))
         warnings += equal_across([(rows.describe(one), found.train.describe(other)) for one, other in pairs], split)
     return warnings
+
+
+def _small(config: HuggingFaceDataConfig, rows: Rows) -> list[str]:
+    """A warning if the images are too small for the augmentation."""
+    images = ImageRows(config, rows, None)
+    stored = [images.stored(index) for index in evenly(len(images))]
+    return warn_of_small_images(config, [io.BytesIO(content) for content in stored if content])
 
 
 def _contents(config: HuggingFaceDataConfig, rows: Rows) -> Contents:

@@ -7,8 +7,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import ImageFolderDataConfig
+from activelr_service.data.image_transforms import (
+    evenly,
+    image_side,
+    train_transform,
+    val_transform,
+    warn_of_small_images,
+)
 from activelr_service.data.imagefolder_layout import PLACE, Classes, Layout, check_classes, find_layout, list_classes
-from activelr_service.data.images import check_images, classification_transforms, load_image, or_skip
+from activelr_service.data.images import check_images, load_image, or_skip
 from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.listing import (
     LARGEST_COMPARED,
@@ -51,7 +58,7 @@ class Found(NamedTuple):
 def inspect(config: ImageFolderDataConfig) -> DataInfo:
     """Describe the data from the lists of files. No file is decoded."""
     found = _read(config)
-    shape = (3, config.image_size, config.image_size)
+    shape = (3, image_side(config), image_side(config))
     sizes, names = (len(found.train.paths), len(found.val.paths)), tuple(found.classes)
     notes, warnings = _describe(config, found)
     info = DataInfo(("classification",), *sizes, shape, num_classes=len(names), classes=names)
@@ -70,14 +77,13 @@ def prepare(config: ImageFolderDataConfig, cache: Path) -> ImageFolderDataConfig
 
 
 def build(config: ImageFolderDataConfig) -> tuple[Any, Any]:
-    """Make (train, val) datasets of normalized float32 images: random crops and flips train, center crops validate.
+    """Make (train, val) datasets of normalized float32 images: augmented ones train, center crops validate.
 
     A file that cannot be decoded raises ``ValueError`` when it is read; with ``on_corrupt`` "skip" its input is None.
     """
     found = _read(config)
-    for_training, for_validation = classification_transforms(config.image_size)
-    train = ImageFiles(found.train, for_training, config.on_corrupt)
-    return train, ImageFiles(found.val, for_validation, config.on_corrupt)
+    train = ImageFiles(found.train, train_transform(config), config.on_corrupt)
+    return train, ImageFiles(found.val, val_transform(config), config.on_corrupt)
 
 
 def build_split(config: ImageFolderDataConfig, split: str) -> Any:
@@ -89,8 +95,7 @@ def build_split(config: ImageFolderDataConfig, split: str) -> Any:
 
 def as_dataset(config: ImageFolderDataConfig, files: Files) -> Any:
     """The dataset of some files, to measure a model on: images that cannot be decoded are left out and named."""
-    _, for_validation = classification_transforms(config.image_size)
-    return ImageFiles(files, for_validation, "skip")
+    return ImageFiles(files, val_transform(config), "skip")
 
 
 def check_files(config: ImageFolderDataConfig, limit: int | None) -> None:
@@ -184,6 +189,7 @@ def _describe(config: ImageFolderDataConfig, found: Found) -> tuple[tuple[str, .
         for split, part in (("validation", found.val), ("test", found.test)):
             pairs = find_equal(contents_of(found.train.paths), contents_of(part.paths))
             warnings += equal_across([(part.paths[one], found.train.paths[other]) for one, other in pairs], split)
+    warnings += warn_of_small_images(config, [found.train.paths[index] for index in evenly(len(found.train.paths))])
     warnings += found.layout.warnings
     warnings += [text for folder in found.folders for text in folder.warnings]
     return tuple(notes), tuple(warnings)

@@ -12,7 +12,6 @@ import numpy as np
 
 from activelr_service.errors import JobError
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as in torchvision's recipes
 NOT_DECODED = (
     "BUFR",
     "EPS",
@@ -107,31 +106,6 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
     if len(errors) == len(chosen):
         raise JobError.at(place, f"{text}; no image is left to train on")
     LOG.warning("%s", text)
-
-
-def classification_transforms(size: int) -> tuple[Any, Any]:
-    """Make (train, val) transforms from PIL images to normalized float32 tensors (3, size, size).
-
-    They are those of torchvision's recipes for ImageNet: random crops and flips train, center crops validate. None, which
-    is a skipped image, stays None.
-    """
-    import torch
-    from torchvision.transforms import v2
-
-    finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    crop = v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), *finish])
-    center = v2.Compose([v2.Resize(round(size * 256 / 224), antialias=True), v2.CenterCrop(size), *finish])
-    return UnlessSkipped(crop), UnlessSkipped(center)
-
-
-class UnlessSkipped:
-    """A transform of images. It returns None for None, which is a skipped image."""
-
-    def __init__(self, transform: Any) -> None:
-        self.transform = transform
-
-    def __call__(self, image: Any) -> Any:
-        return None if image is None else self.transform(image)
 
 
 def to_rgb(image: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from activelr_service.data import bundled, cifar, voc
-from activelr_service.data.images import REMEDY, classification_transforms, decode, to_rgb
+from activelr_service.data.image_transforms import val_transform
+from activelr_service.data.images import REMEDY, decode, to_rgb
 from activelr_service.errors import InputError
 from activelr_service.inference.arrays import to_array
 from activelr_service.inference.notes import Notes
@@ -63,6 +64,8 @@ class ImageReader:
 
     def _decode(self, cell: Any) -> Any:
         name = "the image"
+        if isinstance(cell, dict):  # as datasets stores images
+            cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
         if isinstance(cell, str):
             if os.path.isfile(cell):
                 name, cell = cell, _read_file(cell)
@@ -108,7 +111,7 @@ def _from_pixels(array: np.ndarray) -> Any:
 def _transform_of(config: Any) -> Callable[[Any], Any]:
     """The transform of an RGB image of PIL to the tensor that the model gets."""
     if config.type in ("imagefolder", "huggingface"):
-        transform: Callable[[Any], Any] = classification_transforms(config.image_size)[1]
+        transform: Callable[[Any], Any] = val_transform(config)
         return transform
     if config.type in ("cifar10", "cifar100"):
         return cifar.image_transform()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from activelr_service.config import TrainJob
 from activelr_service.config.entry_points import MODELS, find_entry_point, load_entry_point
@@ -16,24 +16,41 @@ from activelr_service.config.model import MLPModelConfig, ModelConfig, PythonMod
 from activelr_service.config.task import TASK_METRICS
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.models import causal_lm, torchvision_models
+from activelr_service.models import (
+    causal_lm,
+    timm_models,
+    torchvision_models,
+    torchvision_weights,
+    transformers_image,
+)
+from activelr_service.models.freeze import Frozen
+from activelr_service.models.pretrained import Fit, ImageKeys
 
 
 @dataclass(frozen=True)
 class ModelType:
     """The functions of one type of model, and the tasks that it suits (None: all).
 
-    ``build(config, info, num_outputs)`` makes the torch module with random weights. A type may have three more
-    functions. ``check(config, info, precision)`` raises :class:`JobError`; it needs no torch.
-    ``load_pretrained(model, config)`` replaces the random weights by those that the config names, if it names any.
-    ``exported_config(config)`` returns a config that builds the same module without these files.
+    ``build(config, info, num_outputs)`` makes the torch module with random weights. A type may have more functions.
+    ``check(config, info, precision)`` raises :class:`JobError`; it needs no torch. ``load_pretrained(model, config)``
+    replaces the random weights by those that the config names, if it names any, and may say what fits; on the meta device
+    it only finds that out. ``exported_config(config)`` returns a config that builds the same module without these files.
+    ``fetch_weights(config)`` downloads what the config asks for by name, and says how the weights want their images.
     """
 
     tasks: tuple[str, ...] | None
     build: Callable[[Any, DataInfo, int | None], Any]
     check: Callable[[Any, DataInfo, str], None] | None = None
-    load_pretrained: Callable[[Any, Any], None] | None = None
+    load_pretrained: Callable[[Any, Any], Fit | None] | None = None
     exported_config: Callable[[Any], Any] | None = None
+    fetch_weights: Callable[[Any], ImageKeys | None] | None = None
+
+
+class Start(NamedTuple):
+    """What is known of the start of a training before it: which pretrained weights fit, and what is frozen."""
+
+    fit: Fit | None = None
+    frozen: Frozen | None = None
 
 
 def check_model(job: TrainJob, info: DataInfo, task: str) -> None:
@@ -61,20 +78,38 @@ def build_model(config: ModelConfig, info: DataInfo, task: str) -> Any:
     return MODEL_TYPES[config.type].build(config, info, num_outputs)
 
 
-def load_pretrained(config: ModelConfig, model: Any) -> None:
+def fetch_weights(config: ModelConfig) -> ImageKeys | None:
+    """Download the weights that the config asks for by name, unless they are on this machine.
+
+    Returns how they want their images, or None if nothing is known of it. Raises :class:`JobError` if there is no net.
+    """
+    fetch = MODEL_TYPES[config.type].fetch_weights
+    return None if fetch is None else fetch(config)
+
+
+def load_pretrained(config: ModelConfig, model: Any) -> Fit | None:
     """Load the pretrained weights that the config names, if it names any, into a model that was just built.
 
+    Returns which of them fit, or None if that is not found out.
     :func:`build_model` does not do it, because the model of an export is built without these files.
     """
     load = MODEL_TYPES[config.type].load_pretrained
-    if load is not None:
-        load(model, config)
+    return None if load is None else load(model, config)
+
+
+def find_fit(config: ModelConfig, model: Any) -> Fit | None:
+    """Which of the pretrained weights fit a model on the meta device; None if that is not known before the training.
+
+    Raises :class:`JobError` if they are those of another model.
+    """
+    return load_pretrained(config, model) if MODEL_TYPES[config.type].fetch_weights is not None else None
 
 
 def exported_config(config: ModelConfig) -> ModelConfig:
     """The config that builds the same module on any machine: it names no file that the weights came from."""
     export = MODEL_TYPES[config.type].exported_config
-    return config if export is None else export(config)
+    own = config if export is None else export(config)
+    return own.model_copy(update={"freeze": None}) if getattr(own, "freeze", None) is not None else own
 
 
 def _build_mlp(config: MLPModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
@@ -105,13 +140,34 @@ def _build_entry_point(config: PythonModelConfig, info: DataInfo, num_outputs: i
 _ONE_OUTPUT_PER_TARGET = ("classification", "regression")
 MODEL_TYPES = {
     "torchvision": ModelType(
-        _ONE_OUTPUT_PER_TARGET, torchvision_models.build_classifier, torchvision_models.check_classifier
+        _ONE_OUTPUT_PER_TARGET,
+        torchvision_models.build_classifier,
+        torchvision_models.check_classifier,
+        torchvision_weights.load_weights,
+        torchvision_weights.exported,
+        torchvision_models.fetch_weights,
     ),
     "torchvision_detection": ModelType(
         ("detection",),
         torchvision_models.build_detector,
         torchvision_models.check_detector,
         torchvision_models.load_backbone,
+    ),
+    "timm": ModelType(
+        _ONE_OUTPUT_PER_TARGET,
+        timm_models.build,
+        timm_models.check,
+        timm_models.load_weights,
+        timm_models.exported,
+        timm_models.fetch_weights,
+    ),
+    "transformers_image": ModelType(
+        _ONE_OUTPUT_PER_TARGET,
+        transformers_image.build,
+        transformers_image.check,
+        transformers_image.load_weights,
+        transformers_image.exported,
+        transformers_image.fetch_weights,
     ),
     "causal_lm": ModelType(
         ("language_modeling",),

@@ -21,7 +21,7 @@ def check(config: CausalLMModelConfig, info: DataInfo, precision: str) -> None:
                 f"weights are trained in float32, got {config.config[name]}; set precision: bfloat16 to compute in it"
             )
             raise JobError.at(f"model.config.{name}", text)
-    fields = config.config if config.path is None else {**_read_config(config.path), **config.config}
+    fields = config.config if config.path is None else {**read_config(config.path), **config.config}
     vocab_size = fields.get("vocab_size")
     if vocab_size is not None and info.vocab_size and vocab_size < info.vocab_size:
         text = f"the data hold token ids up to {info.vocab_size - 1}, got vocab_size {vocab_size}"
@@ -79,9 +79,9 @@ def exported_config(config: CausalLMModelConfig) -> CausalLMModelConfig:
     """Return the config that builds the same model without the folder."""
     if config.path is None:
         return config
-    fields = {**_read_config(config.path), **config.config}
+    fields = {**read_config(config.path), **config.config}
     left_out = ("model_type", "architectures", *DTYPES)
-    kept = {name: value for name, value in _without_code(fields).items() if name not in left_out}
+    kept = {name: value for name, value in without_code(fields).items() if name not in left_out}
     return CausalLMModelConfig(name=fields["model_type"], config=kept)
 
 
@@ -90,14 +90,15 @@ def _given_fields(config: CausalLMModelConfig) -> dict[str, Any]:
     return {name: value for name, value in config.config.items() if name not in DTYPES}
 
 
-def _without_code(fields: Any) -> Any:
+def without_code(fields: Any) -> Any:
     """The fields without those that name code of the folder, at any depth."""
     if isinstance(fields, dict):
-        return {name: _without_code(value) for name, value in fields.items() if name not in RUNS_CODE}
-    return [_without_code(value) for value in fields] if isinstance(fields, list) else fields
+        return {name: without_code(value) for name, value in fields.items() if name not in RUNS_CODE}
+    return [without_code(value) for value in fields] if isinstance(fields, list) else fields
 
 
-def _read_config(path: str) -> dict[str, Any]:
+def read_config(path: str) -> dict[str, Any]:
+    """The fields in the config.json of a folder. Raises :class:`JobError` unless it holds a model with safetensors."""
     folder = Path(path).expanduser()
     if not (folder / "config.json").is_file():
         raise JobError.at("model.path", f"no such file: {folder / 'config.json'}; a folder of save_pretrained has one")

@@ -12,6 +12,8 @@ from activelr_service.config.base import did_you_mean
 from activelr_service.config.model import TorchvisionDetectionModelConfig, TorchvisionModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
+from activelr_service.models import torchvision_weights
+from activelr_service.models.pretrained import ImageKeys, check_images, read_weights
 
 # fmt: off
 TORCHVISION_NAMES = (
@@ -50,19 +52,30 @@ TRAINED_NORMS = (
 
 def check_classifier(config: TorchvisionModelConfig, info: DataInfo, precision: str) -> None:
     """Raise :class:`JobError` for a name, a stem or a shape of images that torchvision's classifiers do not have."""
+    check_name(config)
+    if config.stem == "cifar" and not config.name.startswith(RESNETS):
+        raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {config.name!r}")
+    check_images(f"torchvision's {config.name}", info)
+
+
+def check_name(config: TorchvisionModelConfig) -> None:
+    """Raise :class:`JobError` for a name that torchvision's classifiers do not have."""
     if config.name not in TORCHVISION_NAMES:
         hint = did_you_mean(config.name, TORCHVISION_NAMES, "see torchvision.models.list_models()")
         raise JobError.at("model.name", f"torchvision has no classifier {config.name!r}; {hint}")
-    if config.stem == "cifar" and not config.name.startswith(RESNETS):
-        raise JobError.at("model.stem", f"only ResNets have a stem for small images, got {config.name!r}")
-    _check_images(config, info)
+
+
+def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
+    """See :func:`activelr_service.models.torchvision_weights.fetch_weights`."""
+    check_name(config)
+    return torchvision_weights.fetch_weights(config)
 
 
 def build_classifier(config: TorchvisionModelConfig, info: DataInfo, num_outputs: int | None) -> Any:
     """Make the classifier with random weights. A vision transformer is made for the size of the images."""
     from torchvision.models import get_model
 
-    args = dict(config.args)
+    args = torchvision_weights.arguments(config)
     if config.name.startswith("vit_"):
         args.setdefault("image_size", info.input_shape[-1])
     if config.name in ("googlenet", "inception_v3"):
@@ -82,19 +95,6 @@ def _with_cifar_stem(model: Any) -> Any:
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model
-
-
-def _check_images(config: TorchvisionModelConfig, info: DataInfo) -> None:
-    """Raise :class:`JobError` unless the samples are images of shape (3, height, width)."""
-    shape = info.input_shape
-    if len(shape) == 3 and shape[0] == 3:
-        return
-    text = f"torchvision's {config.name} takes images of shape (3, height, width), and these samples have shape {shape}"
-    if len(shape) < 2 or len(shape) > 4:
-        raise JobError.at("model.type", f"{text}; use model: {{type: mlp}}")
-    channels = "; repeat the gray channel three times" if len(shape) == 2 or 1 in (shape[0], shape[-1]) else ""
-    hint = f"store x as (rows, 3, height, width){channels}, or use model: {{type: mlp}}"
-    raise JobError.at("model.type", f"{text}; {hint}")
 
 
 def check_detector(config: TorchvisionDetectionModelConfig, info: DataInfo, precision: str) -> None:
@@ -159,7 +159,7 @@ def load_backbone(model: Any, config: TorchvisionDetectionModelConfig) -> None:
     path = config.backbone_weights
     if path is None:
         return
-    weights = _read_weights(path)
+    weights = read_weights(path, "model.backbone_weights", "torchvision's resnet50")
     try:
         odd = model.backbone.body.load_state_dict(
             {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}, strict=False
@@ -170,22 +170,6 @@ def load_backbone(model: Any, config: TorchvisionDetectionModelConfig) -> None:
     if missing or odd.unexpected_keys:
         found = f"{len(missing)} weights are missing and {len(odd.unexpected_keys)} are others"
         raise _not_a_resnet50(path, f"{found}, such as {[*missing, *odd.unexpected_keys][0]}")
-
-
-def _read_weights(path: str) -> Any:
-    import torch
-    from safetensors.torch import load_file
-
-    try:
-        if path.endswith(".safetensors"):
-            return load_file(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise JobError.at("model.backbone_weights", f"{path} cannot be read as weights: {reason}") from error
-    if not isinstance(weights, dict):
-        raise _not_a_resnet50(path, f"it holds a {type(weights).__name__}")
-    return weights
 
 
 def _not_a_resnet50(path: str, reason: str) -> JobError:

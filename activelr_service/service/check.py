@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from activelr_service.config import TrainJob
 from activelr_service.config.entry_points import OPTIMIZERS, find_entry_point
+from activelr_service.config.model import is_published
 from activelr_service.config.optimizer import PythonOptimizerConfig
 from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import inspect_data, prepare_data
@@ -17,7 +18,8 @@ from activelr_service.runs.run import output_root
 
 Job = TypeVar("Job", bound=TrainJob)
 
-PATHS = ("root", "path", "val_path", "test_path", "tokenizer", "backbone_weights")  # fields of data and models
+# Fields of data and models that name files.
+PATHS = ("root", "path", "val_path", "test_path", "tokenizer", "backbone_weights", "weights", "pretrained")
 
 
 def check_job(job: TrainJob) -> tuple[DataInfo, str]:
@@ -69,10 +71,14 @@ def with_absolute_paths(job: Job) -> Job:
 
 
 def _absolute(config: Any) -> Any:
-    return config.model_copy(update=absolute_paths({name: getattr(config, name, None) for name in PATHS}))
+    return config.model_copy(update=absolute_paths({name: getattr(config, name, None) for name in (*PATHS, "type")}))
 
 
 def absolute_paths(fields: dict[str, Any]) -> dict[str, str]:
     """Those of the fields of data or of a model that are paths on this machine, absolute."""
-    local = {name: fields[name] for name in PATHS if isinstance(fields.get(name), str) and "://" not in fields[name]}
-    return {name: str(Path(value).expanduser().resolve()) for name, value in local.items()}
+    texts = {name: fields[name] for name in PATHS if isinstance(fields.get(name), str)}
+    return {
+        name: str(Path(value).expanduser().resolve())
+        for name, value in texts.items()
+        if "://" not in value and not is_published(fields.get("type"), name, value)
+    }

@@ -13,7 +13,7 @@ from activelr_service.data.remote import is_remote
 from activelr_service.errors import JobError
 from activelr_service.runs.begin import unfinished_run
 from activelr_service.runs.run import Run, output_root
-from activelr_service.service.check import check_installed, prepare_job
+from activelr_service.service.check import check_installed, prepare_job, with_absolute_paths
 from activelr_service.service.ray_run import find_resources
 from activelr_service.service.resolve import Choice, resolve_job
 from activelr_service.tracking.client import connect
@@ -43,13 +43,16 @@ def prepare(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Prepare
     ``files_decoded``: how many images are decoded to see that they can be, None for all. Raises :class:`JobError` for
     whatever would keep the job from its first step.
     """
+    from activelr_service.service.start import describe_start, suit_images
     from activelr_service.training.build import check_forward
 
-    prepared, info = prepare_job(job)
+    suited, images = suit_images(with_absolute_paths(job))
+    prepared, info = prepare_job(suited)
     check_files(prepared.data, files_decoded)
     resolved, choices = resolve_job(prepared, info, find_resources())
-    check_forward(resolved, info)
-    return Prepared(resolved, info, choices)
+    start = describe_start(resolved, info, check_forward(resolved, info))
+    info = info._replace(warnings=(*info.warnings, *images.warnings, *start.warnings))
+    return Prepared(resolved, info, [*choices, *images.choices, *start.choices])
 
 
 def validate_job(job: TrainJob, files_decoded: int | None = FILES_DECODED) -> Prepared | None:

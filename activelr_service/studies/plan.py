@@ -11,8 +11,9 @@ from activelr_service.config import CompleteJob, StudyJob, TrainJob
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.runs.console import duration
-from activelr_service.service.check import prepare_job
+from activelr_service.service.check import prepare_job, with_absolute_paths
 from activelr_service.service.resolve import Resources, resolve_job
+from activelr_service.service.start import suit_images
 from activelr_service.studies.space import Trial, make_trials
 from activelr_service.training.batch_size.choice import at_the_limit
 
@@ -58,7 +59,7 @@ def _prepare(job: TrainJob, prepared: dict[str, tuple[TrainJob, DataInfo] | str]
     key = "".join(part.model_dump_json() for part in (job.data, job.model)) + job.optimizer.type
     if key not in prepared:
         try:
-            prepared[key] = prepare_job(job)
+            prepared[key] = prepare_job(suit_images(with_absolute_paths(job))[0])
         except JobError as error:
             prepared[key] = str(error)
     return prepared[key]

@@ -18,6 +18,8 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
+    **dict.fromkeys(("weights", "freeze")),
+    **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),
     "log_every": {"steps": None, "minutes": 0.5},
     "evaluate_every": None,
     "checkpoint_every": {"steps": None, "minutes": 10.0},

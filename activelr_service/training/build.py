@@ -15,7 +15,8 @@ from activelr_service.config.task import TASK_METRICS
 from activelr_service.data import build_data
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
-from activelr_service.models import build_model, load_pretrained
+from activelr_service.models import Start, build_model, find_fit, load_pretrained
+from activelr_service.models.freeze import freeze
 from activelr_service.tasks import Task, find_task
 from activelr_service.training import distributed
 from activelr_service.training.batches import ResumableSampler
@@ -48,15 +49,20 @@ class TrainContext:
     without_gradient: list[str] = field(default_factory=list)
 
 
-def build_training(job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False) -> TrainContext:
+def build_training(
+    job: CompleteJob, info: DataInfo, device: torch.device, *, is_probe: bool = False, is_continued: bool = False
+) -> TrainContext:
     """Build everything for this rank of a job. Every rank gets the same random weights.
 
     ``is_probe``: the training is only measured. Then no pass of the model is run here, since it may not fit into memory.
+    ``is_continued``: the weights of a checkpoint follow. Then no pretrained ones are loaded, whose file may be gone.
     """
     assert job.workers.num_workers == distributed.world_size(), "the job was resolved for another number of workers"
     seed_everything(job.seed)
     model = build_model(job.model, info, job.task)
-    load_pretrained(job.model, model)
+    if not is_continued:
+        load_pretrained(job.model, model)
+    freeze(model, getattr(job.model, "freeze", None))
     model.to(device)
     if job.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -135,28 +141,40 @@ def mixed_seed(*keys: int) -> int:
     return int(np.random.SeedSequence((len(keys), *keys)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def check_forward(job: ResolvedJob, info: DataInfo) -> None:
-    """Run the model's forward pass on the meta device: shapes only, no memory. Raises :class:`JobError` if it fails.
+def check_forward(job: ResolvedJob, info: DataInfo) -> Start:
+    """Run the model's forward pass on the meta device: shapes only, no memory. Raises :class:`JobError` if it fails, if
+    pretrained weights are those of another model, or if what is to be frozen does not exist.
 
     Users' own models are only built when the training starts, since they may not support the meta device. Detectors
     are built but not run: which boxes they keep depends on values, and they take images of any size.
     """
     if job.model.type == "python":
-        return
+        return Start()
     kind = job.task if job.task in TASK_METRICS else info.tasks[0]  # a task of one's own has the inputs of the data's
     dtype = torch.int64 if kind == "language_modeling" else torch.float32
     try:
+        model = _build_without_memory(job, info)
         with torch.device("meta"), torch.no_grad():
-            model = build_model(job.model, info, job.task)
-            if kind == "detection":
-                return
-            inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
-            model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
-    except JobError:
+            if kind != "detection":
+                inputs = torch.zeros((2, *info.input_shape), dtype=dtype)
+                model(input_ids=inputs) if dtype == torch.int64 else model(inputs)
+    except (JobError, ModuleNotFoundError):
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
         raise JobError.at("model", f"does not take samples of shape {info.input_shape}: {reason}") from error
+    return Start(find_fit(job.model, model), freeze(model, getattr(job.model, "freeze", None)))
+
+
+def _build_without_memory(job: ResolvedJob, info: DataInfo) -> nn.Module:
+    """The model on the meta device. A few are built on the CPU first, because they compute their sizes in tensors."""
+    try:
+        with torch.device("meta"):
+            model: nn.Module = build_model(job.model, info, job.task)
+            return model
+    except NotImplementedError:
+        on_cpu: nn.Module = build_model(job.model, info, job.task)
+        return on_cpu.to("meta")
 
 
 def _replica_of(

@@ -57,10 +57,12 @@ def train_run(run: Run, config: dict[str, Any]) -> None:
         device = ray.train.torch.get_device()  # [1] the device Ray gave this worker
         fence = begin_writing(run, config["attempt"], device)
         complete, choice = resolve_batch_size(run.batch_size, job, info, device, fence)
-        training = build_training(complete, info, device)
+        checkpoints = CheckpointStore(run.checkpoints, run.journal, run.notify, choice, fence)
+        is_continued = any(place.epochs > 0 for place in checkpoints.places())
+        training = build_training(complete, info, device, is_continued=is_continued)
         if config["measure_untrained"] and not broadcast_int(run.untrained.exists(), device):
             write_untrained(run, training)
-        fit(training, CheckpointStore(run.checkpoints, run.journal, run.notify, choice, fence), on_epoch=report)
+        fit(training, checkpoints, on_epoch=report)
     except SupersededError:
         raise  # another attempt trains the run: this one must write nothing
     except Exception as error:
@@ -109,9 +111,7 @@ class FailureCallback(ray.train.UserCallback):
         if self.run.failure.exists():
             raise DeterministicError(str(self.run.failure))
         with suppress(OSError):
-            self.run.notify(
-                f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last committed epoch on"
-            )
+            self.run.notify(f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last checkpoint on")
 
 
 def root_cause(failures: dict[int, Exception]) -> str:

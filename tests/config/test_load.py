@@ -74,7 +74,8 @@ def test_bad_input_gets_one_line_with_file_line_path_and_remedy(job_file, append
         (("resnet18", "resnet18, depth: 3"), "job.yaml:3: model.depth: unknown key"),
         (
             ("type: torchvision, ", ""),
-            "job.yaml:3: model.type: is required: one of torchvision, torchvision_detection, causal_lm, mlp, python",
+            "job.yaml:3: model.type: is required: one of torchvision, torchvision_detection, timm, "
+            "transformers_image, causal_lm, mlp, python",
         ),
     ],
 )

@@ -81,7 +81,7 @@ def test_the_number_of_trained_layers_and_the_norms_of_v2_follow_torchvision(res
 def test_weights_that_are_not_a_resnet50_are_named(tmp_path):
     model = job_with().model
     other = torchvision.models.resnet18(weights=None).state_dict()
-    renamed = {f"module.{name}": tensor for name, tensor in other.items()}
+    renamed = {f"net.{name}": tensor for name, tensor in other.items()}
     cases = [
         (other, r"size mismatch for layer1\.0\.conv1\.weight"),
         (renamed, r"weights are missing and 122 are others, such as conv1\.weight"),

@@ -4,13 +4,13 @@ import json
 
 import pytest
 from pydantic import ValidationError
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification, ViTImageProcessor
 
-from activelr_service.config.model import CausalLMModelConfig
+from activelr_service.config.model import CausalLMModelConfig, TransformersImageModelConfig
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import JobError
 from activelr_service.export.model import RECIPE, load_model
-from activelr_service.models import causal_lm
+from activelr_service.models import causal_lm, transformers_image
 
 CODE = """
 from pathlib import Path
@@ -74,3 +74,28 @@ def test_a_job_and_a_recipe_that_ask_for_code_are_refused_by_name(folder, config
     with pytest.raises(ValidationError, match="code that comes with a model is not run"):
         load_model(folder)
     assert not ran(folder)
+
+
+@pytest.mark.parametrize("kind", ["vit", "own"])
+def test_a_folder_with_an_image_classifier_and_its_processor_is_read_without_their_code_or_refused(tmp_path, kind):
+    fields = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32)
+    ViTForImageClassification(fields).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    (tmp_path / "own.py").write_text(CODE)
+    for name, own in (
+        ("config.json", {"model_type": kind, "auto_map": {"AutoModelForImageClassification": "own.Model"}}),
+        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": "own.Model"}}),
+    ):
+        (tmp_path / name).write_text(json.dumps({**json.loads((tmp_path / name).read_text()), **own}))
+    config = TransformersImageModelConfig(path=str(tmp_path))
+    images = DataInfo(("classification",), 8, 8, (3, 32, 32), num_classes=2)
+    assert transformers_image.fetch_weights(config).values["image_size"] == 32
+    if kind == "own":
+        with pytest.raises(JobError, match=r"model\.path: transformers cannot build"):
+            transformers_image.build(config, images, 2)
+    else:
+        module = transformers_image.build(config, images, 2)
+        transformers_image.load_weights(module, config)
+        assert type(module.model) is ViTForImageClassification
+        assert "auto_map" not in transformers_image.exported(config).config
+    assert not ran(tmp_path)
