@@ -189,8 +189,10 @@ def test_boxes_are_in_pixels_of_the_stored_image_and_have_names(tmp_path):
     out, _, val = export(tmp_path, data, model)
     predictor = Predictor.load(out)
     answers = predictor.predict(predictor.example())
-    with torch.no_grad():
-        (found,) = predictor.module([val[0][0]])
+    with (
+        torch.no_grad()
+    ):  # as many at once: another batch rounds differently, and the scores of random weights are close
+        found = predictor.module([val[row][0] for row in range(len(answers))])[0]
     first = answers["boxes"][0]
     assert answers.columns.tolist() == ["boxes"]
     assert [box["score"] for box in first] == pytest.approx(found["scores"].tolist())
