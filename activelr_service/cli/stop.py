@@ -36,6 +36,7 @@ def _exit(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     if not _received:
         _received = number
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process ends: all end now
         hurry(MLFLOW_S)
         sys.exit(128 + number)
 

@@ -94,7 +94,8 @@ def _example(predictor: Any) -> tuple[Any, np.ndarray]:
         example = predictor.example()
     except FileNotFoundError:
         text = "the model keeps no example rows to check an export with"
-        raise CommandError(f"{text}: models of earlier versions and of data of one's own have none") from None
+        hint = "that of a stopped run has them once `activelr finish RUN` has finished it"
+        raise CommandError(f"{text}: models of earlier versions and of data of one's own have none; {hint}") from None
     if predictor.task == "language_modeling":
         rows = predictor.to_tensors(example.head(1))  # texts differ in length
         with torch.no_grad():

@@ -16,7 +16,7 @@ from activelr_service.errors import CommandError, JobError
 from activelr_service.export.model import RECIPE, load_model
 from activelr_service.runs.run import Run
 from activelr_service.service.check import prepare_job, with_absolute_paths
-from activelr_service.service.finish import has_model
+from activelr_service.service.finish import check_model
 from activelr_service.service.prepare import check_data, relocate
 from activelr_service.service.scales import read_scales
 from activelr_service.training.measure import Score, measure
@@ -62,10 +62,7 @@ def evaluate_run(run: Run, job: ResolvedJob, split: str | None = None) -> Evalua
 
 
 def _check(run: Run, job: ResolvedJob) -> CompleteJob:
-    if not run.model.exists():
-        raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
-    if not has_model(run):
-        raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
+    check_model(run)
     if not isinstance(job, CompleteJob):
         raise CommandError(f"the job of {run.label} has no batch size; --set global_batch_size=NUMBER gives it one")
     return job

@@ -8,7 +8,7 @@ from activelr_service.export.formats import ENDINGS, Exported, Format, export_fi
 from activelr_service.export.model import RECIPE, find_model
 from activelr_service.inference.predictor import Predictor
 from activelr_service.runs.run import find_run, output_root
-from activelr_service.service.finish import has_model
+from activelr_service.service.finish import check_model
 from activelr_service.tracking.store import DATABASE, tracking_uri
 
 
@@ -36,10 +36,7 @@ def find_exported(target: str, output_dir: str) -> Path:
     if (Path(target) / RECIPE).is_file():
         return Path(target)
     run = find_run(root, target)
-    if not run.model.exists():
-        raise CommandError(f"{run.label} has no model yet: its status is {run.status()}")
-    if not has_model(run):
-        raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
+    check_model(run)
     return run.model
 
 

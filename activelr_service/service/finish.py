@@ -17,11 +17,12 @@ from activelr_service.data.example import write_example
 from activelr_service.data.info import DataInfo
 from activelr_service.data.raw_inputs import describe_inputs
 from activelr_service.data.text_encoding import TOKENIZER
+from activelr_service.errors import CommandError
 from activelr_service.export.model import RECIPE, WEIGHTS, is_export_of, sha256_of, write_recipe
 from activelr_service.runs.files import sync
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record, best_epoch
-from activelr_service.runs.run import Run
+from activelr_service.runs.run import Run, target_of
 from activelr_service.service.confusion import draw_confusion_of
 from activelr_service.service.model_card import write_card
 from activelr_service.service.test_split import measure_test
@@ -127,3 +128,17 @@ def _export(run: Run, job: ResolvedJob, info: DataInfo, best: Record, log: Log |
 def has_model(run: Run) -> bool:
     """Whether the run's model is there, complete."""
     return (run.model / RECIPE).exists() and is_export_of(run.model, None)
+
+
+def check_model(run: Run) -> None:
+    """Raise :class:`CommandError`, with the remedy, if the run has no complete model."""
+    if has_model(run):
+        return
+    if run.model.exists():
+        raise CommandError(f"the model of {run.label} is damaged; `activelr resume {run.folder}` makes it again")
+    status, text = run.status(), f"{run.label} has no model yet: its status is {run.status()}"
+    if status == "running":
+        raise CommandError(f"{text}; `activelr stop {target_of(run)}` leaves the best so far")
+    if read_journal(run.journal):
+        text += f"; `activelr finish {target_of(run)}` makes one of the best of its epochs"
+    raise CommandError(text)

@@ -105,9 +105,11 @@ def _read(client: Any, uri: str, name: str) -> list[TrackedRun]:
 
 def _tracked(client: Any, run: Any) -> TrackedRun:
     names = [name for name in run.data.metrics if not name.startswith(NOT_BY_EPOCH) and not name.endswith(BY_STEP)]
-    history = {name: client.get_metric_history(run.info.run_id, name) for name in names}
-    values = {journal_metric(name): {one.step: one.value for one in metrics} for name, metrics in history.items()}
-    return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), values)
+    history: dict[str, dict[int, float]] = {}
+    for name in names:  # a run that an older version began has some metrics under two names
+        points = client.get_metric_history(run.info.run_id, name)
+        history.setdefault(journal_metric(name), {}).update({point.step: point.value for point in points})
+    return TrackedRun(run.info.run_id, run.info.status, dict(run.data.params), dict(run.data.tags), history)
 
 
 def download_model(uri: str) -> Path:

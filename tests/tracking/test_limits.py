@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from activelr_service.errors import TrackingError
 from activelr_service.tracking import deadline
-from activelr_service.tracking.client import connect
+from activelr_service.tracking.client import connect, read_experiment
 from activelr_service.tracking.deadline import hurry, within
 from activelr_service.tracking.names import journal_metric, tracked_metric, tracked_name
 from activelr_service.tracking.store import embedded_store, open_tracker
@@ -161,3 +161,20 @@ def test_credentials_of_the_servers_uri_are_sent_to_it_and_are_not_kept():
     server.close()
     assert "authorization: basic" in asked[0].lower()
     assert "c4nary" not in said.stdout + said.stderr
+
+
+def test_an_experiment_is_read_by_epoch_under_the_names_of_the_journal_from_old_runs_too(tmp_path):
+    run = open_tracker(embedded_store(tmp_path), "read", "run", tmp_path)
+    run.log_params({"optimizer": {"type": "sgd"}})
+    by_epoch = {"val/accuracy": 0.5, "optim/progress": 0.25, "perf/epoch_seconds": 2.0, "update/update_ratio/fc": 0.1}
+    rows = [{"epoch": epoch, "timestamp_ms": epoch, **by_epoch} for epoch in (1, 2)]
+    run.log_metrics(rows)
+    run.log_metrics([{"epoch": 0, "timestamp_ms": 9, "best/accuracy": 0.5, "test/accuracy": 0.4, "system/cpu": 1.0}])
+    run.log_metrics([{"epoch": 1, "step": 77, "timestamp_ms": 9, "train/loss_by_step": 0.4}])
+    client = MlflowClient(run.uri)
+    client.log_metric(run.run_id, "perf/epoch_seconds", 1.5, step=0)
+    run.end("finished")
+    (read,) = read_experiment(run.uri, "read")
+    assert read.history == {name: {1: value, 2: value} for name, value in by_epoch.items()} | {
+        "perf/epoch_seconds": {0: 1.5, 1: 2.0, 2: 2.0}
+    }
