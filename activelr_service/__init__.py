@@ -2,11 +2,11 @@
 
 The optimizers are in :mod:`activelr_service.optim`. The functions here do what the command ``activelr`` does::
 
-    from activelr_service import load_job, load_model, train
+    from activelr_service import Predictor, load_job, train
 
     job = load_job("job.yaml", overrides=["epochs=5"])
     run = train(job)
-    model = load_model(run.model)
+    answers = Predictor.load(run.model).predict(rows)
 """
 
 from importlib import import_module
@@ -15,13 +15,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from activelr_service.config import load_job
     from activelr_service.export.model import load_model
+    from activelr_service.inference.predictor import Predictor
     from activelr_service.service.launch import train
     from activelr_service.studies.table import report
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_job", "load_model", "report", "train"]
+__all__ = ["Predictor", "__version__", "load_job", "load_model", "report", "train"]
 
-_MODULES = {"load_job": "config", "load_model": "export.model", "train": "service.launch", "report": "studies.table"}
+_MODULES = {
+    "Predictor": "inference.predictor",
+    "load_job": "config",
+    "load_model": "export.model",
+    "report": "studies.table",
+    "train": "service.launch",
+}
 
 
 def __getattr__(name: str) -> Any:

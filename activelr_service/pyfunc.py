@@ -32,7 +32,9 @@ class PyFuncModel:
             return self._predict_arrays(inputs)
         if os.environ.get(SERVING) == "true":
             return _serve(self.predictor, inputs, params or {})
-        return self.predictor.predict(_to_frame(self.predictor, inputs), **(params or {}))
+        answers = self.predictor.predict(_to_frame(self.predictor, inputs), **(params or {}))
+        is_there = answers.notna()
+        return answers if is_there.all(axis=None) else answers.astype(object).where(is_there, None)  # JSON has no NaN
 
     def _predict_arrays(self, inputs: Any) -> Any:
         """Logits, regression values, or for token ids the logits of every next token, of a batch of rows.

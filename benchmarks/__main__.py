@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
-from benchmarks import epoch, loaders, options, start, step, study
+from benchmarks import epoch, loaders, options, start, step, study, within
 
-BENCHMARKS = {module.__name__.rpartition(".")[2]: module for module in (step, epoch, start, options, loaders, study)}
+BENCHMARKS = {
+    module.__name__.rpartition(".")[2]: module for module in (step, epoch, within, start, options, loaders, study)
+}
 BASELINE = Path(__file__).with_name("baseline.json")
 
 Figures = dict[str, float]

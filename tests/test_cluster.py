@@ -123,7 +123,7 @@ def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worke
     log, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, log
     assert "workers lost (rank" in log
-    assert "from the last committed epoch on" in log
+    assert "from the last checkpoint on" in log
     assert "epoch 12/12" in log
     assert_identical(final_tensors(run.folder, 12), never_killed)
     tracked = run_named(cluster, "worker-killed/001")

@@ -56,6 +56,8 @@ def predict(
     """
     from activelr_service.service.predict import Options, predict
 
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     options = Options(batch_size, tuple(keep), overwrite, max_new_tokens)
     answered = predict(model, output_dir, source, output, device, options)
     errors = f", {answered.bad:,} with an error" if answered.bad else ""
@@ -97,12 +99,15 @@ def export(
 
     done = export_model(model, output_dir, kind.value, output, half)
     print(f"exported to {done.path}; {done.description.name} says what it takes and gives")
+    if half and done.precision != "float16":
+        print("the weights are float16 and the computation is float32: in float16 alone the answers differed too much")
     allowed = f"at most {done.difference:.1e}, where {done.tolerance:g} is allowed"
-    print(f"checked on {done.rows} rows of the validation data: its answers differ from the model's by {allowed}")
+    rows = "one row" if done.rows == 1 else f"{done.rows} rows"
+    print(f"checked on {rows} of the validation data: its answers differ from the model's by {allowed}")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    """End by ``SystemExit``, so that the server is ended first. A second signal changes nothing."""
+    """End by ``SystemExit``, so that no server and no half-written file stays. A second signal changes nothing."""
     for other in (signal.SIGINT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)
     sys.exit(128 + number)

@@ -158,7 +158,7 @@ def stop(target: Target, output_dir: OutputDir = "outputs", address: Address = N
         return cluster_commands.stop_job(address, target)
     run = _find(target, output_dir)
     stop_run(run)
-    remedy = f"`activelr resume {target_of(run)}` continues it from its last committed epoch"
+    remedy = f"`activelr resume {target_of(run)}` continues it from its last checkpoint"
     return print(f"{run.label} is asked to stop, and leaves its best model so far; {remedy}")
 
 

@@ -32,7 +32,7 @@ def exit_on_signals() -> None:
 def _exit(number: int, frame: FrameType | None) -> None:
     global _received  # noqa: PLW0603 - a signal is for the whole process
     if _received and number == signal.SIGINT:
-        os.write(2, b"ended at once; `activelr resume` continues from the last committed epoch\n")
+        os.write(2, b"ended at once; `activelr resume` continues from the last checkpoint\n")
         os._exit(128 + number)
     if not _received:
         _received = number

@@ -18,6 +18,18 @@ def image_side(config: ImagesConfig) -> int:
     return IMAGE_SIZE if config.image_size is None else config.image_size
 
 
+def preparation(config: ImagesConfig) -> dict[str, Any]:
+    """How the images are prepared, with the values that the config leaves to this package."""
+    return {
+        "image_size": image_side(config),
+        "crop_share": config.crop_share or CROP_SHARE,
+        "squash": bool(config.squash),
+        "interpolation": config.interpolation or "bilinear",
+        "mean": list(config.mean or MEAN),
+        "std": list(config.std or STD),
+    }
+
+
 def train_transform(config: ImagesConfig) -> Any:
     """Make the transform for training: a callable from a PIL image to a normalized float32 tensor (3, side, side).
 

@@ -3,8 +3,9 @@
 from contextlib import suppress
 from typing import Any
 
-from activelr_service.config.data import DATA_CONFIG, DataConfig, TableDataConfig
+from activelr_service.config.data import DATA_CONFIG, DataConfig, ImagesConfig, TableDataConfig
 from activelr_service.data import table
+from activelr_service.data.image_transforms import preparation
 from activelr_service.errors import InputError, JobError
 
 PLACES = ("root", "path", "val_path", "test_path", "tokenizer", "tokens")  # of files, which other machines do not have
@@ -24,6 +25,8 @@ def describe_inputs(data: DataConfig) -> dict[str, Any]:
     """The resolved config of the data as JSON, without places of files: the key ``inputs`` of a recipe."""
     fields = data.model_dump(mode="json")
     left_out = (*PLACES, "args") if data.type == "python" else PLACES
+    if isinstance(data, ImagesConfig):
+        fields |= preparation(data)
     if isinstance(data, TableDataConfig) and data.decimal is None:
         with suppress(JobError, OSError):  # a file that is gone: then the input itself has to show the sign
             fields["decimal"] = table.decimal_of(data)

@@ -11,7 +11,7 @@ OUTPUTS = {  # by task: what the numbers of the output are
 }
 
 
-def describe(predictor: Any, rows: Any, kind: str, is_half: bool) -> dict[str, Any]:
+def describe(predictor: Any, rows: Any, kind: str, precision: str) -> dict[str, Any]:
     """``predictor`` is a :class:`~activelr_service.inference.predictor.Predictor`, ``rows`` what its module gets."""
     sizes = rows.shape[1:] if rows.is_floating_point() else ["tokens"]
     taken = {"name": INPUT, "dtype": str(rows.dtype).removeprefix("torch."), "shape": ["rows", *sizes]}
@@ -20,7 +20,7 @@ def describe(predictor: Any, rows: Any, kind: str, is_half: bool) -> dict[str, A
         "format": kind,
         "activelr_service": version("activelr-service"),
         "task": predictor.task,
-        "precision": "float16" if is_half else "float32",
+        "precision": precision,
         "input": {**taken, "preprocessing": PREPROCESSING[predictor.kind], **_features(predictor)},
         "output": given,
     }

@@ -22,17 +22,22 @@ from activelr_service.export.description import INPUT, OUTPUT, OUTPUTS, describe
 Format = Literal["onnx", "torch"]
 ENDINGS = {"onnx": ".onnx", "torch": ".pt2"}
 TOLERANCES = {False: 1e-5, True: 1e-3}  # by whether it is in half precision
+HALF_WEIGHTS = "float32 with float16 weights"
 METADATA = "model.json"  # the description in a file of torch.export: load(path, extra_files={"model.json": ""})
 
 
 class Exported(NamedTuple):
-    """The file, the JSON file that describes it, and the largest difference that the check found."""
+    """The file, the JSON file that describes it, and the largest difference that the check found.
+
+    ``precision`` is float32 or float16, or :data:`HALF_WEIGHTS`.
+    """
 
     path: Path
     description: Path
     rows: int
     difference: float
     tolerance: float
+    precision: str
 
 
 @naming_missing_packages("activelr export")
@@ -40,36 +45,45 @@ def export_file(predictor: Any, kind: Format, path: Path, is_half: bool = False)
     """Write the model of a :class:`~activelr_service.inference.predictor.Predictor` to ``path``, and what it takes and gives
     to ``path`` with ``.json`` added.
 
-    With ``is_half`` the weights and the computation are float16; what is taken and given stays float32. The written file
-    is run on the example rows of the model first. Its answers may differ from those of ``predictor`` by 1e-5, in half
-    precision by 1e-3: of the answer, or of 1 (for a target, its standard deviation), whichever is larger.
+    With ``is_half`` the weights and the computation are float16; what is taken and given stays float32. Where the answers
+    are not precise enough then, only the weights are float16. The written file is run on the example rows of the model
+    first. Its answers may differ from those of ``predictor`` by 1e-5, in half precision by 1e-3: of the answer, or of 1
+    (for a target, its standard deviation), whichever is larger.
 
     Raises :class:`CommandError` if the model cannot be exported or if the answers differ. Then nothing is written.
     """
     if predictor.task not in OUTPUTS:
         known = ", ".join(task.replace("_", " ") for task in OUTPUTS)
         raise CommandError(f"a model for {predictor.task} cannot be exported as {kind}; models for {known} can")
+    if path.suffix != ENDINGS[kind]:
+        raise CommandError(f"the name of such a file ends in {ENDINGS[kind]}, got {path.name}")
     if not path.parent.is_dir():
         raise CommandError(f"there is no folder {path.parent} to write {path.name} to")
+    tolerance, found = TOLERANCES[is_half], {}
+    for precision in ("float16", HALF_WEIGHTS) if is_half else ("float32",):
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+            done = _write(predictor, kind, Path(folder, path.name), precision, tolerance)
+            if done.difference <= tolerance:  # NaN is not
+                description = path.with_name(done.description.name)
+                os.replace(done.description, description)
+                os.replace(done.path, path)
+                return done._replace(path=path, description=description)
+            found[precision] = f"{done.difference:.1e}"
+    text = f"the answers of the {kind} file differ from the model's by {' or '.join(found.values())}"
+    raise CommandError(f"{text}, more than {tolerance:g}; nothing is exported" + "; try it without --half" * is_half)
+
+
+def _write(predictor: Any, kind: Format, path: Path, precision: str, tolerance: float) -> Exported:
+    """Write the file and its description, and compare its answers with those of the model."""
     rows, expected = _example(predictor)
-    about = describe(predictor, rows, kind, is_half)
-    graph = make_graph(predictor, is_half)
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-        new, description = Path(folder, path.name), path.with_name(f"{path.name}.json")
-        with _failing_as_one_line(kind):
-            WRITERS[kind](graph, _several(rows), new, about)
-        difference, tolerance = _check(RUNNERS[kind](new), rows, expected, _unit(predictor)), TOLERANCES[is_half]
-        if not difference <= tolerance:  # NaN is no agreement
-            text = (
-                f"the answers of the {kind} file differ from the model's by {difference:.1e}, more than {tolerance:g}"
-            )
-            raise CommandError(f"{text}; nothing is exported" + "; try it without --half" * is_half)
-        about["checked"] = {"rows": len(rows), "largest_difference": difference, "tolerance": tolerance}
-        beside = Path(folder, description.name)
-        beside.write_text(json.dumps(about, indent=1))
-        os.replace(beside, description)
-        os.replace(new, path)
-    return Exported(path, description, len(rows), difference, tolerance)
+    about = describe(predictor, rows, kind, precision)
+    with _failing_as_one_line(kind):
+        WRITERS[kind](make_graph(predictor, precision), _several(rows), path, about)
+    difference = _check(RUNNERS[kind](path), rows, expected, _unit(predictor, expected))
+    about["checked"] = {"rows": len(rows), "largest_difference": difference, "tolerance": tolerance}
+    description = path.with_name(f"{path.name}.json")
+    description.write_text(json.dumps(about, indent=1))
+    return Exported(path, description, len(rows), difference, tolerance, precision)
 
 
 def _example(predictor: Any) -> tuple[Any, np.ndarray]:
@@ -93,10 +107,12 @@ def _example(predictor: Any) -> tuple[Any, np.ndarray]:
     return rows, answers.to_numpy(dtype=np.float64)
 
 
-def _unit(predictor: Any) -> float:
-    """What a difference is compared with at least: the standard deviation of a target, 1 for probabilities."""
+def _unit(predictor: Any, expected: np.ndarray) -> float:
+    """What a difference is compared with at least: the standard deviation of a target; 1 for probabilities and logits."""
+    if predictor.task != "regression":
+        return 1.0
     column = getattr(predictor.data, "target_column", None)
-    return 1.0 if column is None else float(column.std)
+    return float(expected.std()) if column is None else float(column.std)
 
 
 def _several(rows: Any) -> Any:
@@ -104,7 +120,7 @@ def _several(rows: Any) -> Any:
     return rows if len(rows) > 1 else rows.repeat(2, *[1] * (rows.dim() - 1))
 
 
-def make_graph(predictor: Any, is_half: bool) -> Any:
+def make_graph(predictor: Any, precision: str) -> Any:
     """A torch module from the tensor of rows to the answers: probabilities, values in the target's unit, or logits."""
     import torch
     from torch import nn
@@ -116,12 +132,19 @@ def make_graph(predictor: Any, is_half: bool) -> Any:
         def __init__(self) -> None:
             super().__init__()
             module = copy.deepcopy(predictor.module).cpu().eval()
-            self.module = module.half() if is_half else module
+            self.module = module if precision == "float32" else module.half()
+
+        def call(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
+            if precision != HALF_WEIGHTS:
+                return self.module(*inputs, **named)
+            weights = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+            wide = {name: one.float() if one.is_floating_point() else one for name, one in weights.items()}
+            return torch.func.functional_call(self.module, wide, inputs, named)
 
         def forward(self, rows: torch.Tensor) -> torch.Tensor:
             if task == "language_modeling":
-                return self.module(input_ids=rows).logits.float()
-            outputs = self.module(rows.half() if is_half else rows).float()
+                return self.call(input_ids=rows).logits.float()
+            outputs = self.call(rows.half() if precision == "float16" else rows).float()
             if task == "classification":
                 return torch.softmax(outputs / temperature, dim=1)
             outputs = outputs.flatten(1) if outputs.dim() > 1 else outputs[:, None]
@@ -180,12 +203,16 @@ def _run_onnx(path: Path) -> Any:
 
 
 def _check(run: Any, rows: Any, expected: np.ndarray, unit: float) -> float:
-    """The largest difference from the right answers, of all rows at once and of the first row alone."""
-    found = run(rows).astype(np.float64)
-    alone = run(rows[:1]).astype(np.float64)
-    if found.shape != expected.shape:
-        raise CommandError(f"the exported file gives answers of shape {found.shape}; the model gives {expected.shape}")
-    return max(_difference(found, expected, unit), _difference(alone, expected[:1], unit))
+    """The largest difference from the right answers: of all rows at once, of one alone, and of a text's first half."""
+    cases = [(rows, expected), (rows[:1], expected[:1])]
+    if not rows.is_floating_point():
+        half = max(2, rows.shape[1] // 2)
+        cases.append((rows.repeat(3, 1)[:, :half], np.repeat(expected, 3, axis=0)[:, :half]))
+    found = [(run(some).astype(np.float64), right) for some, right in cases]
+    for answers, right in found:
+        if answers.shape != right.shape:
+            raise CommandError(f"the file gives answers of shape {answers.shape}; the model gives {right.shape}")
+    return max(_difference(answers, right, unit) for answers, right in found)
 
 
 def _difference(found: np.ndarray, expected: np.ndarray, unit: float) -> float:

@@ -64,6 +64,8 @@ class ImageReader:
 
     def _decode(self, cell: Any) -> Any:
         name = "the image"
+        if isinstance(cell, dict):  # as datasets stores images
+            cell = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
         if isinstance(cell, str):
             if os.path.isfile(cell):
                 name, cell = cell, _read_file(cell)

@@ -41,12 +41,21 @@ class Writer:
         table = table if self.suffix != ".csv" else _flat(table)
         if self.schema is None:
             self._open(table.schema)
-        table = table.cast(self.schema)
+        table = self._cast(table)
         if self.suffix != ".jsonl":
             self.file.write_table(table)
             return
         for row in table.to_pylist():
             self.file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
+
+    def _cast(self, table: Any) -> Any:
+        import pyarrow as pa
+
+        try:
+            return table.cast(self.schema)
+        except pa.ArrowInvalid as error:
+            text = f"--keep: a column has other values in later rows: {str(error).splitlines()[0]}"
+            raise InputError(f"{text}; leave it out, or keep it as text") from error
 
     def close(self) -> None:
         if self.file is not None:

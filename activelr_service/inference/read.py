@@ -1,5 +1,6 @@
-"""A batch of raw rows after it was read."""
+"""Raw rows: pieces of files, and batches after they were read."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,3 +17,17 @@ class Read(NamedTuple):
     good: np.ndarray
     errors: dict[int, str]
     size: int
+
+
+class Piece(NamedTuple):
+    """Some rows of a file, as an arrow table. ``errors`` says of rows, by their index, why they cannot be read."""
+
+    table: Any
+    errors: dict[int, str]
+
+
+class Opened(NamedTuple):
+    """A file whose column ``names`` are known, and the iterator over all its pieces."""
+
+    names: list[str]
+    pieces: Iterator[Piece]

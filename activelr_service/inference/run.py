@@ -76,9 +76,11 @@ def _to_table(predictor: Predictor, part: Part, frame: Any) -> Any:
 
 
 def _plain(column: Any) -> Any:
-    """A column that is kept; categories, whose dictionaries differ from piece to piece, as their values."""
+    """A column that is kept: categories as their values, since pieces differ in their order; gaps only as texts."""
     import pyarrow as pa
 
+    if pa.types.is_null(column.type):
+        return column.cast(pa.large_string())
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 

@@ -3,18 +3,17 @@
 import glob
 import os
 import sys
-import zipfile
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from activelr_service.data.images import formats
 from activelr_service.data.info import shorten
 from activelr_service.data.listing import count_suffixes, list_files, suffix_of
 from activelr_service.errors import InputError, JobError
 from activelr_service.inference import images
+from activelr_service.inference.array_files import open_array
 from activelr_service.inference.notes import Notes
 from activelr_service.inference.predictor import BATCH_SIZES, Predictor
 from activelr_service.inference.table_files import is_table, open_table
@@ -148,7 +147,7 @@ def _list_images(source: str) -> list[str]:
 def _images_in(folder: str) -> list[str]:
     from PIL import Image
 
-    suffixes = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in formats()}
     try:
         paths = list_files(folder, "")
     except JobError as error:
@@ -158,9 +157,8 @@ def _images_in(folder: str) -> list[str]:
     if not found:
         raise InputError(f"{folder} holds no image" + (f"; it holds {count_suffixes(others)}" if others else ""))
     if others:
-        print(
-            f"activelr: {len(others):,} files are no images and are left out: {count_suffixes(others)}", file=sys.stderr
-        )
+        text = f"{len(others):,} files are left out, since they are no images that can be decoded"
+        print(f"activelr: {text}: {count_suffixes(others)}", file=sys.stderr)
     return found
 
 
@@ -187,31 +185,10 @@ def _paths_in_table(path: str) -> list[str]:
 
 
 def _array_source(source: str, batch_size: int) -> Source:
-    """The rows of the array ``x`` of a .npz file, or of its only one, or of a .npy file; read piece by piece."""
-    if not source.endswith((".npz", ".npy")):
-        raise InputError(f"{source} is no .npz or .npy file of arrays; those and .parquet or .jsonl files are read")
-    try:
-        whole = _open_array(source)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{source} is not a readable file of arrays: {error}") from error
-    if whole.ndim < 2:
-        raise InputError(f"{source} has an array of shape {whole.shape}; (rows, ...) is needed")
-    parts = (
-        Part(whole[start : start + batch_size], {}, _numbered(start + 1, min(batch_size, len(whole) - start)), {})
-        for start in range(0, len(whole), batch_size)
-    )
-    return Source(parts, len(whole))
-
-
-def _open_array(source: str) -> np.ndarray:
-    if source.endswith(".npy"):
-        mapped: np.ndarray = np.load(source, mmap_mode="r", allow_pickle=False)
-        return mapped
-    with np.load(source, allow_pickle=False) as file:
-        names = list(file)
-        if "x" not in names and len(names) != 1:
-            raise InputError(f"{source} has no array 'x'; it has {shorten(names, 10) or 'none'}")
-        return np.asarray(file["x" if "x" in names else names[0]])
+    count, pieces = open_array(source, batch_size)
+    starts = range(1, count + 1, batch_size)
+    named = ((rows, _numbered(start, len(rows))) for start, rows in zip(starts, pieces, strict=True))
+    return Source((Part(rows, {}, names, {}) for rows, names in named), count)
 
 
 def _multiple(batch_size: int, least: int) -> int:

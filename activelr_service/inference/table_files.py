@@ -1,33 +1,18 @@
 """Tables of any length, read in pieces: delimited text, JSON lines and parquet."""
 
-import io
-import json
 import os
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from activelr_service.data.table.delimited import find_encoding, head_of, infer_header, text_options
+from activelr_service.data.table.delimited import find_encoding, head_of, infer_header, looks_like_utf8, text_options
 from activelr_service.data.table.file import JSON_LINES, PARQUET, TEXT, kind_of, open_folder, unknown_suffix
 from activelr_service.errors import InputError, JobError
+from activelr_service.inference.json_lines import open_json_lines
+from activelr_service.inference.read import Opened, Piece
 
 _BLOCK_BYTES = 2**23
-
-
-class Piece(NamedTuple):
-    """Some rows of a file, as an arrow table. ``errors`` says of rows, by their index, why they cannot be read."""
-
-    table: Any
-    errors: dict[int, str]
-
-
-class Opened(NamedTuple):
-    """A file whose column ``names`` are known, and the iterator over all its pieces."""
-
-    names: list[str]
-    pieces: Iterator[Piece]
 
 
 def open_table(
@@ -51,7 +36,7 @@ def open_table(
         if os.path.isdir(path) or (suffix in PARQUET and compression is None):
             return _open_parquet(path, columns, rows)
         if suffix in JSON_LINES:
-            return _open_json_lines(path, columns, rows, is_flat)
+            return open_json_lines(path, columns, rows, is_flat)
         if suffix in TEXT:
             return _open_text(path, (encoding, separator), columns, rows)
     except JobError as error:
@@ -79,7 +64,8 @@ def _open_text(path: str, known: tuple[str | None, str | None], columns: list[st
     place = (path, "")
     with pa.input_stream(path, compression=compression) as stream:
         start = stream.read(2**16 + 1)
-    encoding = find_encoding(start, known[0], place)
+    is_utf8 = known[0] is not None and looks_like_utf8(start[: start.rfind(b"\n")], known[0])
+    encoding = "utf-8" if is_utf8 else find_encoding(start, known[0], place)
     sample = head_of(start, encoding, place)
     usual = known[1] or ("\t" if suffix in (".tsv", ".tab") else ",")
     separator, header, names = infer_header(sample, usual, place)
@@ -181,79 +167,6 @@ def _piece(table: Any, errors: dict[int, str]) -> Piece:
                     errors.setdefault(row, text)
             table = table.set_column(number, name, pa.array(texts, pa.large_string()))
     return Piece(table, errors)
-
-
-def _open_json_lines(path: str, columns: list[str] | None, rows: int, is_flat: bool) -> Opened:
-    pieces = _json_pieces(path, columns, rows, is_flat)
-    first = next(pieces, None)
-    if first is None:
-        raise InputError(f"{path} is empty")
-    names, piece = first
-
-    def all_pieces() -> Iterator[Piece]:
-        yield piece
-        for _, more in pieces:
-            yield _with_columns(more, names if columns is None else [name for name in names if name in columns])
-
-    return Opened(names, all_pieces())
-
-
-def _json_pieces(path: str, columns: list[str] | None, rows: int, is_flat: bool) -> Iterator[tuple[list[str], Piece]]:
-    """The column names of each piece of JSON lines, and the piece. Empty lines are left out."""
-    import pyarrow as pa
-
-    with pa.input_stream(path, compression=kind_of(path)[1]) as stream:
-        lines = (line for line in io.BufferedReader(stream) if line.strip())
-        while some := list(islice(lines, rows)):
-            errors: dict[int, str] = {}
-            found = [_json_row(line, number, errors) for number, line in enumerate(some)]
-            names = list(dict.fromkeys(name for row in found for name in row))
-            wanted = [name for name in names if columns is None or name in columns]
-            table = pa.table({name: _json_column(name, found, errors, is_flat) for name in wanted})
-            if not wanted:
-                table = pa.table({"": pa.nulls(len(found))})
-            yield names, Piece(table, errors)
-
-
-def _json_row(line: bytes, number: int, errors: dict[int, str]) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        errors[number] = f"the line is no JSON: {error}"
-        return {}
-    if not isinstance(row, dict):
-        errors[number] = 'the line is not an object such as {"age": 3, "city": "Oslo"}'
-        return {}
-    return row
-
-
-def _json_column(name: str, rows: list[dict[str, Any]], errors: dict[int, str], is_flat: bool) -> Any:
-    """A column as an arrow array; values of several types become texts, as in the training."""
-    import pyarrow as pa
-
-    values = [row.get(name) for row in rows]
-    try:
-        column = pa.array(values, from_pandas=True)
-        if not (is_flat and pa.types.is_nested(column.type)):
-            return column
-    except (pa.ArrowException, OverflowError, TypeError):
-        pass
-    for number, value in enumerate(values):
-        if isinstance(value, dict | list):
-            errors.setdefault(number, f"column {name!r} holds {'a list' if isinstance(value, list) else 'an object'}")
-            values[number] = None
-    return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], pa.large_string())
-
-
-def _with_columns(piece: Piece, names: list[str]) -> Piece:
-    """The piece with the columns ``names``; those that its rows lack are empty."""
-    import pyarrow as pa
-
-    there = piece.table.column_names
-    count = piece.table.num_rows
-    return piece._replace(
-        table=pa.table({name: piece.table.column(name) if name in there else pa.nulls(count) for name in names})
-    )
 
 
 def _first_line(error: Exception) -> str:

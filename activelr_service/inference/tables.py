@@ -114,7 +114,7 @@ def _to_arrow(column: Any) -> Any:
 
     try:
         return pa.array(column, from_pandas=True)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except (pa.ArrowException, OverflowError, TypeError):
         is_missing = pd.isna(column).tolist()
         texts = [None if gap else str(value) for value, gap in zip(column.tolist(), is_missing, strict=True)]
         return pa.array(texts, pa.large_string())

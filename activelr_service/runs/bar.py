@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -43,8 +44,9 @@ class Bar:
         """Take the bar away, until it is shown again."""
         with self._lock:
             if self._is_shown:
-                self.progress.stop()
                 self._is_shown = False
+                with suppress(OSError):  # the terminal is gone, and the training goes on
+                    self.progress.stop()
 
     def above(self, log: Callable[[str], None]) -> Callable[[str], None]:
         """The function ``log``, whose lines then stand above the bar."""

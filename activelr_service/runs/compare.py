@@ -39,7 +39,7 @@ def describe_result(run: Run) -> dict[str, Any]:
         "best": best.metrics.get(score) if best else None,
         "best_epoch": best.epoch if best else None,
         "last": last.metrics.get(score) if last else None,
-        "test": (state.get("test") or {}).get(score.removeprefix("val/")),
+        "test": ((state.get("test") or {}).get("metrics") or {}).get(score.removeprefix("val/")),
         "epochs": last.epoch if last else 0,
         "steps": last.global_step if last else 0,
         "seconds": elapsed(history) if history else 0.0,

@@ -17,7 +17,7 @@ from activelr_service.errors import (
     WorkersLostError,
     kind_of,
 )
-from activelr_service.runs.bar import terminal_bar
+from activelr_service.runs.bar import Bar, terminal_bar
 from activelr_service.runs.begin import start_attempt
 from activelr_service.runs.console import Follower, progress_line
 from activelr_service.runs.fence import check_attempt
@@ -69,7 +69,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False, reason: str | None =
     if bar is not None:
         attempt = replace(attempt, log=bar.above(attempt.log))
     number = start_attempt(run)
-    followers = [*_follow(attempt), *follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar)]
+    followers = _follow(attempt, bar)
     try:
         if not is_trained:
             _train(attempt)
@@ -78,7 +78,7 @@ def run_attempt(attempt: Attempt, is_trained: bool = False, reason: str | None =
         check_attempt(run.folder, number)
         export_results(run, attempt.job, attempt.info, attempt.log)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
-        remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        remedy = f"`activelr resume {run.folder}` continues it from its last checkpoint"
         followers[0].finish()  # the lines of the last epochs come first
         attempt.log(f"run {run.label} is interrupted; {remedy}")
         leave_best(run, attempt.job, attempt.info, number, attempt.log)
@@ -105,7 +105,7 @@ def _train(attempt: Attempt) -> None:
         limit = attempt.job.workers.max_failures
         raise RunFailedError(f"run {run.label} lost its workers more than {limit} times: {error}", "workers") from error
     except ClusterError as error:
-        remedy = f"`activelr resume {run.folder}` continues it from its last committed epoch"
+        remedy = f"`activelr resume {run.folder}` continues it from its last checkpoint"
         raise RunFailedError(f"run {run.label}: {error}; {remedy}", "workers") from error
     if failure := run.read_failure():
         shown = f"{failure.type}: {failure.message}" if failure.kind in ("training", "diverged") else failure.message
@@ -149,7 +149,8 @@ def _close(attempt: Attempt, number: int, followers: list[Follower], status: str
         attempt.log(f"run {run.label}: its status could not be written: {error}")
 
 
-def _follow(attempt: Attempt) -> list[Follower]:
+def _follow(attempt: Attempt, bar: Bar | None) -> list[Follower]:
+    """Followers, which run already. The first one logs the lines of whole epochs."""
     run = attempt.run
     logged = len(read_journal(run.journal)) if isinstance(attempt.job, CompleteJob) else -1
     followers: list[Follower] = [
@@ -159,7 +160,7 @@ def _follow(attempt: Attempt) -> list[Follower]:
     ]
     for follower in followers:
         follower.start()
-    return followers
+    return followers + follow_epochs(run, attempt.job, attempt.tracker, attempt.log, bar, epochs=followers[0])
 
 
 def _flush(followers: list[Follower]) -> None:

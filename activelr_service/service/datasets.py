@@ -13,7 +13,7 @@ from activelr_service.tracking.tracker import Dataset
 def datasets_of(run: Run, job: ResolvedJob, info: DataInfo) -> list[Dataset]:
     """The data of a run, one entry for each use of them."""
     num_train, num_val = info.counted()
-    counts = {"training": num_train, "validation": num_val, "test": getattr(info, "num_test", 0)}
+    counts = {"training": num_train, "validation": num_val, "test": info.num_test}
     digest = data_digest(run, job)
     return [
         Dataset(dataset_name(job, use), digest, _place(job, use), use, count) for use, count in counts.items() if count

@@ -23,6 +23,7 @@ from activelr_service.training.measure import Score, measure
 LOG = logging.getLogger("activelr_service.service")
 CHANGED = "restore them, or name data to measure on, such as --set data.val_path=FILE or --set data.root=FOLDER"
 SOURCES = (*FIELDS, "years", "name", "args")  # the keys that say which data they are
+SPLIT_KEYS = ("val_fraction", "test_fraction", "hold_out_test", "train_set")  # that say which samples were trained on
 NAMES = {"val": "validation"}  # how a split may be called besides
 
 
@@ -50,6 +51,7 @@ def evaluate_run(run: Run, job: ResolvedJob, split: str | None = None) -> Evalua
         raise CommandError(f"--split {split}: there are train, val, test and all")
     given = with_absolute_paths(job)
     if _source(given.data) == _source(own):
+        _check_same_splits(given.data, own)
         if doubt := check_data(run, CHANGED):
             LOG.warning("%s", doubt)
         return _evaluate_own(run, given, trained, split)
@@ -70,6 +72,15 @@ def _check(run: Run, job: ResolvedJob) -> CompleteJob:
 
 def _source(data: Any) -> dict[str, Any]:
     return {key: getattr(data, key, None) for key in SOURCES}
+
+
+def _check_same_splits(data: Any, own: Any) -> None:
+    """Raise :class:`JobError` if the run's own data would be split anew: samples to train on could then be measured."""
+    for key in SPLIT_KEYS:
+        now, before = getattr(data, key, None), getattr(own, key, None)
+        if now != before:
+            text = f"the run was trained with {before}, and its samples cannot be split anew, got {now}"
+            raise JobError.at(f"data.{key}", f"{text}; --split all measures all of them")
 
 
 def _evaluate_own(run: Run, job: CompleteJob, trained: DataInfo, split: str | None) -> Evaluation:
@@ -100,7 +111,9 @@ def _evaluate_others(run: Run, job: CompleteJob, own: Any, trained: DataInfo, sp
     if not chosen:
         there = ", ".join(part.split for part in parts if part.split) or "no splits"
         raise CommandError(f"--split {split}: these data have {there}")
-    lines = [f"{len(part.dataset):,} samples: {part.source}" for part in chosen]
+    lines = [
+        f"{len(part.dataset):,} {'sample' if len(part.dataset) == 1 else 'samples'}: {part.source}" for part in chosen
+    ]
     lines += _same_as_own(run, job.data)
     for note in [note for part in chosen for note in part.notes]:
         LOG.warning("%s", note)

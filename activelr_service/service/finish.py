@@ -57,7 +57,7 @@ def export_best(run: Run, job: ResolvedJob, info: DataInfo, log: Log, *, is_fina
     run.update(best_epoch=best.epoch, score_name=name, score=best.metrics.get(name), **interim)
     if is_final:
         measure_test(run, job, info, best, log)
-        write_card(run, job, info)
+        write_card(run, info)
     return best
 
 

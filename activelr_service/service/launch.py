@@ -35,7 +35,7 @@ from activelr_service.tracking.store import tracking_uri
 def train(job: TrainJob | str | Path, overrides: Sequence[str] = ()) -> Run:
     """Train a job to its end, and return its run.
 
-    If the job has an unfinished run, that run is continued from its last committed epoch, to the same bits as without the
+    If the job has an unfinished run, that run is continued from its last checkpoint, to the same bits as without the
     interruption. Else a new run begins. With other epochs or another budget, the unfinished run becomes longer or shorter.
 
     Args:

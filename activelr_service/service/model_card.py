@@ -6,7 +6,6 @@ Its parts are those of Mitchell et al. (2019), "Model Cards for Model Reporting"
 import json
 import platform
 import re
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 from activelr_service.config import ResolvedJob
@@ -22,7 +21,7 @@ from activelr_service.tracking.registry import CHAMPION, ModelFacts
 
 CARD = "README.md"
 PACKAGES = ("activelr-service", "torch", "torchvision", "transformers", "timm", "numpy")
-SPLITS = {"val": "validation", "test": "test"}
+COUNTS = ("count", "skipped")  # of samples: the section on the data has them
 KINDS = {"table": "rows of a table", "text": "text", "stdlib_chars": "text", "npz": "arrays", "python": "samples"}
 INPUTS = {"rows of a table": "rows.csv", "text": "text.txt", "arrays": "rows.npz", "images": "photos/"}
 TASKS = {"language_modeling": "Language modeling", "detection": "Detection of objects"}
@@ -30,9 +29,9 @@ _MARKS = re.compile(r"([\\`*_\[\]<>|#~&$!{}])")
 _LIST_MARKS = re.compile(r"^(\d*)([.)+-])(?=\s|$)")
 
 
-def write_card(run: Run, job: ResolvedJob, info: DataInfo) -> None:
+def write_card(run: Run, info: DataInfo) -> None:
     """Write the card of an exported model beside it. Its run must have a ``best_epoch``."""
-    write_text(run.model / CARD, make_card(run, job, info))
+    write_text(run.model / CARD, make_card(run, info))
 
 
 def model_facts(run: Run, job: ResolvedJob) -> ModelFacts:
@@ -47,8 +46,11 @@ def model_facts(run: Run, job: ResolvedJob) -> ModelFacts:
         score_name=state["score_name"],
         score=state.get("score"),
         higher_is_better=metrics_of_task(job.task).higher_is_better,
-        metrics={name: value for name, value in best.metrics.items() if name.partition("/")[0] in SPLITS},
-        data=dataset_name(job, "validation"),
+        metrics={
+            "validation": {name: value for name, value in best.metrics.items() if name.startswith("val/")},
+            "test": {f"test/{name}": value for name, value in _test_metrics(run).items()},
+        },
+        datasets={split: dataset_name(job, split) for split in ("validation", "test")},
         fingerprint=data_digest(run, job),
         card=card.read_text() if card.exists() else "",
     )
@@ -60,15 +62,16 @@ def escape(text: str) -> str:
     return _LIST_MARKS.sub(r"\1\\\2", plain)
 
 
-def make_card(run: Run, job: ResolvedJob, info: DataInfo) -> str:
-    """The card as Markdown."""
+def make_card(run: Run, info: DataInfo) -> str:
+    """The card as Markdown. ``info`` describes the data of the run."""
+    job = run.job()  # it has the batch size that the workers found
     best, history = _best(run), read_journal(run.journal)
     kind = KINDS.get(job.data.type, "images")
     parts = [
         [f"# {escape(job.name)}", "", _summary(run, job, info, kind)],
         ["## Data", "", *_data(job, info)],
         ["## Metrics", "", *_metrics(run, best, history)],
-        ["## Limits", "", *_limits(best, info, kind)],
+        ["## Limits", "", *_limits(run, info, kind)],
         ["## How it was trained", "", *_training(run, job, history)],
         ["## How to load it", "", *_loading(run, job, kind)],
     ]
@@ -76,13 +79,13 @@ def make_card(run: Run, job: ResolvedJob, info: DataInfo) -> str:
 
 
 def _best(run: Run) -> Record:
-    """The record of the best epoch, with the metrics on the test split if there is one."""
-    state = run.state()
-    best = next(record for record in read_journal(run.journal) if record.epoch == state["best_epoch"])
-    test = {
-        f"test/{name}": value for name, value in (state.get("test") or {}).get("metrics", {}).items() if name != "count"
-    }
-    return replace(best, metrics={**best.metrics, **test})
+    epoch = run.state()["best_epoch"]
+    return next(record for record in read_journal(run.journal) if record.epoch == epoch)
+
+
+def _test_metrics(run: Run) -> dict[str, float]:
+    """The metrics on the test split; empty if there is none, or if it could not be measured."""
+    return (run.state().get("test") or {}).get("metrics", {})  # type: ignore[no-any-return]
 
 
 def _summary(run: Run, job: ResolvedJob, info: DataInfo, kind: str) -> str:
@@ -107,16 +110,26 @@ def _data(job: ResolvedJob, info: DataInfo) -> list[str]:
 
 
 def _metrics(run: Run, best: Record, history: list[Record]) -> list[str]:
-    state = run.state()
-    splits = [split for split in SPLITS if any(name.startswith(f"{split}/") for name in best.metrics)]
-    names = dict.fromkeys(name.partition("/")[2] for name in best.metrics if name.partition("/")[0] in splits)
+    measured = _measured(run, best)
+    names = dict.fromkeys(name for metrics in measured.values() for name in metrics)
     rows = [
-        f"| {escape(name)} | " + " | ".join(_number(best.metrics.get(f"{split}/{name}")) for split in splits) + " |"
+        f"| {escape(name)} | " + " | ".join(_number(metrics.get(name)) for metrics in measured.values()) + " |"
         for name in names
     ]
-    of = f"Epoch {best.epoch} of {len(history)}, the best one by `{state['score_name']}`."
-    header = ["| metric | " + " | ".join(SPLITS[split] for split in splits) + " |", "| --- |" + " ---: |" * len(splits)]
+    of = f"Epoch {best.epoch} of {len(history)}, the best one by `{run.state()['score_name']}`."
+    header = ["| metric | " + " | ".join(measured) + " |", "| --- |" + " ---: |" * len(measured)]
     return [of, "", *header, *rows, *_calibration(run)] if rows else [of]
+
+
+def _measured(run: Run, best: Record) -> dict[str, dict[str, float]]:
+    """The metrics of the best epoch on the validation split, and on the test split where there is one."""
+    val = {name[4:]: value for name, value in best.metrics.items() if name.startswith("val/")}
+    splits = {"validation": val, "test": _test_metrics(run)}
+    return {
+        split: {name: value for name, value in metrics.items() if name not in COUNTS}
+        for split, metrics in splits.items()
+        if metrics
+    }
 
 
 def _number(value: float | None) -> str:
@@ -131,10 +144,11 @@ def _calibration(run: Run) -> list[str]:
     return ["", f"{text} {temperature:.4g}, which was fitted on the validation samples."]
 
 
-def _limits(best: Record, info: DataInfo, kind: str) -> list[str]:
-    has_test = any(name.startswith("test/") for name in best.metrics)
+def _limits(run: Run, info: DataInfo, kind: str) -> list[str]:
     chosen = "The validation samples chose the epoch, so their numbers are a little better than those of new data."
-    rest = "The test samples were not looked at before the end." if has_test else "There was no test split."
+    rest = (
+        "The test samples were not looked at before the end." if _test_metrics(run) else "No test split was measured."
+    )
     lines = [
         f"{chosen} {rest}",
         "Nothing was measured on data of another source, place or time, or by groups of people.",
@@ -147,9 +161,9 @@ def _limits(best: Record, info: DataInfo, kind: str) -> list[str]:
 
 
 def _training(run: Run, job: ResolvedJob, history: list[Record]) -> list[str]:
-    last = history[-1]
+    last, rule = history[-1], getattr(job.optimizer, "rule", None)
     facts = {
-        "optimizer": f"{job.optimizer.type} ({getattr(job.optimizer, 'rule', 'no')} rule)",
+        "optimizer": job.optimizer.type + (f" ({rule} rule)" if rule else ""),
         "length": f"{len(history):,} epochs, {last.global_step:,} optimizer steps",
         "batch size": f"{job.global_batch_size:,}" if job.global_batch_size else "",
         "workers": str(job.workers.num_workers),

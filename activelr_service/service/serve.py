@@ -6,19 +6,20 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 from activelr_service.errors import CommandError
-from activelr_service.tracking.mlflow_model import save_mlflow_model
+from activelr_service.tracking.mlflow_model import save_mlflow_model, server_command
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_LINE = 4000  # characters of an example that a person still pastes into a terminal
-QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 END_S = 10  # how long the server may take to end
 SERVING_INPUT = "serving_input_example.json"  # MLflow's name
 OWN_IMAGE = (
@@ -67,12 +68,9 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _start(model: Path, host: str, port: int) -> subprocess.Popen[bytes]:
-    """MLflow's server, in a process group of its own. Its ``uvicorn`` is that of this Python, whatever ``$PATH`` says."""
-    command = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", str(model), "--env-manager", "local"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    environment = {**os.environ, "PATH": path, **QUIET}
-    where = ["--host", host, "--port", str(port)]
-    return subprocess.Popen([*command, *where], env=environment, start_new_session=True)  # noqa: S603 - no shell
+    """MLflow's server, in a process group of its own."""
+    command, environment = server_command(model, host, port)
+    return subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603 - no shell
 
 
 def _wait_until_it_answers(server: subprocess.Popen[bytes], host: str, port: int) -> None:
@@ -97,13 +95,13 @@ def _greeting(model: Path, host: str, port: int) -> list[str]:
     lines = [f"the model answers at {address(host, port)}/invocations  (Ctrl-C ends it)"]
     example = model / SERVING_INPUT
     if not example.is_file():
-        return lines
+        return [*lines, "  the model keeps no example rows, so that there is no line with curl to paste"]
     row = _first_row(example)
-    if len(row) <= LONGEST_LINE:
-        return [*lines, f"  curl {url} -d {shlex.quote(row)}"]
-    lines.append(f"  curl {url} -d @{shlex.quote(str(example))}")
-    is_image = json.loads(row)["dataframe_split"]["columns"] == ["image"]
-    return [*lines, "  " + OWN_IMAGE % url] if is_image else lines
+    is_short = len(row) <= LONGEST_LINE
+    lines.append(f"  curl {url} -d {shlex.quote(row) if is_short else '@' + shlex.quote(str(example))}")
+    if json.loads(row)["dataframe_split"]["columns"] == ["image"]:
+        lines += ["an image of your own:", "  " + OWN_IMAGE % url]
+    return lines
 
 
 def _first_row(example: Path) -> str:
@@ -113,14 +111,23 @@ def _first_row(example: Path) -> str:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    """End the whole process group of the server."""
+    """End the server with all processes that it started, and wait until they are gone."""
+    try:
+        processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        processes = []
     for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(server.pid, number)
-        except ProcessLookupError:
-            break
-        try:
-            server.wait(END_S)
-        except subprocess.TimeoutExpired:
-            continue
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, number)  # also those whose parent is gone
+        deadline = time.monotonic() + END_S
+        while any(map(_is_alive, processes)) and time.monotonic() < deadline:
+            server.poll()
+            time.sleep(0.05)
     server.wait()
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,5 +1,6 @@
 """What the driver shows and tracks of a running epoch, and of a run that ended early."""
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -16,14 +17,24 @@ from activelr_service.tracking.tracker import Tracker
 Log = Callable[[str], None]
 
 
-def follow_epochs(run: Run, job: ResolvedJob, tracker: Tracker, log: Log, bar: Bar | None) -> list[Follower]:
+def follow_epochs(
+    run: Run, job: ResolvedJob, tracker: Tracker, log: Log, bar: Bar | None, epochs: Follower
+) -> list[Follower]:
     """Followers, which run already: one logs a line for each reading, one delivers readings to the tracker, and one draws
-    the bar. Where the bar stands on standard output, the lines go to the log of the run alone."""
+    the bar. Where the bar stands on standard output, the lines go to the log of the run alone.
+
+    ``epochs`` logs the lines of whole epochs: what comes after such a line waits for it.
+    """
     run.live.unlink(missing_ok=True)
     lines = ReadingsReader(run.readings)
+
+    def read() -> list[tuple[int, Record]]:
+        numbered = enumerate(lines.read())
+        return list(itertools.takewhile(lambda item: item[1].epoch <= epochs.last + 1, numbered))
+
     show = log_to(run.log, is_printed=False) if bar is not None and sys.stdout.isatty() else log
     followers: list[Follower] = [
-        Follower(lambda: list(enumerate(lines.read())), _show(job, show), last=len(lines.read()) - 1),
+        Follower(read, _show(job, show), last=len(lines.read()) - 1),
         _Delivery(run, tracker),
     ]
     if bar is not None:

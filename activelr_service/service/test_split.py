@@ -37,13 +37,18 @@ def measure_test(run: Run, job: ResolvedJob, info: DataInfo, best: Record, log: 
     log(f"run {run.label}: the test split is measured: {info.num_test:,} samples")
     try:
         result = _measure(run, job, complete.micro_batch_size(), log)
-    except (JobError, ValueError, OSError) as error:
+    except Exception as error:  # of whatever kind: the data can be a user's own code
         remedy = f"`activelr evaluate {run.folder} --split test` measures it later"
-        result = {"error": " ".join(str(error).split())}
+        result = {"error": _one_line(error)}
         log(f"warning: the test split is not measured: {result['error']}; {remedy}")
     run.update(test={**result, "epoch": best.epoch, "timestamp_ms": best.timestamp_ms, "sha256": sha256})
     if "metrics" in result:
         log(f"  test: {describe_test(run.state())}")
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())[:500]
+    return text if isinstance(error, JobError) else f"{type(error).__name__}: {text}"
 
 
 def _measure(run: Run, job: ResolvedJob, batch_size: int, log: Log) -> dict[str, Any]:

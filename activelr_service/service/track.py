@@ -65,7 +65,7 @@ def _log_start(tracker: Tracker, run: Run, job: ResolvedJob, info: DataInfo) -> 
 
 
 def best_row(run: Run, history: list[Record]) -> dict[str, float] | None:
-    """The validation metrics of the best epoch as those of the run, and its test metrics; None as long as there is no model.
+    """The validation metrics of the best epoch as those of the run; None as long as there is no model.
 
     The row has the time of the model, so that it replaces that of an older model. MLflow draws values of step 0 as bars.
     """
@@ -77,9 +77,8 @@ def best_row(run: Run, history: list[Record]) -> dict[str, float] | None:
         return None
     shown = {name for name in best.metrics if name.startswith("val/")} - {"val/count", "val/skipped"}
     values = {f"best/{name[4:]}": value for name, value in best.metrics.items() if name in shown}
-    tested = {f"test/{name}": value for name, value in (state.get("test") or {}).items()}
     row = {"epoch": 0, "timestamp_ms": round((run.model / RECIPE).stat().st_mtime * 1000), "best/epoch": best.epoch}
-    return {**row, **values, **tested}
+    return {**row, **values}
 
 
 def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None = None) -> None:

@@ -5,11 +5,14 @@ MLflow reads how it is called from its signature, and shows it with an example o
 
 import json
 import logging
+import shlex
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 RECIPE, EXAMPLE = "recipe.json", "example.parquet"  # what an exported model names them
+EXAMPLE_BYTES = 1_000_000  # of the images that MLflow shows as an example; it keeps them as base64, twice
 LOADER = "activelr_service.pyfunc"
 
 
@@ -31,11 +34,23 @@ def save_mlflow_model(folder: Path, path: Path, **ids: str) -> Path:
         loader_module=LOADER,
         data_path=str(folder),
         signature=None if example is None else make_signature(recipe, list(example.columns)),
-        input_example=example,
+        input_example=None if example is None else _lightest(example),
         metadata={"task": recipe["task"], "columns": _column_kinds(recipe)},
         pip_requirements=[f"activelr-service[train]=={version('activelr-service')}"],
     )
     return path
+
+
+def server_command(model: Path, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """What starts MLflow's own server of an MLflow model, and its environment.
+
+    ``mlflow models serve`` starts the same, with the ``uvicorn`` that ``$PATH`` finds; here it is that of this Python.
+    """
+    from mlflow.pyfunc import scoring_server
+
+    command, environment = scoring_server.get_cmd(str(model), port, host, nworkers=1)
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    return [sys.executable, "-m", *shlex.split(command)], {**environment, **quiet}
 
 
 def read_example(folder: Path) -> Any:
@@ -49,6 +64,14 @@ def read_example(folder: Path) -> Any:
         return None
     table = pd.read_parquet(folder / EXAMPLE).astype(object)
     return pd.DataFrame({name: pd.Series([_plain(cell) for cell in table[name]], dtype=object) for name in table})
+
+
+def _lightest(example: Any) -> Any:
+    """As many of the rows as MLflow can show at once: photographs of a camera have megabytes each. One row at least."""
+    sizes = [sum(len(cell) for cell in row if isinstance(cell, bytes)) for row in example.to_numpy()]
+    order = sorted(range(len(sizes)), key=sizes.__getitem__)
+    count = sum(sum(sizes[row] for row in order[:end]) <= EXAMPLE_BYTES for end in range(1, len(order) + 1))
+    return example.iloc[sorted(order[: max(1, count)])].reset_index(drop=True)
 
 
 def _plain(cell: Any) -> Any:

@@ -21,8 +21,8 @@ class ModelFacts(NamedTuple):
     """What MLflow shows of a model beside its files.
 
     ``score_name`` is the metric that chose the best epoch, such as ``val/accuracy``, and ``score`` its value. ``metrics``
-    are all metrics of that epoch, which was logged at ``timestamp_ms``. ``data`` names the dataset, by its type and the
-    job, and ``fingerprint`` is the digest of its contents. ``card`` is Markdown.
+    are those of that epoch by split, logged at ``timestamp_ms``. ``datasets`` are the names of the datasets of these
+    splits among the inputs of the run, and ``fingerprint`` is their digest. ``card`` is Markdown.
     """
 
     run: str
@@ -32,8 +32,8 @@ class ModelFacts(NamedTuple):
     score_name: str
     score: float | None
     higher_is_better: bool
-    metrics: dict[str, float]
-    data: str
+    metrics: dict[str, dict[str, float]]
+    datasets: dict[str, str]
     fingerprint: str
     card: str
 
@@ -68,6 +68,8 @@ def register_model(
     alias ``champion`` is moved if this version has the best score of its name; ``log`` gets a line where it is not
     compared. Raises :class:`~activelr_service.errors.TrackingError`.
     """
+    import mlflow.pyfunc  # noqa: F401 - it takes seconds, which are not those of a server
+
     with talking_to(uri):
         version, model = _find_version(client, what), _find_model(client, what)
     if version is None and model is None:
@@ -136,9 +138,9 @@ def _describe(client: Any, version: Any, facts: ModelFacts) -> None:
 
 
 def _describe_model(client: Any, version: Any, model_id: str, facts: ModelFacts) -> None:
-    """The tags of a model, and the metrics of its epoch with the dataset that they were measured on.
+    """The tags of a model, and the metrics of its epoch with the datasets that they were measured on.
 
-    Each call can be repeated: MLflow keeps one of two equal metrics or inputs.
+    Each call can be repeated: MLflow keeps one of two equal metrics, also of those that the run has already.
     """
     from mlflow.entities import Metric
 
@@ -148,24 +150,15 @@ def _describe_model(client: Any, version: Any, model_id: str, facts: ModelFacts)
         "mlflow.modelVersions": versions,
     }  # as MLflow's own registration
     client.set_logged_model_tags(model_id, {**facts.tags(), **notes})
-    dataset = _dataset(facts)
-    client.log_inputs(version.run_id, [dataset])
-    name, digest = dataset.dataset.name, dataset.dataset.digest
     metrics = [
-        Metric(key, value, facts.timestamp_ms, facts.epoch, model_id, name, digest, run_id=version.run_id)
-        for key, value in facts.metrics.items()
+        Metric(
+            *(name, value, facts.timestamp_ms, facts.epoch, model_id, facts.datasets[split], facts.fingerprint),
+            run_id=version.run_id,
+        )
+        for split, values in facts.metrics.items()
+        for name, value in values.items()
     ]
     client.log_batch(version.run_id, metrics=metrics)
-
-
-def _dataset(facts: ModelFacts) -> Any:
-    """The validation data as an input of the run. MLflow keeps their name and digest, and nothing of their contents."""
-    from mlflow.data.code_dataset_source import CodeDatasetSource
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag
-
-    dataset = MetaDataset(CodeDatasetSource(tags={}), name=facts.data, digest=facts.fingerprint)
-    return DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", "validation")])
 
 
 def shorten(card: str) -> str:

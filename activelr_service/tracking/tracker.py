@@ -159,7 +159,8 @@ class MlflowTracker:
                 self._client.log_artifact(self.run_id, str(file), None if parent == Path() else str(parent))
 
     def log_model(self, folder: Path, name: str, sha256: str, facts: ModelFacts) -> str | None:
-        facts = facts._replace(metrics={self._name(key): value for key, value in facts.metrics.items()})
+        metrics = {split: {self._name(key): one for key, one in some.items()} for split, some in facts.metrics.items()}
+        facts = facts._replace(metrics=metrics)
         what = Registration(str(self.run_id), folder, name, sha256)
         return register_model(self._client, str(self.uri), what, facts, self.log)
 

@@ -111,9 +111,7 @@ class FailureCallback(ray.train.UserCallback):
         if self.run.failure.exists():
             raise DeterministicError(str(self.run.failure))
         with suppress(OSError):
-            self.run.notify(
-                f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last committed epoch on"
-            )
+            self.run.notify(f"workers lost ({root_cause(worker_exceptions)}); replaced, from the last checkpoint on")
 
 
 def root_cause(failures: dict[int, Exception]) -> str:

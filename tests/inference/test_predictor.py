@@ -123,12 +123,23 @@ def test_no_rows_give_an_empty_answer_with_the_columns(table):
     assert len(answers) == 0
 
 
+def save_images(root):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
+
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)) for _ in range(16)]
+    features = Features({"image": ImageFeature(), "label": Value("string")})
+    Dataset.from_dict({"image": pictures, "label": ["cat", "dog"] * 8}, features=features).save_to_disk(str(root))
+
+
 IMAGES = {
     "imagefolder": lambda root: (
         write_images(root, count=8),
         {"root": str(root), "image_size": 16, "val_fraction": 0.5},
     )[1],
     "digits": lambda root: {"image_size": 8},
+    "huggingface": lambda root: (save_images(root), {"path": str(root), "image_size": 16, "val_fraction": 0.5})[1],
     "cifar10": lambda root: (write_cifar(root, rows=12), {"root": str(root)})[1],
 }
 
@@ -151,6 +162,7 @@ def test_an_image_may_be_a_path_bytes_base64_or_pixels(tmp_path):
     encoded = base64.b64encode(content).decode()
     pixels = np.asarray(Image.open(path))
     cells = [str(path), content, encoded, f"data:image/png;base64,{encoded}", pixels, pixels.tolist()]
+    cells += [{"bytes": content, "path": None}, {"bytes": None, "path": str(path)}]
     inputs = predictor.to_tensors(pd.DataFrame({"image": pd.Series(cells, dtype=object)}))
     assert len(inputs) == len(cells)
     assert all(torch.equal(image, inputs[0]) for image in inputs)
@@ -252,6 +264,14 @@ def test_rows_of_token_ids_are_continued_by_token_ids(tmp_path):
     assert answers["generated"].dropna().map(len).to_dict() == {0: 4, 2: 4}
 
 
+def test_the_recipe_says_how_images_are_prepared(tmp_path):
+    write_images(tmp_path / "data")
+    out, _, _ = export(tmp_path, {"type": "imagefolder", "root": str(tmp_path / "data"), "image_size": 16}, steps=1)
+    inputs = json.loads((out / RECIPE).read_text())["inputs"]
+    assert inputs["mean"] == [0.485, 0.456, 0.406]
+    assert (inputs["image_size"], inputs["crop_share"], inputs["classes"]) == (16, 0.875, ["cat", "dog"])
+
+
 def test_the_recipe_names_no_place_of_a_file(table, tmp_path):
     recipe = (table[0].folder / RECIPE).read_text()
     assert table[1].data.path not in recipe
@@ -267,3 +287,33 @@ def test_a_model_of_an_earlier_version_is_refused_with_the_remedy(table, tmp_pat
     with pytest.raises(InputError, match=r"earlier version.*predict with its run"):
         Predictor.load(tmp_path)
     assert Predictor.load(tmp_path, inputs=inputs).predict(flowers(3))["prediction"].notna().all()
+
+
+OWN = """
+import torch
+
+class Rows(torch.utils.data.Dataset):
+    classes = ["calm", "wild"]
+    def __len__(self):
+        return 20
+    def __getitem__(self, index):
+        if index >= 20:
+            raise IndexError(index)
+        return torch.full((2, 3), index / 20), index % 2
+
+def make():
+    return Rows(), Rows()
+"""
+
+
+def test_rows_of_users_own_data_are_arrays(tmp_path, monkeypatch):
+    (tmp_path / "own_rows.py").write_text(OWN)
+    info = tmp_path / "own_rows-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rows\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[activelr.data]\nown = own_rows:make\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    out, _, val = export(tmp_path / "out", {"type": "python", "name": "own"})
+    predictor = Predictor.load(out)
+    assert torch.equal(predictor.to_tensors(predictor.example())[1], val[2][0])
+    assert predictor.predict(predictor.example()).columns.tolist()[1:] == ["probability_calm", "probability_wild"]

@@ -140,6 +140,8 @@ def test_the_own_splits_are_measured_where_no_other_data_are_named(tmp_path):
     assert list(evaluate_run(run, job).scores) == ["validation"]
     with pytest.raises(CommandError, match=r"x/001 has no test split; .* data\.test_fraction"):
         evaluate_run(run, job, "test")
+    with pytest.raises(JobError, match=r"data\.test_fraction: the run was trained with None, .* got 0\.5"):
+        evaluate_run(run, on(job, test_fraction=0.5))
     with pytest.raises(CommandError, match="--split exam: there are train, val, test and all"):
         evaluate_run(run, job, "exam")
 
@@ -309,7 +311,7 @@ def test_another_year_of_voc_is_measured_with_all_its_image_sets(tmp_path):
     run, job = exported(tmp_path, {"type": "voc", "root": str(tmp_path)}, small)
     evaluation = evaluate_run(run, on(job, years=["2007"]))
     assert evaluation.scores["all"].rows == 4
-    assert [line.split(":")[0] for line in evaluation.lines] == ["1 samples", "1 samples", "2 samples"]
+    assert [line.split(":")[0] for line in evaluation.lines] == ["1 sample", "1 sample", "2 samples"]
 
 
 def test_data_of_another_type_and_changed_own_data_are_refused(tmp_path):

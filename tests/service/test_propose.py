@@ -59,7 +59,7 @@ def test_a_folder_with_train_and_val_tables_is_validated_on_the_second(tmp_path)
 
 def test_small_images_get_their_own_size_and_a_network_for_it_and_large_ones_do_not(tmp_path):
     small, large = propose(write_images(tmp_path / "small", 28)), propose(write_images(tmp_path / "large", 300))
-    assert (small.data["image_size"], small.model["stem"]) == (28, "cifar")
+    assert (small.data["image_size"], small.data["augment"], small.model["stem"]) == (28, "light", "cifar")
     assert "stem" not in large.model
 
 

@@ -34,10 +34,18 @@ def test_a_stopped_run_is_finished_once_with_the_model_of_its_best_epoch(run):
         client.get_model_version(*state["model_uri"].removeprefix("models:/").split("/")).run_id == tracked.info.run_id
     )
     assert f"run {run.label} finished ({reason}): best val/accuracy" in run.log.read_text()
-    before = run.state()
+    before, given = run.state(), contexts(tracked)
+    assert given == ["training", "validation"]
     assert finish(run) == run
     assert run.state() == before, "the second time there is nothing to do"
+    assert contexts(mlflow_run(run)[1]) == given
     assert run.log.read_text().splitlines()[-1].endswith(f"is finished ({reason}), and MLflow has all of it")
+
+
+def contexts(tracked):
+    """What the inputs of an MLflow run are for, one entry for each."""
+    tags = [tag for given in tracked.inputs.dataset_inputs for tag in given.tags]
+    return sorted(tag.value for tag in tags if tag.key == "mlflow.data.context")
 
 
 def test_a_run_that_was_ended_by_hand_does_the_rest_when_its_length_is_given_again(run):

@@ -1,5 +1,6 @@
 """A registered model, in a real MLflow store: what MLflow shows of it, what it takes, and which version is the champion."""
 
+import base64
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 from mlflow import MlflowClient, MlflowException
 
 from activelr_service.inference.predictor import Predictor
+from activelr_service.tracking.mlflow_model import _lightest, read_example
 from activelr_service.tracking.registry import LONGEST_DESCRIPTION, ModelFacts
 from activelr_service.tracking.store import open_tracker
 from tests.export.conftest import export_table
@@ -23,8 +25,8 @@ FACTS = ModelFacts(
     score_name="val/accuracy",
     score=0.9,
     higher_is_better=True,
-    metrics={"val/accuracy": 0.9, "val/loss": 0.25},
-    data="flowers: table",
+    metrics={"validation": {"val/accuracy": 0.9, "val/loss": 0.25}, "test": {"test/accuracy": 0.8}},
+    datasets={"validation": "flowers.csv, validation", "test": "flowers.csv, test"},
     fingerprint="0123456789abcdef",
     card="# flowers\n",
 )
@@ -84,14 +86,16 @@ def test_mlflow_shows_the_signature_an_example_and_what_describes_the_model(stor
     assert same(served[0].predict(served[0].input_example), served[1].predict(served[1].example()))
 
 
-def test_the_metrics_and_the_dataset_are_linked_to_the_model(store, served):
+def test_the_metrics_and_their_datasets_are_linked_to_the_model(store, served):
     version = store.client.get_model_version("loaded", "1")
     experiment = store.client.get_run(version.run_id).info.experiment_id
     models = store.client.search_logged_models([experiment], filter_string=f"source_run_id = '{version.run_id}'")
-    found = {metric.key: (metric.value, metric.step, metric.dataset_digest) for metric in models[0].metrics}
-    assert found == {"val/accuracy": (0.9, 3, FACTS.fingerprint), "val/loss": (0.25, 3, FACTS.fingerprint)}
-    (given,) = store.client.get_run(version.run_id).inputs.dataset_inputs
-    assert (given.dataset.name, given.dataset.digest) == (FACTS.data, FACTS.fingerprint)
+    found = {one.key: (one.value, one.step, one.dataset_name, one.dataset_digest) for one in models[0].metrics}
+    assert found == {
+        "val/accuracy": (0.9, 3, "flowers.csv, validation", FACTS.fingerprint),
+        "val/loss": (0.25, 3, "flowers.csv, validation", FACTS.fingerprint),
+        "test/accuracy": (0.8, 3, "flowers.csv, test", FACTS.fingerprint),
+    }
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,60 @@ def test_missing_columns_are_named(store, served):
         served[0].predict(store.frame[["size | cm"]])
 
 
+TINY_GPT = {"type": "causal_lm", "name": "gpt2", "config": {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 16}}
+
+
+def digits(root):
+    return {"data": {"type": "digits", "image_size": 8}}
+
+
+def characters(root):
+    return {"data": {"type": "stdlib_chars", "block_size": 16, "num_train": 16}, "model": TINY_GPT}
+
+
+def arrays(root):
+    np.savez(root / "rows.npz", x=np.arange(96, dtype=np.uint8).reshape(24, 2, 2), y=np.arange(24) / 7)
+    return {"data": {"type": "npz", "path": str(root / "rows.npz")}}
+
+
+@pytest.mark.parametrize(
+    ("job", "column", "change"),
+    [
+        (digits, "image", lambda cell: cell),
+        (digits, "image", lambda cell: base64.b64encode(cell).decode()),
+        (characters, "text", lambda cell: cell),
+        (arrays, "input", lambda cell: np.asarray(cell.tolist())),
+    ],
+    ids=["bytes of images", "images as base64", "texts", "arrays"],
+)
+def test_images_texts_and_arrays_are_answered_as_by_the_model(store, tmp_path, job, column, change):
+    job = job(tmp_path)
+    folder = export(tmp_path, **job)[0]
+    name = job["data"]["type"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store.uri)
+        model = mlflow.pyfunc.load_model(Store(store.root, folder, None).register(name))
+    predictor = Predictor.load(folder)
+    assert model.metadata.signature.inputs.input_names() == [column]
+    rows = predictor.example()
+    assert same(model.predict(pd.DataFrame({column: map(change, rows[column])})), predictor.predict(rows))
+    assert same(model.predict(model.input_example), predictor.predict(rows))
+    if column == "text":
+        short = model.predict(rows, params={"max_new_tokens": 1})
+        assert same(short, predictor.predict(rows, max_new_tokens=1))
+
+
+def test_large_photographs_are_not_all_shown_as_an_example(tmp_path):
+    sizes = [700_000, 3_000_000, 200_000, 400_000]
+    pd.DataFrame({"image": [bytes([number]) * size for number, size in enumerate(sizes)]}).to_parquet(
+        tmp_path / "example.parquet"
+    )
+    shown = [len(image) for image in _lightest(read_example(tmp_path))["image"]]
+    assert shown == [200_000, 400_000]
+    huge = pd.DataFrame({"image": [b"x" * 2_000_000, b"y" * 1_500_000]}, dtype=object)
+    assert [len(image) for image in _lightest(huge)["image"]] == [1_500_000]
+
+
 def test_what_is_registered_again_is_there_once(store):
     tracker = store.tracker()
     assert [store.register("again", tracker) for _ in range(3)] == ["models:/again/1"] * 3
@@ -126,7 +184,6 @@ def test_what_is_registered_again_is_there_once(store):
     run = store.client.get_run(version.run_id)
     assert len(store.client.search_logged_models([run.info.experiment_id], f"source_run_id = '{tracker.run_id}'")) == 1
     assert len(store.client.get_metric_history(version.run_id, "val/loss")) == 1
-    assert len(run.inputs.dataset_inputs) == 1
 
 
 def test_a_long_card_is_cut_at_a_line_and_says_so(store):

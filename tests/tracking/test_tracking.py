@@ -135,6 +135,7 @@ def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_i
             "figures/learning_curves.png",
         }
         assert client.get_model_version("small", "1").run_id == tracked.info.run_id
+        assert client.get_model_version_by_alias("small", "champion").description.startswith("# small")
         assert run.state()["tracked"]
     finally:
         end_server(server)
