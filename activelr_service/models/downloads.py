@@ -6,6 +6,7 @@ A file that is there is used without a net. Else it is downloaded by the library
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 from filelock import FileLock
 
@@ -106,20 +107,19 @@ def _hub_remedy(repository: str) -> str:
 
 def _check_reachable(url: str, place: str, remedy: str, shown: str | None = None) -> None:
     """Raise :class:`JobError` if the server does not answer within seconds. Any answer will do."""
-    import urllib.error
     import urllib.request
 
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - URLs of the libraries, not of the job
     try:
         urllib.request.urlopen(request, timeout=PATIENCE_S).close()  # noqa: S310
-    except urllib.error.HTTPError:
+    except HTTPError:
         return
     except OSError as error:
         raise _not_downloaded(shown or url, place, error, remedy) from error
 
 
 def _not_downloaded(source: str, place: str, error: BaseException, remedy: str) -> JobError:
-    reason = getattr(error, "reason", None) or error
+    reason = error.reason if type(error) is URLError else error  # an HTTPError says more than its reason
     line = " ".join(str(reason).split())[:200] or type(error).__name__
     text = f"{source} is not on this machine and cannot be downloaded ({line})"
     return JobError.at(

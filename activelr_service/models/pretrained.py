@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 from activelr_service.data.info import DataInfo, shorten
 from activelr_service.errors import JobError
 
-CONTAINERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-)  # keys under which checkpoints of training programs hold weights
+# Keys under which checkpoints of training programs hold weights.
+CONTAINERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")  # that DistributedDataParallel, torch.compile and others put before all
 IMAGE_KEYS = ("image_size", "crop_share", "squash", "interpolation", "mean", "std")  # of data
 NAMES_SHOWN = 40
@@ -56,10 +53,8 @@ class Fit(NamedTuple):
     def describe(self) -> str:
         """How many tensors were taken over, and what became of the head, in one line."""
         total = len(self.taken) + len(self.head) + len(self.missing) + len(self.odd)
-        head = (
-            f"new, with random weights: {shorten(self.head)}" if self.head else "its head fits, and is taken over too"
-        )
-        return f"{len(self.taken)} of {total} tensors are taken over; {head}"
+        new = f"new, with random weights: {shorten(self.head)}"
+        return f"{len(self.taken)} of {total} tensors are taken over; {new if self.head else 'the head is among them'}"
 
     def warnings(self, source: str) -> list[str]:
         """A line for each kind of tensors that do not fit."""
@@ -147,9 +142,8 @@ def check_fit(fit: Fit, place: str, source: str, wanted: str) -> None:
     if len(fit.taken) < others:
         example = [*fit.missing, *fit.odd][0]
         has = f", and the file has {fit.left_over[0]}" if fit.left_over else ""
-        found = (
-            f"{others} of {others + len(fit.taken)} tensors are missing or have another shape, such as {example}{has}"
-        )
+        total = others + len(fit.taken)
+        found = f"{others} of {total} tensors are missing or have another shape, such as {example}{has}"
         raise JobError.at(place, f"{source} does not fit {wanted}: {found}; give the weights of this model")
 
 

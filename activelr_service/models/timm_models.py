@@ -38,13 +38,15 @@ def build(config: TimmModelConfig, info: DataInfo, num_outputs: int | None) -> A
     """Make the model with random weights. One that has a fixed size of images is made for theirs."""
     import timm
 
-    args = dict(config.args)
+    args = {**config.args, "num_classes": num_outputs}
     if _settings(config).fixed_input_size:
         args.setdefault("img_size", info.input_shape[-1])
     try:
-        return timm.create_model(config.name, pretrained=False, num_classes=num_outputs, **args)
+        model = timm.create_model(config.name, pretrained=False, **args)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise JobError.at("model.args", f"{config.name}: {plain_reason(error)}") from error
+    model.built_with = args  # a second one is built to load timm's own weights
+    return model
 
 
 def fetch_weights(config: TimmModelConfig) -> ImageKeys | None:
@@ -75,6 +77,8 @@ def fetch_weights(config: TimmModelConfig) -> ImageKeys | None:
         "std": list(found["std"]),
     }
     source = f"for timm's weights of {config.name}"
+    if found["crop_mode"] == "border":
+        source += "; timm adds borders to their images, and here the center is cropped"
     return ImageKeys(values, source if config.pretrained is True else f"assumed, as {source}")
 
 
@@ -134,7 +138,7 @@ def _weights_of_timm(model: Any, config: TimmModelConfig) -> dict[str, Any]:
 
     overlay = {"file": str(_published_file(config))}
     try:
-        loaded = timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **model._model_args)
+        loaded = timm.create_model(config.name, pretrained=True, pretrained_cfg_overlay=overlay, **model.built_with)
     except (RuntimeError, ValueError, KeyError, AssertionError) as error:
         raise JobError.at(PLACE, f"timm cannot load the weights of {config.name}: {plain_reason(error)}") from error
     heads = tuple(f"{name}." for name in _as_list(loaded.pretrained_cfg["classifier"]))

@@ -32,9 +32,8 @@ def fetch_weights(config: TorchvisionModelConfig) -> ImageKeys | None:
     if config.weights is None:
         return None
     if not _find_file(config).is_file():
-        raise JobError.at(
-            PLACE, f"no such file: {config.weights}; DEFAULT stands for the weights that torchvision publishes"
-        )
+        hint = "DEFAULT stands for the weights that torchvision publishes"
+        raise JobError.at(PLACE, f"no such file: {config.weights}; {hint}")
     is_file = names_a_file(config, "weights")
     if is_file and (keys := keys_of_export(config.weights)) is not None:
         return keys
