@@ -30,6 +30,7 @@ EXTRAS = {
             "PIL",
             "datasets",
             "faster_coco_eval",
+            "huggingface_hub",
             "jinja2",
             "matplotlib",
             "mlflow",

@@ -69,7 +69,8 @@ def served(store):
 
 
 def same(answers, expected):
-    pd.testing.assert_frame_equal(answers, expected, check_dtype=False, rtol=1e-6, atol=1e-9)
+    plain = [frame.astype(object).where(frame.notna(), None) for frame in (answers, expected)]
+    pd.testing.assert_frame_equal(*plain, rtol=1e-6, atol=1e-9)
     return True
 
 

@@ -89,7 +89,7 @@ def scores(rank, job, folder):
 
 
 def test_two_ranks_stop_at_the_same_epoch(tmp_path):
-    first, second = run_ranks(scores, 2, tmp_path, noisy_job(tmp_path, 2), tmp_path)
+    first, second = run_ranks(scores, 2, tmp_path, noisy_job(tmp_path, 2, early_stop={"patience": 1}), tmp_path)
     assert first == second
     assert first[1] == "60 epochs"
 
