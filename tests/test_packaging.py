@@ -125,7 +125,7 @@ def names_of(requirements):
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_packages_of_an_extra_are_those_that_pyproject_names(extra):
     required = names_of(PROJECT["optional-dependencies"][extra])
-    found = [{name.lower() for name in packages_distributions()[module]} for module in EXTRAS[extra]]
+    found = [{name.lower().replace("_", "-") for name in packages_distributions()[module]} for module in EXTRAS[extra]]
     assert all(names & required for names in found)
     assert required <= set().union(*found)
 
