@@ -124,10 +124,10 @@ def _images(data: dict[str, Any], sides: Sequence[int], count: int, what: str) -
     why, model = [what], {"type": "torchvision", "name": "resnet18"}
     side = Counter(sides).most_common(1)[0][0] if sides else None
     if side is not None and side <= SMALL_SIDE:
-        data["image_size"] = max(8, side)
+        data |= {"image_size": max(8, side), "augment": "light"}
         model["stem"] = "cifar"
         why.append(
-            f"the images are small, {side} pixels: image_size {data['image_size']}, and a network for small images"
+            f"the images are small, {side} pixels: they keep their size, are only shifted, and get a suitable network"
         )
     elif not torch.cuda.is_available():
         data["image_size"] = 128

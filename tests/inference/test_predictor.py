@@ -322,9 +322,9 @@ def test_rows_of_users_own_data_are_arrays(tmp_path, monkeypatch):
     info = tmp_path / "own_rows-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rows\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[activelr.data]\nown = own_rows:make\n")
+    (info / "entry_points.txt").write_text("[activelr.data]\nown-rows = own_rows:make\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    out, _, val = export(tmp_path / "out", {"type": "python", "name": "own"})
+    out, _, val = export(tmp_path / "out", {"type": "python", "name": "own-rows"})
     predictor = Predictor.load(out)
     assert torch.equal(predictor.to_tensors(predictor.example())[1], val[2][0])
     assert predictor.predict(predictor.example()).columns.tolist()[1:] == ["probability_calm", "probability_wild"]

@@ -411,7 +411,7 @@ def test_a_finished_run_is_measured_without_the_file_that_it_started_from(tmp_pa
 @pytest.mark.slow
 def test_an_epoch_from_trained_weights_beats_one_from_random_weights(tmp_path):
     model = {"type": "timm", "name": "test_resnet"}
-    quick = {"global_batch_size": 128, "tracking": {"backend": "none"}}
+    quick = {"global_batch_size": 32, "tracking": {"backend": "none"}}
     trained, _ = train(resolved(small_job(tmp_path, model=model, epochs=4, **quick)), tmp_path / "before")
     torch.save(trained.model.state_dict(), tmp_path / "trained.pth")
     losses = []

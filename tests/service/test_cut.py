@@ -86,7 +86,8 @@ def test_an_end_that_is_cut_off_is_made_up_for_by_resume(finished):
         end()
         assert {**run.state(), "pid": whole["pid"]} == whole
         assert_identical(load_file(run.model / "model.safetensors"), weights)
-        assert sorted(path.name for path in run.figures.iterdir()) == ["learning_curves.png", "updates.png"]
+        figures = ["confusion.csv", "confusion.png", "learning_curves.png", "updates.png"]
+        assert sorted(path.name for path in run.figures.iterdir()) == figures
         assert load_model(run.model).task == "classification"
         unfinish()
 

@@ -131,6 +131,8 @@ def test_a_server_that_dies_during_a_training_does_not_stop_it_and_gets_all_of_i
         assert tracked.info.status == "FINISHED"
         assert [p.step for p in client.get_metric_history(tracked.info.run_id, "val/loss")] == [1, 2, 3, 4]
         assert {file.path for file in client.list_artifacts(tracked.info.run_id, "figures")} == {
+            "figures/confusion.csv",
+            "figures/confusion.png",
             "figures/updates.png",
             "figures/learning_curves.png",
         }
