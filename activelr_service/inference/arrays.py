@@ -8,7 +8,7 @@ import numpy as np
 from activelr_service.data.info import DataInfo
 from activelr_service.errors import InputError
 from activelr_service.inference.notes import Notes
-from activelr_service.inference.read import Read
+from activelr_service.inference.read import Read, cells_of
 
 COLUMN = "input"
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
@@ -28,10 +28,7 @@ class ArrayReader:
 
     def rows(self, frame: Any, notes: Notes) -> list[Any]:
         """The cells of the column ``input``. Raises :class:`InputError` if there is none."""
-        if COLUMN not in frame.columns:
-            shown = ", ".join(map(repr, frame.columns)) or "no column"
-            raise InputError(f"the input lacks the column {COLUMN!r}, with an array in each row; it has {shown}")
-        return list(frame[COLUMN])
+        return cells_of(frame, COLUMN, "an array in each row")
 
     def batches(self, rows: Any, batch_size: int, notes: Notes) -> Iterator[Read]:
         """The rows in batches. A row of another shape, or with a value that is no number, is bad."""

@@ -16,7 +16,7 @@ from activelr_service.data.images import REMEDY, decode, to_rgb
 from activelr_service.errors import InputError
 from activelr_service.inference.arrays import to_array
 from activelr_service.inference.notes import Notes
-from activelr_service.inference.read import Read
+from activelr_service.inference.read import Read, cells_of
 
 COLUMN = "image"
 _CHANNELS = (1, 3, 4)
@@ -36,10 +36,7 @@ class ImageReader:
 
     def rows(self, frame: Any, notes: Notes) -> list[Any]:
         """The cells of the column ``image``. Raises :class:`InputError` if there is none."""
-        if COLUMN not in frame.columns:
-            shown = ", ".join(map(repr, frame.columns)) or "no column"
-            raise InputError(f"the input lacks the column {COLUMN!r}, with paths or encoded images; it has {shown}")
-        return list(frame[COLUMN])
+        return cells_of(frame, COLUMN, "paths or encoded images")
 
     def batches(self, rows: Any, batch_size: int, notes: Notes) -> Iterator[Read]:
         """The images in batches, decoded in threads. An image that cannot be decoded is a bad row."""

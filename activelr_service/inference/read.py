@@ -1,9 +1,22 @@
-"""Raw rows: pieces of files, and batches after they were read."""
+"""Raw rows: the cells of a column, pieces of files, and batches after they were read."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from activelr_service.errors import InputError
+
+
+def cells_of(frame: Any, name: str, what: str) -> list[Any]:
+    """The cells of a column of a DataFrame. ``what`` says what it holds.
+
+    Raises :class:`InputError` if there is no such column.
+    """
+    if name not in frame.columns:
+        shown = ", ".join(map(repr, frame.columns)) or "no column"
+        raise InputError(f"the input lacks the column {name!r}, with {what}; it has {shown}")
+    return list(frame[name])
 
 
 class Read(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from activelr_service.data.text_encoding import KNOWN_ENDS, TOKENIZER
 from activelr_service.errors import InputError
 from activelr_service.inference.notes import Notes
-from activelr_service.inference.read import Read
+from activelr_service.inference.read import Read, cells_of
 
 COLUMN = "text"
 NEW_TOKENS = 50  # that are generated, if nothing is said; at most half a block
@@ -53,10 +53,7 @@ class TextReader:
 
     def rows(self, frame: Any, notes: Notes) -> list[Any]:
         """The cells of the column ``text``. Raises :class:`InputError` if there is none."""
-        if COLUMN not in frame.columns:
-            shown = ", ".join(map(repr, frame.columns)) or "no column"
-            raise InputError(f"the input lacks the column {COLUMN!r}; it has {shown}")
-        return list(frame[COLUMN])
+        return cells_of(frame, COLUMN, "texts")
 
     def batches(self, rows: Any, batch_size: int, notes: Notes) -> Iterator[Read]:
         """The texts in batches. A cell that is no text is a bad row."""

@@ -191,9 +191,13 @@ def _loading(run: Run, job: ResolvedJob, kind: str) -> list[str]:
     if given:
         lines += ["```sh", f"activelr predict {run.label} {given} --output answers.csv", "```", ""]
     lines += ["In Python, with the folder that holds this file:", "", "```python"]
-    lines += ["from activelr_service.inference.predictor import Predictor", ""]
+    lines += ["from activelr_service import Predictor", ""]
     lines += ['predictor = Predictor.load("model")', "answers = predictor.predict(predictor.example())", "```"]
     if job.tracking.backend == "none":
         return lines
-    lines += ["", "With MLflow alone, where `MLFLOW_TRACKING_URI` names the store of the run:", "", "```python"]
+    lines += [
+        "",
+        "With MLflow alone, where `MLFLOW_TRACKING_URI` names the store of the run. The alias is on the best model of",
+    ]
+    lines += ["this name, which may come from another run:", "", "```python"]
     return [*lines, "import mlflow", "", f'model = mlflow.pyfunc.load_model("models:/{job.name}@{CHAMPION}")', "```"]
