@@ -318,13 +318,13 @@ def make():
 
 
 def test_rows_of_users_own_data_are_arrays(tmp_path, monkeypatch):
-    (tmp_path / "own_rows.py").write_text(OWN)
-    info = tmp_path / "own_rows-1.0.dist-info"
+    (tmp_path / "calm_or_wild.py").write_text(OWN)
+    info = tmp_path / "calm_or_wild-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: own-rows\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[activelr.data]\nown-rows = own_rows:make\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: calm-or-wild\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[activelr.data]\ncalm-or-wild = calm_or_wild:make\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    out, _, val = export(tmp_path / "out", {"type": "python", "name": "own-rows"})
+    out, _, val = export(tmp_path / "out", {"type": "python", "name": "calm-or-wild"})
     predictor = Predictor.load(out)
     assert torch.equal(predictor.to_tensors(predictor.example())[1], val[2][0])
     assert predictor.predict(predictor.example()).columns.tolist()[1:] == ["probability_calm", "probability_wild"]
