@@ -23,8 +23,6 @@ typedef uint32_t u32;
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-#define RUN_ELEMENTS (1 << 18)  /* at least so many are measured before they are moved */
-
 enum { ADAM, BELIEF, SGD, NESTEROV, PLAIN };  /* directions: PLAIN is SGD without momentum */
 enum { PAPER, MEASURE, MEASURE_L2, MOVE };  /* what a walk over the elements does: see below */
 
@@ -141,38 +139,24 @@ static void paper_step(const Step *h) {
     }
 }
 
-/* Tensors are taken in runs of a few megabytes, so that MOVE finds in the cache what MEASURE wrote. */
-static void robust_run(const Step *h, i64 begin, i64 end) {
-    const Walk measure = (h->l2 != 0 ? MEASURES_L2 : MEASURES)[h->kind], move = MOVES[h->kind];
-#pragma omp parallel num_threads(h->threads)
-    {
-#pragma omp for schedule(static)
-        for (i64 k = begin; k < end; k++) {
-            const Task *t = h->tasks + k;
-            h->squares[k] = measure(h, t, (Own){h->a[t->tensor], h->b[t->tensor], 0, 1});
-        }
-#pragma omp single
-        for (i64 k = begin; k < end;) {
-            const i64 i = h->tasks[k].tensor;
-            f64 squares = 0;
-            for (; k < end && h->tasks[k].tensor == i; k++) squares += h->squares[k];
-            scale_update(h, i, squares);
-        }
-#pragma omp for schedule(static)
-        for (i64 k = begin; k < end; k++) {
-            const Task *t = h->tasks + k;
-            const i64 i = t->tensor;
-            move(h, t, (Own){h->a[i], h->b[i], h->effective_lr[i], h->decay[i]});
-        }
-    }
-}
-
 static void robust_step(const Step *h) {
-    for (i64 begin = 0, end; begin < h->num_tasks; begin = end) {
-        i64 elements = h->tasks[begin].len;
-        for (end = begin + 1; end < h->num_tasks; elements += h->tasks[end++].len)  /* to the end of a tensor */
-            if (elements >= RUN_ELEMENTS && h->tasks[end].tensor != h->tasks[end - 1].tensor) break;
-        robust_run(h, begin, end);
+    const Walk measure = (h->l2 != 0 ? MEASURES_L2 : MEASURES)[h->kind], move = MOVES[h->kind];
+#pragma omp parallel for schedule(static) num_threads(h->threads)
+    for (i64 k = 0; k < h->num_tasks; k++) {
+        const Task *t = h->tasks + k;
+        h->squares[k] = measure(h, t, (Own){h->a[t->tensor], h->b[t->tensor], 0, 1});
+    }
+    i64 k = 0;
+    for (i64 i = 0; i < h->num_tensors; i++) {
+        f64 squares = 0;
+        for (; k < h->num_tasks && h->tasks[k].tensor == i; k++) squares += h->squares[k];
+        scale_update(h, i, squares);
+    }
+#pragma omp parallel for schedule(static) num_threads(h->threads)
+    for (k = 0; k < h->num_tasks; k++) {
+        const Task *t = h->tasks + k;
+        const i64 i = t->tensor;
+        move(h, t, (Own){h->a[i], h->b[i], h->effective_lr[i], h->decay[i]});
     }
 }
 
