@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from activelr_service.optim import ActiveAdamW, ActiveSGD
-from activelr_service.optim.paper_rule import update_gain
+from activelr_service.optim.paper_rule import signs_of, update_gain
 
 NAN, INF = float("nan"), float("inf")
 
@@ -26,7 +26,9 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_a_gain_grows_where_the_sign_stays_and_shrinks_where_it_changes(grad_sum, prev_grad_sum, expected):
-    gain, grew, non_finite = update_gain(torch.ones(1), torch.tensor([grad_sum]), torch.tensor([prev_grad_sum]))
+    gain, grew, non_finite = update_gain(
+        torch.ones(1), torch.tensor([grad_sum]), signs_of(torch.tensor([prev_grad_sum]))
+    )
     assert gain == torch.tensor([expected])
     assert grew.item() == (expected > 1)
     assert non_finite.item() == (expected == 1.0)
@@ -34,7 +36,7 @@ def test_a_gain_grows_where_the_sign_stays_and_shrinks_where_it_changes(grad_sum
 
 def test_hold_on_zero_leaves_the_gain_of_a_zero_product():
     update = update_gain(
-        torch.ones(3), torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, -1.0]), hold_on_zero=True
+        torch.ones(3), torch.tensor([0.0, 1.0, 1.0]), signs_of(torch.tensor([1.0, 1.0, -1.0])), hold_on_zero=True
     )
     assert torch.equal(update.gain, torch.tensor([1.0, 1.1, 0.9]))
 
