@@ -184,7 +184,9 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 def _label(name: str) -> int:
     if name not in CLASSES:
-        raise ValueError(f"{name!r} is none of the 20 classes of VOC")
+        raise ValueError(
+            f"{name!r} is none of the 20 classes of VOC, and only these can be trained on: {', '.join(CLASSES)}"
+        )
     return CLASSES.index(name) + 1
 
 
