@@ -101,12 +101,11 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def _step_group(self, params: list[Tensor], group: Group) -> None:
         grads = [dense_grad(param, type(self).__name__) for param in params]
         states = [self._state_of(param, group) for param in params]
-        rows = list(zip(params, grads, states, strict=True))
-        is_fused = [self._can_fuse(*row, group) for row in rows]
+        is_fused = self._can_fuse(params, grads, states, group)
         for fits, take_step in ((True, self._step_fused), (False, self._step_list)):
-            if chosen := [row for row, is_chosen in zip(rows, is_fused, strict=True) if is_chosen == fits]:
-                own_params, own_grads, own_states = (list(column) for column in zip(*chosen, strict=True))
-                take_step(own_params, own_grads, own_states, group)
+            own = [number for number, is_chosen in enumerate(is_fused) if is_chosen == fits]
+            if own:
+                take_step([params[i] for i in own], [grads[i] for i in own], [states[i] for i in own], group)
         group["step_form"] = "compiled" if all(is_fused) else "mixed" if any(is_fused) else "list"
         if group is self.param_groups[0] and self._saved_form not in (None, group["step_form"]):
             self._say_once(
@@ -114,13 +113,13 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
                 "results are equal up to rounding, not to the last bit"
             )
 
-    def _can_fuse(self, param: Tensor, grad: Tensor, state: State, group: Group) -> bool:
-        """Whether the kernel takes the step of a parameter."""
+    def _can_fuse(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> list[bool]:
+        """Of each parameter, whether the kernel takes its step."""
         if group["fused"] is False or fused.load_kernel() is None or group.get("amsgrad"):
-            return False
-        names = [name for name in self.direction_keys if name != "step"]
+            return [False] * len(params)
+        names = ["grad_sum", *(name for name in self.direction_keys if name not in ("step", "max_exp_avg_sq"))]
         names += ["gain"] if self.rule.uses_lr else []
-        return fused.can_fuse(param, grad, state, names)
+        return [fused.can_fuse(*row, names) for row in zip(params, grads, states, strict=True)]
 
     def _step_fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
         direction = self._fused_direction(states, group)

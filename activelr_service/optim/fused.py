@@ -95,14 +95,17 @@ def describe_step() -> str:
 
 
 def can_fuse(param: Tensor, grad: Tensor, state: State, names: Sequence[str]) -> bool:
-    """Whether the kernel can take the step of a parameter: on the CPU, float32, and its gradient, its sum and its states of
-    these names, where they exist, are dense, float32 and laid out as it is."""
-    if type(grad) is not Tensor or param.device.type != "cpu":
+    """Whether the kernel can take the step of a parameter: on the CPU, float32, and its gradient and its states of these
+    names, where they exist, are dense, float32 and laid out as it is."""
+    if type(grad) is not Tensor or not param.is_cpu:
         return False
-    others = [grad, state["grad_sum"], *(state[name] for name in names if state.get(name) is not None)]
-    if param.dtype is not torch.float32 or any(each.dtype is not torch.float32 for each in others):
-        return False
-    if param.is_contiguous() and all(each.is_contiguous() and each.numel() == param.numel() for each in others):
+    others = [grad, *[state[name] for name in names if state.get(name) is not None]]
+    is_contiguous, size = param.is_contiguous(), param.numel()
+    for tensor in (param, *others):
+        if tensor.dtype is not torch.float32 or tensor.numel() != size:
+            return False
+        is_contiguous = is_contiguous and tensor.is_contiguous()
+    if is_contiguous:
         return True
     stride, shape = param.stride(), param.shape
     is_dense = param.is_contiguous() or param.is_contiguous(memory_format=torch.channels_last)
@@ -153,8 +156,7 @@ def take_step(
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
     step = Step(num_tensors=n, num_tasks=len(tasks), **addresses, **scalars, **whole)
     kernel.take_step(ctypes.byref(step))
-    for param in params:
-        torch._C._autograd._unsafe_set_version_counter((param,), (param._version + 1,))
+    torch.autograd.graph.increment_version(params)
 
 
 def end_sums(states: list[State], previous: str, **options: float) -> Array:

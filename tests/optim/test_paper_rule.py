@@ -136,3 +136,24 @@ def test_step_waits_for_no_host_read_of_a_parameter_sized_tensor(monkeypatch):
         optimizer.step()
     steps = {id(optimizer.state[param]["step"]) for param in params}
     assert {id(tensor) for tensor in reads} <= steps, "only torch's step counters, which live on the CPU, are read"
+
+
+def test_a_state_of_an_older_version_that_kept_sums_instead_of_signs_continues():
+    weight, twin = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+    optimizer, restored = (ActiveSGD([param], rule="paper", lr=0.1) for param in (weight, twin))
+    for sums in ([1.0, -1.0, 0.0, NAN], [1.0, 1.0, 1.0, 1.0]):
+        weight.grad = torch.tensor(sums)
+        optimizer.step()
+        optimizer.end_epoch()
+        if sums[1] == -1.0:
+            saved = optimizer.state_dict()
+            saved["state"][0] = {**saved["state"][0], "prev_grad_sum": weight.grad.clone()}
+            del saved["state"][0]["prev_sign"]
+            restored.load_state_dict(saved)
+            twin.data.copy_(weight.data)
+    assert "prev_grad_sum" not in restored.state[twin]
+    twin.grad = torch.ones(4)
+    restored.step()
+    restored.end_epoch()
+    assert torch.equal(restored.state[twin]["gain"], torch.tensor([1.1, 0.9, 0.9, 1.0]))
+    assert torch.equal(restored.state[twin]["gain"], optimizer.state[weight]["gain"])
