@@ -121,7 +121,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path = self.files.paths[index]
-        image = or_skip(lambda: load_image(path, turn=True), path, self.on_corrupt)
+        image = or_skip(lambda: load_image(path, turn=True), self.on_corrupt)
         return self.transform(image), int(self.files.labels[index])
 
 

@@ -66,14 +66,14 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
         raise ValueError(f"{name} cannot be decoded as an image: {reason}{REMEDY}") from error
 
 
-def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
+def or_skip(load: Callable[[], Any], on_corrupt: str) -> Any:
     """Return ``load()``. With ``on_corrupt`` "skip", an image that cannot be decoded gives a warning and None."""
     try:
         return load()
     except ValueError as error:
         if on_corrupt == "fail":
             raise
-        LOG.warning("skipped corrupt image %s: %s", name, error.__cause__)
+        LOG.warning("skipped corrupt image: %s", str(error).removesuffix(REMEDY))
         return None
 
 

@@ -55,7 +55,7 @@ class VOCDataset:
         from torchvision.tv_tensors import BoundingBoxes
 
         annotation = self.annotations[index]
-        image = or_skip(lambda: _load(annotation.image), annotation.image, self.on_corrupt)
+        image = or_skip(lambda: _load(annotation.image), self.on_corrupt)
         if image is None:
             return None
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)

@@ -21,6 +21,7 @@ from activelr_service.service.propose_table import Proposal, epochs_for, propose
 IMAGES_LOOKED_AT = 64
 SMALL_SIDE = 64  # pixels; an image that is not larger is small
 CPU_SIDE = 128  # pixels; larger images take long without a GPU
+STRIDE = 32  # pixels; networks shrink an image by so much, so that its side is best a multiple
 SMALL_GPT = {"n_layer": 4, "n_head": 4, "n_embd": 128}
 READ = (
     "CSV, JSON lines, parquet, .npz, text, folders of images, of text or of parquet files, saved datasets, VOC, CIFAR"
@@ -131,7 +132,7 @@ def _images(data: dict[str, Any], sides: Sequence[int], count: int, what: str) -
             f"the images are small, {side} pixels: they keep their size, are only shifted, and get a suitable network"
         )
     elif not torch.cuda.is_available():
-        data["image_size"] = min(CPU_SIDE, side or CPU_SIDE)
+        data["image_size"] = min(CPU_SIDE, -(-(side or CPU_SIDE) // STRIDE) * STRIDE)
         reason = f"the images have {side} pixels and " if side is not None and side < CPU_SIDE else ""
         size = f"image_size {data['image_size']}, because {reason}there is no GPU"
         why.append(f"{size}; 224 is usual, slower and often better")
