@@ -149,9 +149,10 @@ def fingerprint(tensor: Tensor) -> Tensor:
     """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. One changed bit changes it.
 
     Words have 8 bytes where the size of the tensor allows it, and else the size of an element. Ranks compare fingerprints
-    and keep none.
+    and keep none. The elements are taken as they lie in memory, so that a tensor in channels last is not copied.
     """
-    flat = tensor.detach().contiguous().reshape(-1)
+    by_stride = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    flat = tensor.detach().permute(by_stride).contiguous().reshape(-1)
     if flat.nbytes % 8:
         return flat.view(_WORDS[flat.element_size()]).sum(dtype=torch.int64)
     if flat.storage_offset() * flat.element_size() % 8:  # a part of a larger tensor, which begins within a word

@@ -60,6 +60,9 @@ TENSORS = {
     "a number": torch.tensor(2.5),
     "a part that begins within a word": torch.randn(9)[1:],
     "turned": torch.randn(4, 3).T,
+    "channels last": torch.randn(2, 3, 2, 2).to(memory_format=torch.channels_last),
+    "with gaps": torch.randn(4, 6)[:, ::2],
+    "one value for all": torch.randn(3, 1).expand(3, 2),
 }
 
 
@@ -67,10 +70,12 @@ TENSORS = {
 def test_one_changed_bit_changes_the_fingerprint_wherever_it_is(name):
     tensor = TENSORS[name]
     before = distributed.fingerprint(tensor)
-    assert before == distributed.fingerprint(tensor.clone())
-    bytes_ = tensor.contiguous().reshape(-1).view(torch.uint8)
-    for place in range(len(bytes_)):
-        changed = bytes_.clone()
-        changed[place] ^= 1
-        other = changed.view(tensor.dtype).reshape(tensor.shape)
-        assert distributed.fingerprint(other) != before, place
+    for place in range(tensor.numel()):
+        for byte in range(tensor.element_size()):
+            changed = tensor.clone()
+            index = torch.unravel_index(torch.tensor(place), tensor.shape) if tensor.ndim else ()
+            element = changed[index].reshape(1).view(torch.uint8)
+            element[byte] ^= 1
+            changed[index] = element.view(tensor.dtype)[0]
+            assert distributed.fingerprint(changed) != before, (place, byte)
+    assert distributed.fingerprint(tensor.clone()) == before
