@@ -32,7 +32,10 @@ def describe(predictor: Any, rows: Any, kind: str, precision: str) -> dict[str, 
 PREPROCESSING = {
     "table": "one input for a column of numbers: (value - mean) / std, 0 for a missing value; for a column of categories "
     "one input each: 1 for the value of the row, else 0. `features` are in the order of the inputs.",
-    "image": "RGB images, channels first, of the size in `shape`, resized and normalized as `data` says.",
+    "image": "RGB images, channels first, of the size in `shape`, resized and normalized as `data` says. Where `data` has a "
+    "crop_share, the shorter side (with squash, each side) is resized to round(image_size / crop_share), and the center "
+    "is cropped to image_size. Then pixels are divided by 255, and (value - mean) / std is taken of each color. "
+    "Transparent pixels are put on white, 16-bit gray is divided by 257, and the EXIF orientation is applied.",
     "text": "token ids of the tokenizer.json of the model.",
     "array": "arrays as the training saw them: stored integers divided by `divided_by`.",
 }
