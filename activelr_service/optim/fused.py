@@ -92,7 +92,7 @@ def load_kernel() -> ctypes.CDLL | None:
 def describe_step() -> str:
     """Which form of the step runs here, in words."""
     if load_kernel() is None:
-        return "list form: the package was installed without a C compiler, or in another version; a step takes several times as long"
+        return "list form, several times as slow: the package was installed without a C compiler, or in another version"
     return "compiled for float32 parameters on the CPU; all others take the list form"
 
 
