@@ -28,8 +28,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     State of a parameter: what the base optimizer keeps, under torch's names; ``grad_sum``; and what else the rule keeps, in
     dtypes of its own, whatever the parameter's. Gradients are read and never changed. ``step()`` waits for no GPU.
 
-    A step has two forms. Float32 parameters on the CPU take the compiled form (:mod:`activelr_service.optim.fused`), one
-    pass over memory, where the package was installed with a C compiler. All others take the list form, in torch's foreach
+    A step has two forms. Float32 parameters on the CPU take the compiled form (:mod:`activelr_service.optim.fused`),
+    where the package was installed with a C compiler. All others take the list form, in torch's foreach
     functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
     """
 

@@ -1,4 +1,4 @@
-"""The compiled form of a step: :file:`kernel.c`, one pass over memory, for float32 parameters on the CPU.
+"""The compiled form of a step: :file:`kernel.c`, for float32 parameters on the CPU.
 
 It is built when the package is installed, where there is a C compiler. Without one, and for all other tensors, the list form
 runs: it takes the same steps, up to rounding. Pointers are read anew at each step, since users may replace any tensor.
@@ -19,6 +19,7 @@ from activelr_service.optim.sums import State
 
 TASK_ELEMENTS = 16_384
 KINDS = {"adam": 0, "belief": 1, "sgd": 2, "nesterov": 3, "plain": 4}  # the directions of kernel.c
+KERNEL_VERSION = 1  # goes up with each change of kernel.c, which has the same number
 COUNTS = 6  # numbers that the end of a sum counts for each task
 
 Array = NDArray[Any]
@@ -75,11 +76,14 @@ class Ends(ctypes.Structure):
 
 @functools.cache
 def load_kernel() -> ctypes.CDLL | None:
-    """The compiled kernel; None where the package was installed without a C compiler."""
-    spec = importlib.util.find_spec("activelr_service.optim._kernel")
+    """The compiled kernel; None where the package was installed without a C compiler, or with that of another version."""
+    spec = importlib.util.find_spec("_activelr_kernel")
     if spec is None or spec.origin is None:
         return None
     kernel = ctypes.CDLL(spec.origin)
+    kernel.layout.restype = ctypes.c_int64
+    if kernel.layout() != 1_000_000 * KERNEL_VERSION + 1000 * ctypes.sizeof(Step) + ctypes.sizeof(Ends):
+        return None
     kernel.take_step.argtypes = kernel.end_sums.argtypes = (ctypes.c_void_p,)
     kernel.take_step.restype = kernel.end_sums.restype = None
     return kernel
@@ -88,9 +92,7 @@ def load_kernel() -> ctypes.CDLL | None:
 def describe_step() -> str:
     """Which form of the step runs here, in words."""
     if load_kernel() is None:
-        return (
-            "list form: no C compiler was found when the package was installed, so a step takes several times as long"
-        )
+        return "list form, several times as slow: the package was installed without a C compiler, or in another version"
     return "compiled for float32 parameters on the CPU; all others take the list form"
 
 

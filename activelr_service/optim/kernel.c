@@ -1,4 +1,4 @@
-/* The optimizer step in one pass over memory, for float32 parameters on the CPU.
+/* The optimizer step for float32 parameters on the CPU: one pass over memory under the paper's rule, two under the robust rule.
 
    Plain C with OpenMP, called through ctypes by fused.py, which also has the layout of `Step` and `Ends`. The list form in
    base.py, robust_formulas.py and paper_rule.py is the reference: both take the same steps up to rounding.
@@ -21,6 +21,7 @@ typedef uint32_t u32;
 #else
 #define EVERY_CPU
 #endif
+#define KERNEL_VERSION 1  /* goes up with each change of what the functions do; fused.py has the same number */
 #define INLINE static inline __attribute__((always_inline))
 
 enum { ADAM, BELIEF, SGD, NESTEROV, PLAIN };  /* directions: PLAIN is SGD without momentum */
@@ -229,3 +230,6 @@ void end_sums(const Ends *h) {
         else compare(h, h->tasks + k, counts);
     }
 }
+
+/* fused.py refuses a kernel of another version or layout: that of another installation. */
+i64 layout(void) { return 1000000 * KERNEL_VERSION + 1000 * (i64)sizeof(Step) + (i64)sizeof(Ends); }
