@@ -29,7 +29,8 @@ pytestmark = [
     pytest.mark.ray,
 ]  # one cluster, and the other process has all other tests
 
-LARGE = {"epochs": 12, "global_batch_size": 64, "model": {"type": "mlp", "hidden": [1024, 1024]}}
+EPOCHS = 8  # two pass before a kill, and some are left after it
+LARGE = {"epochs": EPOCHS, "global_batch_size": 64, "model": {"type": "mlp", "hidden": [1024, 1024]}}
 TWO = {"num_workers": 2}
 
 
@@ -103,7 +104,7 @@ def never_killed(tmp_path_factory):
     job = small_job(folder, workers={**TWO, "cpus_per_worker": 1}, **LARGE)
     resolved, _ = resolve_job(job, inspect_data(job.data), Resources(2, 0))
     run_ranks(train_once, 2, folder, resolved, folder)
-    return final_tensors(folder, 12)
+    return final_tensors(folder, EPOCHS)
 
 
 def train_once(rank, job, folder):
@@ -113,7 +114,12 @@ def train_once(rank, job, folder):
 def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worker_bit_for_bit(
     cluster, never_killed, monkeypatch
 ):
-    large = {"model": "{type: mlp, hidden: [1024, 1024]}", "data.image_size": 8, "epochs": 12, "global_batch_size": 64}
+    large = {
+        "model": "{type: mlp, hidden: [1024, 1024]}",
+        "data.image_size": 8,
+        "epochs": EPOCHS,
+        "global_batch_size": 64,
+    }
     process = submit_as_documented(cluster, name="worker-killed", **large)
     run = Run(cluster.home / "outputs" / "worker-killed" / "001")
     wait_until(lambda: len(read_journal(run.journal)) >= 2)
@@ -124,15 +130,15 @@ def test_the_documented_line_trains_tracks_registers_and_survives_a_killed_worke
     assert process.returncode == 0, log
     assert "workers lost (rank" in log
     assert "from the last checkpoint on" in log
-    assert "epoch 12/12" in log
-    assert_identical(final_tensors(run.folder, 12), never_killed)
+    assert f"epoch {EPOCHS}/{EPOCHS}" in log
+    assert_identical(final_tensors(run.folder, EPOCHS), never_killed)
     tracked = run_named(cluster, "worker-killed/001")
     params = {param["key"]: param["value"] for param in tracked["data"]["params"]}
     metrics = {metric["key"] for metric in tracked["data"]["metrics"]}
     assert tracked["info"]["status"] == "FINISHED"
     assert params["workers.num_workers"] == "2"
     assert {"train/loss", "val/accuracy", "weights/gain_mean", "workers/epoch_end_reduce_seconds"} <= metrics
-    assert epochs_logged(cluster, tracked, "val/loss") == list(range(1, 13))
+    assert epochs_logged(cluster, tracked, "val/loss") == list(range(1, EPOCHS + 1))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", cluster.mlflow)
     assert load_model("models:/worker-killed/1").task == "classification"
 
@@ -165,7 +171,7 @@ def test_a_submitted_job_whose_driver_is_killed_continues_when_submitted_again(c
     again = activelr("submit", tmp_path / "job.yaml", *at, "--follow")
     assert again.returncode == 0, again.stderr
     assert "continued after epoch" in again.stdout
-    assert_identical(final_tensors(run.folder, 12), never_killed)
+    assert_identical(final_tensors(run.folder, EPOCHS), never_killed)
     assert [path.name for path in run.folder.parent.glob("[0-9]*")] == ["001"]
     assert run_named(cluster, f"{job.name}/001")["info"]["status"] == "FINISHED"
 

@@ -1,6 +1,7 @@
 """Two datasets that need no download: the digits of scikit-learn and the source text of Python's standard library."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,22 @@ def raw_val_digits() -> Any:
 def _raw_digits() -> tuple[Any, Any]:
     """The images and labels as scikit-learn has them, the training samples first."""
     import torch
-    from sklearn.datasets import load_digits
 
-    raw = load_digits()
-    order = torch.randperm(len(raw.target), generator=torch.Generator().manual_seed(0)).numpy()
-    return raw.images[order], raw.target[order]
+    table = np.loadtxt(_digits_file(), delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, DIGITS_SIDE, DIGITS_SIDE), table[:, -1].astype(int)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).numpy()
+    return images[order], labels[order]
+
+
+def _digits_file() -> Path:
+    """The file inside scikit-learn that ``sklearn.datasets.load_digits`` reads.
+
+    It is read without scikit-learn, whose import takes every worker more than a second.
+    """
+    package = find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    return Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def digit_image(image: Any, image_size: int) -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import activelr, free_port
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.xdist_group("secrets"), pytest.mark.ray]
 
 CANARY = "c4nary"
 SECRETS = {

@@ -1,13 +1,25 @@
-"""The text of the standard library: validation follows the training text, and no more is promised than is there."""
+"""The digits are those of scikit-learn. Of the text of the standard library, validation follows the training text."""
 
 import hashlib
 
+import numpy as np
 import pytest
+import torch
+from sklearn.datasets import load_digits
 
 from activelr_service.data import inspect_data
-from activelr_service.data.bundled import CHARS_VAL, _read
+from activelr_service.data.bundled import CHARS_VAL, _raw_digits, _read
 from activelr_service.errors import JobError
 from tests.data.test_data import assert_rows_match, data_config
+
+
+def test_the_digits_are_those_that_scikit_learn_reads():
+    known = load_digits()
+    order = torch.randperm(1797, generator=torch.Generator().manual_seed(0)).numpy()
+    images, labels = _raw_digits()
+    assert (images.dtype, labels.dtype) == (known.images.dtype, known.target.dtype)
+    assert np.array_equal(images, known.images[order])
+    assert np.array_equal(labels, known.target[order])
 
 
 def test_the_text_is_that_of_the_modules_in_order():

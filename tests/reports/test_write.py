@@ -13,7 +13,7 @@ from activelr_service.reports import load_table, summary_lines, write_report
 from activelr_service.reports.labels import short
 from tests.reports.tables import study, table_of, trial
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.xdist_group("write"), pytest.mark.slow]
 
 FIGURES = {"curves", "by_initial_lr", "by_batch_size", "curves_by_batch_size", "heat_map", "random_search"}
 

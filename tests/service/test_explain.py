@@ -10,7 +10,7 @@ from activelr_service.service.explain import describe_lr, explain_run
 from activelr_service.service.launch import train
 from tests.conftest import ROOT, small_job
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.xdist_group("explain"), pytest.mark.ray]
 
 ONE = {"num_workers": 1}
 

@@ -21,6 +21,8 @@ from activelr_service.service.prepare import read_info
 from tests.conftest import mlflow_run, small_job
 from tests.service.conftest import QUICK, cut_off
 
+pytestmark = pytest.mark.xdist_group("metrics")
+
 WITH_METRIC = {**QUICK, "epochs": 4, "metric": "calibrated_loss", "class_weights": "balanced"}
 
 

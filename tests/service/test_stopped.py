@@ -18,7 +18,7 @@ from activelr_service.service.stopped import leave_best
 from tests.conftest import activelr, mlflow_run
 from tests.service.conftest import bits, cut_off
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.xdist_group("stopped"), pytest.mark.ray]
 
 
 def test_a_stopped_run_is_finished_once_with_the_model_of_its_best_epoch(run):

@@ -10,6 +10,8 @@ from activelr_service.service.launch import resume, train
 from tests.conftest import activelr, mlflow_run, small_job
 from tests.service.conftest import bits, cut_off
 
+pytestmark = pytest.mark.xdist_group("untracked")
+
 QUICK = {"workers": {"num_workers": 1}, "global_batch_size": 64, "epochs": 2, "tracking": {"backend": "none"}}
 STUDY = """
 kind: study

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 
 from activelr_service.tracking.store import DATABASE, embedded_store, open_tracker
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.xdist_group("store"), pytest.mark.slow]
 
 CREATE = """
 import sys
