@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from activelr_service.config.data import TableDataConfig
 from activelr_service.data.info import shorten
-from activelr_service.data.table.file import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, read_table_file
+from activelr_service.data.table.dates import example_date
+from activelr_service.data.table.file import COMPRESSIONS, JSON_LINES, PARQUET, TEXT, TableFile, read_table_file
 from activelr_service.data.table.fit import LARGEST_CATEGORY_COUNT, is_index
 from activelr_service.errors import CommandError
 
@@ -40,15 +41,17 @@ def table_suffix(path: Path) -> str | None:
 def propose_table(path: Path, val_path: Path | None, target: str | None) -> Proposal | None:
     """A job that predicts one column of the table at ``path`` from the others; None if it has a column ``text`` only.
 
-    The target is the given column, else one that is called as targets are, else the last one. Columns of identifiers, and
-    of texts that nearly all differ, are left out. Raises :class:`CommandError` if there is no such column.
+    The target is the given column, else one that is called as targets are, else the last one. Columns of identifiers,
+    of texts that nearly all differ, of dates, and without values are left out. Raises :class:`CommandError` if there
+    is no such column.
     """
     file = read_table_file(TableDataConfig(path=str(path), target="?"), str(path), "data.path")
     names = file.table.column_names
     if set(names) == {"text"}:
         return None
     chosen, why_target = _choose_target(path, names, target)
-    ignored = [name for name in names if name != chosen and _says_nothing(file, name)]
+    left_out = _left_out(file, [name for name in names if name != chosen])
+    ignored = [name for columns in left_out.values() for name in columns]
     if not set(names) - {chosen, *ignored}:
         raise CommandError(f"{path}: no column is left to predict {chosen!r} from; it has {shorten(names, 20)}")
     data: dict[str, Any] = {"type": "table", "path": str(path), "target": chosen}
@@ -58,7 +61,7 @@ def propose_table(path: Path, val_path: Path | None, target: str | None) -> Prop
         why.append(f"validated on {val_path}")
     if ignored:
         data["ignore"] = ignored
-        why.append(f"left out, since their texts or numbers only name the rows: {shorten(ignored, 10)}")
+    why += [f"left out, since {reason}: {shorten(columns, 10)}" for reason, columns in left_out.items() if columns]
     epochs = epochs_for(file.table.num_rows, 20_000, 10, 40)
     return Proposal(data, {"type": "mlp"}, epochs, [*why, f"epochs: {epochs}, for {file.table.num_rows:,} rows"])
 
@@ -75,7 +78,26 @@ def _choose_target(path: Path, names: list[str], target: str | None) -> tuple[st
     return names[-1], f"predicted: {names[-1]!r}, the last column; {PREDICTS}"
 
 
-def _says_nothing(file: Any, name: str) -> bool:
+def _left_out(file: TableFile, names: list[str]) -> dict[str, list[str]]:
+    """The columns of ``names`` that are left out, by the reason."""
+    left_out: dict[str, list[str]] = {
+        "their texts or numbers only name the rows": [],
+        "dates are not read": [],
+        "they have no values": [],
+    }
+    nameless, dates, empty = left_out.values()
+    for name in names:
+        column = file.table.column(name)
+        if set(column.unique().to_pylist()) <= {None, ""}:
+            empty.append(name)
+        elif example_date(column, []) is not None:
+            dates.append(name)
+        elif _says_nothing(file, name):
+            nameless.append(name)
+    return left_out
+
+
+def _says_nothing(file: TableFile, name: str) -> bool:
     """Whether a column only names the rows: an identifier whose values all differ, or texts that nearly all differ."""
     import pyarrow as pa
 

@@ -50,6 +50,18 @@ def test_columns_that_only_name_the_rows_are_left_out_and_said(tmp_path):
     assert any("id, name" in line for line in found.why)
 
 
+def test_columns_that_a_table_cannot_be_read_with_are_left_out_and_said(tmp_path):
+    days = ("2021-03-05", "", "2019-11-30", "2020-01-01")
+    lines = [f"{days[i % 4]},,{i % 9},{'yn'[i % 2]}" for i in range(40)]
+    path = tmp_path / "visits.csv"
+    path.write_text("\n".join(["since,remark,width,target", *lines]))
+    file, why = propose_job(path, [f"output_dir={tmp_path / 'out'}"])
+    assert "left out, since dates are not read: since" in why
+    assert "left out, since they have no values: remark" in why
+    job = validate_job(read_job(file)[0], None).job
+    assert [column.name for column in job.data.columns] == ["width"]
+
+
 def test_a_folder_with_train_and_val_tables_is_validated_on_the_second(tmp_path):
     write_table(tmp_path / "train.csv")
     write_table(tmp_path / "val.csv")

@@ -6,8 +6,9 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from activelr_service.config.data import TableDataConfig
+from activelr_service.data.table.dates import example_date, without_words
 from activelr_service.data.table.file import TableFile
-from activelr_service.data.table.numbers import MISSING_WORDS, Gaps, count_gap, parse_numbers, to_numpy
+from activelr_service.data.table.numbers import Gaps, count_gap, parse_numbers, to_numpy
 from activelr_service.errors import JobError
 
 Kind = Literal["number", "category"]
@@ -17,9 +18,6 @@ Kind = Literal["number", "category"]
 # categories with a warning. Above it they are categories, such as sizes (S, M, 38) and postal codes (12a, 13).
 _WRONG_CELLS, _CATEGORIES = 0.05, 0.5
 _HEAD = 1_000  # rows that are searched for leading zeros and for units
-_DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}|\d{1,2}/\d{1,2}/\d{2}"
-_NAMED_DAY = r"\d{1,2}\.?[ -][A-Z][a-z]{2,8}\.?[ -]\d{2,4}|[A-Z][a-z]{2,8}\.? \d{1,2},? \d{4}"
-_DATE = rf"^({_DAY}|{_NAMED_DAY})([ T]\d{{1,2}}:\d{{2}}.*)?$"
 
 
 class Cells(NamedTuple):
@@ -210,7 +208,7 @@ def _units(config: TableDataConfig, file: TableFile, name: str, column: Any) -> 
     """A warning if texts are numbers with a unit, such as $5, 5 % or 5 kg, or in brackets, such as (5.00)."""
     import pyarrow.compute as pc
 
-    head = _without_words(column.slice(0, _HEAD).drop_null(), config.missing)
+    head = without_words(column.slice(0, _HEAD).drop_null(), config.missing)
     unit = re.search(r"[A-Za-z]*$", head[0].as_py())[0] if len(head) else ""  # type: ignore[index]
     pattern = rf"^\(?[$€£¥]? ?[+-]?\d[\d.,]* ?(?:[$€£¥%]?\)?|{unit})$"
     if len(head) == 0 or not pc.all(pc.match_substring_regex(head, pattern)).as_py():
@@ -219,21 +217,10 @@ def _units(config: TableDataConfig, file: TableFile, name: str, column: Any) -> 
     return (f"{text} as plain numbers; if they are numbers, leave units and other signs away",)
 
 
-def _without_words(texts: Any, missing: list[str]) -> Any:
-    """The texts without the words for a missing value."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    words = pa.array([*MISSING_WORDS, *(text.lower() for text in missing)], pa.large_string())
-    return texts.filter(pc.invert(pc.is_in(pc.utf8_lower(texts), value_set=words)))
-
-
 def _refuse_dates(config: TableDataConfig, file: TableFile, name: str, column: Any) -> None:
-    import pyarrow.compute as pc
-
-    texts = _without_words(column.unique().drop_null(), config.missing)
-    if len(texts) and pc.all(pc.match_substring_regex(texts, _DATE)).as_py():
-        text = f"the column {name!r} holds dates, such as {texts[0].as_py()!r}, which are not read"
+    date = example_date(column, config.missing)
+    if date is not None:
+        text = f"the column {name!r} holds dates, such as {date!r}, which are not read"
         raise file.error(f"{text}: {_remedy(config, name)}{_as_category(name)}")
 
 
