@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from activelr_service.optim.fused import describe_step
 from benchmarks import epoch, loaders, options, start, step, study, within
 
 BENCHMARKS = {
@@ -33,6 +34,7 @@ def main() -> None:
     baseline: dict[str, Any] = {"machine": "", "figures": {}}
     if BASELINE.exists():
         baseline = json.loads(BASELINE.read_text())
+    print(f"optimizer step: {describe_step()}")
     print(f"now on {machine()}\nbaseline on {baseline['machine'] or 'no machine: it is empty'}")
     for name in asked.names or BENCHMARKS:
         print(f"\n{name}: {BENCHMARKS[name].__doc__}", flush=True)

@@ -1,4 +1,4 @@
-"""milliseconds of an optimizer step at the size of ResNet-50, and bytes of state a parameter"""
+"""milliseconds of an optimizer step at the size of ResNet-50, the ratio to fused AdamW, and bytes of state a parameter"""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,10 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "torch AdamW fused": lambda params: torch.optim.AdamW(params, fused=True),
     "torch AdamW foreach": lambda params: torch.optim.AdamW(params, foreach=True),
     "ActiveAdamW": lambda params: ActiveAdamW(params, total_steps=100_000),
+    "ActiveSGD": lambda params: ActiveSGD(params, total_steps=100_000, momentum=0.9),
+    "ActiveAdamW, list form": lambda params: ActiveAdamW(params, total_steps=100_000, fused=False),
     "ActiveAdamW, paper's rule": lambda params: ActiveAdamW(params, rule="paper"),
+    "ActiveAdamW, paper's rule, list form": lambda params: ActiveAdamW(params, rule="paper", fused=False),
     "ActiveSGD, paper's rule": lambda params: ActiveSGD(params, rule="paper", momentum=0.9),
     "ActiveRAdam, paper's rule": lambda params: ActiveRAdam(params, rule="paper"),
     "ActiveBelief, paper's rule": lambda params: ActiveBelief(params, rule="paper"),
@@ -34,9 +37,25 @@ def measure() -> dict[str, float]:
         for name, optimizer in optimizers.items():
             times[name].append(timed(optimizer.step))
     figures = {name: 1000 * median(taken) for name, taken in times.items()}
-    ends = [timed(optimizers["ActiveAdamW, paper's rule"].end_sums) for _ in range(3)]
-    figures["the end of an epoch, paper's rule"] = 1000 * median(ends)
-    return figures | {f"{name}, state": state_bytes(optimizer) / count for name, optimizer in optimizers.items()}
+    fused = figures["torch AdamW fused"]
+    figures |= {f"{name}, times fused AdamW": value / fused for name, value in figures.items()}
+    for name, label in (("ActiveAdamW", "a window"), ("ActiveAdamW, paper's rule", "an epoch, paper's rule")):
+        figures[f"the end of {label}"] = 1000 * median(timed(optimizers[name].end_sums) for _ in range(3))
+    figures |= {f"{name}, state": state_bytes(optimizer) / count for name, optimizer in optimizers.items()}
+    return figures | many_tensors()
+
+
+def many_tensors() -> dict[str, float]:
+    """Milliseconds of a step with 10,000 tensors of 100 elements each: what a tensor costs, whatever its size."""
+    params = [torch.nn.Parameter(torch.randn(100)) for _ in range(10_000)]
+    for param in params:
+        param.grad = torch.randn(100)
+    figures = {}
+    for name in ("torch AdamW fused", "ActiveAdamW", "ActiveAdamW, paper's rule"):
+        optimizer = OPTIMIZERS[name](params)
+        warm_up(optimizer)
+        figures[f"{name}, 10,000 tensors"] = 1000 * median(timed(optimizer.step) for _ in range(5))
+    return figures
 
 
 def resnet_sized_params() -> list[torch.nn.Parameter]:

@@ -12,6 +12,7 @@ from activelr_service.config import TrainJob, parse_job
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes and a cluster share the machine's cores
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # a thread that waits leaves its core to the others
 os.environ.setdefault("RAY_worker_niceness", "0")  # at 15, workers of one process wait for tests of the other
 for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "ACTIVELR_HOME"):
     os.environ.pop(name, None)

@@ -68,6 +68,8 @@ def evaluate(
 ) -> None:
     """Measure a trained model on its validation and test data, or with --set on all of other data of the same kind.
 
+    Other data in a file are given by data.path, in a folder by data.root.
+
     Example: activelr evaluate digits --set data.path=other.npz
     """
     found = _find(run, output_dir)

@@ -9,6 +9,8 @@ from activelr_service.config.job import TrainJob
 from activelr_service.errors import Location, Problem
 from activelr_service.redact import redact_values
 
+PLACES = {"path": "root", "root": "path"}  # some data have the one key, some the other
+
 
 def problem_of(detail: Any, data: dict[str, Any], model: type[BaseModel]) -> Problem:
     """A pydantic error in the words of this project: the place in the document, what is wrong, the value and the remedy."""
@@ -83,6 +85,9 @@ def _tag(model: type[BaseModel]) -> str | None:
 
 
 def _suggest(word: str, allowed: list[str]) -> str:
+    other = PLACES.get(word)
+    if other in allowed:
+        return f'did you mean "{other}"?'
     if word in ("lr", "learning_rate") and "optimizer" in allowed:
         return "leave it out: a job needs none; that of an optimizer is optimizer.lr"
     return did_you_mean(word, allowed, f"known here: {', '.join(allowed)}", cutoff=0.5)

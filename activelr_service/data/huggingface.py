@@ -90,7 +90,7 @@ class ImageRows:
         return len(self.rows.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        picture = or_skip(lambda: self.load(index), self._name(index, None), self.config.on_corrupt)
+        picture = or_skip(lambda: self.load(index), self.config.on_corrupt)
         return self.transform(picture), int(self.rows.labels[index])
 
     def load(self, index: int) -> Any:

@@ -15,7 +15,7 @@ from activelr_service.data.image_transforms import (
     warn_of_small_images,
 )
 from activelr_service.data.imagefolder_layout import PLACE, Classes, Layout, check_classes, find_layout, list_classes
-from activelr_service.data.images import check_images, load_image, or_skip
+from activelr_service.data.images import check_images, find_empty, load_image, or_skip
 from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.listing import (
     LARGEST_COMPARED,
@@ -100,10 +100,14 @@ def as_dataset(config: ImageFolderDataConfig, files: Files) -> Any:
 
 
 def check_files(config: ImageFolderDataConfig, limit: int | None) -> None:
-    """Decode at most ``limit`` images of both splits; see :func:`~activelr_service.data.images.check_images`."""
+    """Decode at most ``limit`` images of both splits, and the empty ones.
+
+    See :func:`~activelr_service.data.images.check_images`.
+    """
     found = _read(config)
     paths = found.train.paths + found.val.paths
-    check_images(lambda index: load_image(paths[index], turn=True), len(paths), limit, config.on_corrupt, PLACE)
+    empty = find_empty(paths)
+    check_images(lambda index: load_image(paths[index], turn=True), len(paths), limit, config.on_corrupt, PLACE, empty)
 
 
 class ImageFiles:
@@ -117,7 +121,7 @@ class ImageFiles:
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path = self.files.paths[index]
-        image = or_skip(lambda: load_image(path, turn=True), path, self.on_corrupt)
+        image = or_skip(lambda: load_image(path, turn=True), self.on_corrupt)
         return self.transform(image), int(self.files.labels[index])
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -66,19 +66,23 @@ def decode(file: BinaryIO, name: str | Path, turn: bool) -> Any:
         raise ValueError(f"{name} cannot be decoded as an image: {reason}{REMEDY}") from error
 
 
-def or_skip(load: Callable[[], Any], name: str | Path, on_corrupt: str) -> Any:
+def or_skip(load: Callable[[], Any], on_corrupt: str) -> Any:
     """Return ``load()``. With ``on_corrupt`` "skip", an image that cannot be decoded gives a warning and None."""
     try:
         return load()
     except ValueError as error:
         if on_corrupt == "fail":
             raise
-        LOG.warning("skipped corrupt image %s: %s", name, error.__cause__)
+        LOG.warning("skipped corrupt image: %s", str(error).removesuffix(REMEDY))
         return None
 
 
-def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_corrupt: str, place: str) -> None:
+def check_images(
+    load: Callable[[int], Any], count: int, limit: int | None, on_corrupt: str, place: str, empty: Sequence[int] = ()
+) -> None:
     """Decode at most ``limit`` of ``count`` images, evenly spaced, in threads; ``load`` takes the index of an image.
+
+    The images ``empty`` are decoded besides: see :func:`find_empty`.
 
     Raises :class:`JobError` at ``place`` with the number of images that cannot be decoded, and the first of them. With
     ``on_corrupt`` "skip" it logs a warning instead, and raises only if no image can be decoded.
@@ -91,7 +95,8 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
             return str(error)
         return None
 
-    chosen = range(count) if limit is None else [number * count // limit for number in range(min(limit, count))]
+    looked_at = count if limit is None else min(limit, count)
+    chosen = sorted({*(number * count // looked_at for number in range(looked_at)), *empty})
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         blocks = (
             chosen[start : start + 4096] for start in range(0, len(chosen), 4096)
@@ -106,6 +111,11 @@ def check_images(load: Callable[[int], Any], count: int, limit: int | None, on_c
     if len(errors) == len(chosen):
         raise JobError.at(place, f"{text}; no image is left to train on")
     LOG.warning("%s", text)
+
+
+def find_empty(paths: Sequence[str | Path]) -> list[int]:
+    """The indices of the files that have no bytes, or that are not there. No file is opened."""
+    return [index for index, path in enumerate(paths) if not (os.path.exists(path) and os.path.getsize(path))]
 
 
 def to_rgb(image: Any) -> Any:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from activelr_service.config.data import VOCDataConfig
-from activelr_service.data.images import check_images, load_image, or_skip
+from activelr_service.data.images import check_images, find_empty, load_image, or_skip
 from activelr_service.data.info import DataInfo, describe_classes
 from activelr_service.data.splits import draw_splits
 from activelr_service.data.voc_layout import find_year, list_year
@@ -55,7 +55,7 @@ class VOCDataset:
         from torchvision.tv_tensors import BoundingBoxes
 
         annotation = self.annotations[index]
-        image = or_skip(lambda: _load(annotation.image), annotation.image, self.on_corrupt)
+        image = or_skip(lambda: _load(annotation.image), self.on_corrupt)
         if image is None:
             return None
         boxes = torch.tensor(annotation.boxes, dtype=torch.float32).reshape(-1, 4)
@@ -113,9 +113,13 @@ def build_split(config: VOCDataConfig, split: str) -> Any:
 
 
 def check_files(config: VOCDataConfig, limit: int | None) -> None:
-    """Decode at most ``limit`` images of both sets; see :func:`~activelr_service.data.images.check_images`."""
+    """Decode at most ``limit`` images of both sets, and the empty ones.
+
+    See :func:`~activelr_service.data.images.check_images`.
+    """
     images = [image for part in ("train", "val") for image, _ in _list_images(config, part)]
-    check_images(lambda index: _load(images[index]), len(images), limit, config.on_corrupt, "data.root")
+    empty = find_empty(images)
+    check_images(lambda index: _load(images[index]), len(images), limit, config.on_corrupt, "data.root", empty)
 
 
 def _read_parts(config: VOCDataConfig) -> tuple[dict[str, list[Annotation]], list[str]]:
@@ -180,7 +184,9 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 def _label(name: str) -> int:
     if name not in CLASSES:
-        raise ValueError(f"{name!r} is none of the 20 classes of VOC")
+        raise ValueError(
+            f"{name!r} is none of the 20 classes of VOC, and only these can be trained on: {', '.join(CLASSES)}"
+        )
     return CLASSES.index(name) + 1
 
 

@@ -103,8 +103,9 @@ def _show_errors(part: Part, frame: Any, before: int) -> None:
     """Print the first bad rows of all: where each is, and why it is bad."""
     label, values = next(iter(part.names.items()))
     for index in frame.index[frame["error"].notna()][: max(0, SHOWN_ERRORS - before)]:
-        place = f"row {values[index]}" if label == "row" else values[index]
-        print(f"activelr: {place}: {frame['error'][index]}", file=sys.stderr)
+        place, error = f"row {values[index]}" if label == "row" else str(values[index]), frame["error"][index]
+        text = error if label == "file" and place in error else f"{place}: {error}"
+        print(f"activelr: {text}", file=sys.stderr)
 
 
 @contextmanager

@@ -87,11 +87,25 @@ def load_weights(model: Any, config: TransformersImageModelConfig) -> Fit | None
     check_fit(fit, PLACE, config.path, f"a {model.model.config.model_type}")
     if next(model.parameters()).device.type != "meta":
         own = model.model.state_dict()
-        weights = loaded.state_dict()
+        weights = _in_order(loaded, read_config(str(_folder(config))).get("id2label"))
         model.model.load_state_dict(
             {name: own[name] if f"{'model.'}{name}" in fit.head else weights[name] for name in own}
         )
     return fit
+
+
+def _in_order(loaded: Any, saved: dict[str, str] | None) -> dict[str, Any]:
+    """The weights of a model, with the rows of its head in the order of its own classes.
+
+    ``saved``: the names of the classes by their number in the file, which may have the same names in another order.
+    """
+    weights: dict[str, Any] = loaded.state_dict()
+    names, wanted = {name: int(number) for number, name in (saved or {}).items()}, list(loaded.config.id2label.values())
+    if sorted(names) != sorted(wanted):
+        return weights
+    rows, base = [names[name] for name in wanted], f"{loaded.base_model_prefix}."
+    heads = (name for name in weights if not name.startswith(base) and len(weights[name].shape) in (1, 2))
+    return {**weights, **{name: weights[name][rows] for name in heads if len(weights[name]) == len(rows)}}
 
 
 def _load(config: TransformersImageModelConfig, fields: Any) -> Any:

@@ -9,7 +9,8 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer, count_step
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.radam import divide_rectified_, rectified_scales
+from activelr_service.optim.fused import Direction
+from activelr_service.optim.radam import divide_rectified_, rectified_denominators, rectified_scales
 from activelr_service.optim.sums import Group, State
 
 
@@ -58,6 +59,7 @@ class ActiveBelief(ActiveOptimizer):
         gain_decay: float | None = None,
         hold_on_zero: bool | None = None,
         steps_per_epoch: int | None = None,
+        fused: bool | None = None,
     ) -> None:
         options = {
             "betas": betas,
@@ -70,6 +72,7 @@ class ActiveBelief(ActiveOptimizer):
             params,
             options,
             rule,
+            fused,
             lr=lr,
             total_steps=total_steps,
             constants=constants,
@@ -98,3 +101,10 @@ class ActiveBelief(ActiveOptimizer):
         self.rule.forget_update_rms([states[index] for index in begun])  # until now they were gradients, of any scale
         divide_rectified_(updates, exp_avg_vars, scales, group["eps"])
         return updates
+
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
+        steps = count_step(states)
+        scales, begun = rectified_scales(steps, group["betas"][1], threshold=5)
+        self.rule.forget_update_rms([states[index] for index in begun])
+        factors, offsets = rectified_denominators(steps, scales, group["betas"][0], group["eps"])
+        return Direction("belief", ("exp_avg", "exp_avg_var"), factors, offsets, group["betas"], group["eps"])

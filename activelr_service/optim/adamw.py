@@ -10,6 +10,7 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer, count_step
 from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.fused import Direction
 from activelr_service.optim.sums import Group, State
 
 
@@ -53,6 +54,7 @@ class ActiveAdamW(ActiveOptimizer):
         gain_decay: float | None = None,
         hold_on_zero: bool | None = None,
         steps_per_epoch: int | None = None,
+        fused: bool | None = None,
     ) -> None:
         options = {
             "betas": betas,
@@ -66,6 +68,7 @@ class ActiveAdamW(ActiveOptimizer):
             params,
             options,
             rule,
+            fused,
             lr=lr,
             total_steps=total_steps,
             constants=constants,
@@ -81,7 +84,7 @@ class ActiveAdamW(ActiveOptimizer):
 
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
-        steps = count_step(states)
+        factors, offsets = self._denominators(count_step(states), group)
         exp_avgs = [state["exp_avg"] for state in states]
         exp_avg_sqs = [state["exp_avg_sq"] for state in states]
         torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
@@ -91,14 +94,24 @@ class ActiveAdamW(ActiveOptimizer):
             max_exp_avg_sqs = [state["max_exp_avg_sq"] for state in states]
             torch._foreach_maximum_(max_exp_avg_sqs, exp_avg_sqs)
             exp_avg_sqs = max_exp_avg_sqs
-        # Both bias corrections go into the denominator, where they are scalars: (sqrt(v) * c1 / c2) + eps * c1.
-        corrections1 = [1 - beta1**step for step in steps]
-        corrections2 = [math.sqrt(1 - beta2**step) for step in steps]
         updates = torch._foreach_sqrt(exp_avg_sqs)
-        torch._foreach_mul_(updates, [c1 / c2 for c1, c2 in zip(corrections1, corrections2, strict=True)])
-        torch._foreach_add_(updates, [group["eps"] * c1 for c1 in corrections1])
+        torch._foreach_mul_(updates, factors)
+        torch._foreach_add_(updates, offsets)
         torch._foreach_reciprocal_(
             updates
         )  # in place: a second buffer of this size costs more than a pass over this one
         torch._foreach_mul_(updates, exp_avgs)
         return list(updates)
+
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
+        factors, offsets = self._denominators(count_step(states), group)
+        return Direction("adam", ("exp_avg", "exp_avg_sq"), factors, offsets, group["betas"])
+
+    @staticmethod
+    def _denominators(steps: list[float], group: Group) -> tuple[list[float], list[float]]:
+        """What multiplies the square root of each second moment, and what is added: both bias corrections are in them, as
+        scalars of the denominator: (sqrt(v) * c1 / c2) + eps * c1."""
+        (beta1, beta2), eps = group["betas"], group["eps"]
+        corrections = {step: (1 - beta1**step, math.sqrt(1 - beta2**step)) for step in set(steps)}
+        pairs = [corrections[step] for step in steps]
+        return [c1 / c2 for c1, c2 in pairs], [eps * c1 for c1, _ in pairs]

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from activelr_service.optim import paper_rule
+from activelr_service.optim import fused, paper_rule
 from activelr_service.optim.constants import RobustConstants
 from activelr_service.optim.paper_rule import PaperRule
 from activelr_service.optim.robust_rule import RobustRule
@@ -34,6 +34,9 @@ SHARED_ARGUMENTS = r"""
             shrinks it (default: False).
         steps_per_epoch (int, optional): paper's rule: end an epoch after so many steps (default: None: call
             :meth:`end_epoch` yourself).
+        fused (bool, optional): False takes the list form of the step for all parameters; True raises ``RuntimeError`` if
+            there is no compiled one (default: None: the compiled form where it fits, see
+            :mod:`activelr_service.optim.fused`).
         maximize (bool): maximize the objective instead of minimizing it (default: False).
 
     In one process there is nothing to call but ``step()``. With several ranks every rank calls
@@ -88,6 +91,14 @@ def make_rule(
     given = {name: value for name, value in gain_options.items() if value is not None}
     options = {"lr": paper_rule.DEFAULT_LR if lr is None else lr, **paper_rule.DEFAULTS, **given}
     return PaperRule(steps_per_epoch), options
+
+
+def check_fused(wanted: bool | None) -> None:
+    """Raise ``RuntimeError`` if the compiled step is demanded and was not built."""
+    if wanted and fused.load_kernel() is None:
+        raise RuntimeError(
+            f"fused=True: {fused.describe_step()}; install a C compiler and the package again, or leave it out"
+        )
 
 
 def _refuse(optimizer: str, rule: str, options: dict[str, Any]) -> None:

@@ -7,12 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from activelr_service.optim.arguments import NO_LR, check_group, check_real, dense_grad, make_rule
+from activelr_service.optim import fused
+from activelr_service.optim.arguments import NO_LR, check_fused, check_group, check_real, dense_grad, make_rule
 from activelr_service.optim.misuse import check_state_dict, find_misuse, has_ranks, warn
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
-from activelr_service.optim.sums import Group, Reduce, State, reduce_flat, start_sum, with_gradient
+from activelr_service.optim.sums import Group, Reduce, State, by_device, reduce_flat, with_gradient
 
 Closure = Callable[[], Any]
 
@@ -24,20 +25,27 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     move the parameters along it, and adds the gradients to ``grad_sum``. From time to time the rule ends the sums: it
     compares them with the sums before, moves the gains, and begins new sums.
 
-    State of a parameter: what the base optimizer keeps, under torch's names; ``grad_sum`` and, from the end of the first
-    sum on, ``prev_grad_sum``, float32 in the parameter's shape; and what the rule keeps. All of the rule's state is
-    float32, whatever the parameter's dtype. Gradients are read and never changed. ``step()`` waits for no GPU.
+    State of a parameter: what the base optimizer keeps, under torch's names; ``grad_sum``; and what else the rule keeps, in
+    dtypes of its own, whatever the parameter's. Gradients are read and never changed. ``step()`` waits for no GPU.
+
+    A step has two forms. Float32 parameters on the CPU take the compiled form (:mod:`activelr_service.optim.fused`),
+    where the package was installed with a C compiler. All others take the list form, in torch's foreach
+    functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
     """
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
     direction_keys: ClassVar[tuple[str, ...]] = ()  # the state that torch's optimizer of this direction keeps
     has_trainer = False  # a training loop that calls end_step() and end_epoch() itself sets True
 
-    def __init__(self, params: Iterable[Any], defaults: Group, rule: str, **rule_options: Any) -> None:
+    def __init__(
+        self, params: Iterable[Any], defaults: Group, rule: str, fused: bool | None, **rule_options: Any
+    ) -> None:
         chosen, options = make_rule(type(self).__name__, self.initial_update_ratio, rule, **rule_options)
+        check_fused(fused)
+        self._saved_form: str | None = None
         self.rule: Rule = chosen
         self._said: set[str] = set()
-        super().__init__(params, {**defaults, **options, **self.rule.begin_run()})
+        super().__init__(params, {**defaults, "fused": fused, **options, **self.rule.begin_run()})
 
     @abstractmethod
     def _init_direction(self, param: Tensor, group: Group) -> State:
@@ -46,6 +54,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     @abstractmethod
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         """The base optimizer's step at learning rate 1: a fresh tensor for each gradient, which may be overwritten."""
+
+    @abstractmethod
+    def _fused_direction(self, states: list[State], group: Group) -> fused.Direction:
+        """The same step as the kernel takes it. The states that it names exist afterwards."""
 
     @property
     def progress(self) -> float | None:
@@ -89,12 +101,43 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def _step_group(self, params: list[Tensor], group: Group) -> None:
         grads = [dense_grad(param, type(self).__name__) for param in params]
         states = [self._state_of(param, group) for param in params]
+        is_fused = self._can_fuse(params, grads, states, group)
+        for fits, take_step in ((True, self._step_fused), (False, self._step_list)):
+            own = [number for number, is_chosen in enumerate(is_fused) if is_chosen == fits]
+            if own:
+                take_step([params[i] for i in own], [grads[i] for i in own], [states[i] for i in own], group)
+        group["step_form"] = "compiled" if all(is_fused) else "mixed" if any(is_fused) else "list"
+        if group is self.param_groups[0] and self._saved_form not in (None, group["step_form"]):
+            self._say_once(
+                f"the state was saved by steps in the {self._saved_form} form, these have the {group['step_form']} form: "
+                "results are equal up to rounding, not to the last bit"
+            )
+
+    def _can_fuse(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> list[bool]:
+        """Of each parameter, whether the kernel takes its step."""
+        if group["fused"] is False or fused.load_kernel() is None or group.get("amsgrad"):
+            return [False] * len(params)
+        names = ["grad_sum", *(name for name in self.direction_keys if name not in ("step", "max_exp_avg_sq"))]
+        names += ["gain"] if self.rule.uses_lr else []
+        return [fused.can_fuse(*row, names) for row in zip(params, grads, states, strict=True)]
+
+    def _step_fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
+        direction = self._fused_direction(states, group)
+        decay, l2 = group["weight_decay"], 0.0
+        if decay != 0 and not group["decoupled_weight_decay"]:
+            decay, l2 = 0.0, decay
+        factors = self.rule.decay_factors(params, group) if decay else [1.0] * len(params)
+        options = self.rule.fused_options(states, group)
+        sign = -1.0 if group["maximize"] else 1.0
+        fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, **options)
+
+    def _step_list(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
         torch._foreach_add_([state["grad_sum"] for state in states], grads)
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if group["weight_decay"] != 0:
             if group["decoupled_weight_decay"]:
-                self.rule.decay_weights(params, group)
+                torch._foreach_mul_(params, self.rule.decay_factors(params, group))
             else:  # an L2 penalty, whose gradient is added
                 grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         self.rule.move(params, self._direction(grads, states, group), states, group)
@@ -105,7 +148,6 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             taken_over = dict(state)  # of torch's optimizer of the same direction
             state.update(self._init_direction(param, group))
             state.update(taken_over)
-            state["grad_sum"] = torch.zeros_like(param, dtype=torch.float32)
             state.update(self.rule.init_state(param))
         return state
 
@@ -133,10 +175,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     @torch.no_grad()
     def end_sums(self, reduce: Reduce | None = None) -> None:
         """End the sums now, whether they are due or not; ``reduce`` is as in :meth:`end_step`."""
-        for state, group in self._reduced_states(reduce):
-            self.rule.end_sum(state, group)
-            start_sum(state)
+        entries = self._reduced_states(reduce)
         for group in self.param_groups:
+            for states in by_device([state for state, owner in entries if owner is group]):
+                self.rule.end_sums(states, group)
             self.rule.begin_sum(group)
 
     def _reduced_states(self, reduce: Reduce | None) -> list[tuple[State, Group]]:
@@ -163,7 +205,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             warn(message)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "rule": self.rule, "has_trainer": self.has_trainer, "_said": self._said}
+        names = ("rule", "has_trainer", "_said", "_saved_form")
+        return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As torch's. Options that the state lacks, because it is older or torch's own, take their defaults."""
@@ -173,7 +216,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
                 group.setdefault(name, value)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but what the rule keeps stays float32, where torch would cast it to the parameter's dtype.
+        """As torch's, but what the rule keeps has its own dtypes, where torch would cast it to the parameter's.
 
         It takes states of older versions, and those of torch's optimizer of the same direction: then its moments go on,
         and the gains begin. Raises ``ValueError`` for the state of another rule or of another kind of optimizer.
@@ -184,20 +227,27 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         params = (param for group in self.param_groups for param in group["params"])
         for index, param in zip(saved_ids, params, strict=True):
             if saved := state_dict["state"].get(index):
-                self._keep_float32(param, dict(saved))
-        if not self.rule.uses_lr:
-            for group in self.param_groups:
+                self._keep_dtypes(param, dict(saved))
+        self._saved_form = state_dict["param_groups"][0].get("step_form")
+        for group in self.param_groups:
+            group["fused"] = self.defaults["fused"]
+            if not self.rule.uses_lr:
                 group["lr"] = NO_LR
 
-    def _keep_float32(self, param: Tensor, saved: State) -> None:
+    def _keep_dtypes(self, param: Tensor, saved: State) -> None:
+        state = self.state[param]
+        for name in self.direction_keys:  # laid out as the parameter, whatever the run that saved it used
+            if name in state and state[name].shape == param.shape and state[name].stride() != param.stride():
+                state[name] = torch.empty_like(param, dtype=state[name].dtype).copy_(state[name])
         self.rule.upgrade_state(saved)
         if "gain" not in saved:
             return
-        state = self.state[param]
         self.rule.upgrade_state(state)
-        saved.setdefault("grad_sum", torch.zeros_like(param, dtype=torch.float32))
-        for key in saved.keys() & {"grad_sum", "prev_grad_sum", *self.rule.state_keys}:
-            state[key] = saved[key].detach().to(param.device, torch.float32, copy=True)
+        for name, dtype in self.rule.state_dtypes.items():
+            if name in saved:
+                like = param if saved[name].shape == param.shape else saved[name]
+                state[name] = torch.empty_like(like, dtype=dtype, device=param.device).copy_(saved[name].detach())
+        state.setdefault("grad_sum", torch.zeros_like(param, dtype=self.rule.state_dtypes["grad_sum"]))
 
     def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
         """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronization a call."""

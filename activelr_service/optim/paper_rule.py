@@ -16,28 +16,34 @@ At the end of an epoch, with the sums of this epoch and of the one before (Algor
     \end{cases}
 """
 
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
+from activelr_service.optim import fused
 from activelr_service.optim.sums import Group, State
 
 DEFAULTS = {"gain_increment": 0.1, "gain_decay": 0.9, "hold_on_zero": False}
 DEFAULT_LR = 1e-3
+NON_FINITE = 2  # what prev_sign keeps of an element whose sum was not finite
 
 
 class PaperRule:
     """The paper's rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
-    State of a parameter: ``gain``, float32 in the parameter's shape, which starts at 1; and ``grew`` and
-    ``non_finite``, 0-dim float32 counts of elements at the last end of an epoch.
+    State of a parameter, in its shape: ``gain``, float32, which starts at 1; ``grad_sum``, float32; from the end of the
+    first epoch on ``prev_sign``, int8, the signs of the sum before (2 where it was not finite), which is all that the rule
+    reads of it. And ``grew`` and ``non_finite``, 0-dim float32 counts of elements at the last end of an epoch.
     """
 
     name = "paper"
     uses_lr = True
     has_epochs = True
-    state_keys: tuple[str, ...] = ("gain", "grew", "non_finite")
+    state_dtypes: ClassVar[dict[str, torch.dtype]] = {
+        **dict.fromkeys(("grad_sum", "gain", "grew", "non_finite"), torch.float32),
+        "prev_sign": torch.int8,
+    }
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress
 
@@ -55,21 +61,28 @@ class PaperRule:
 
     def init_state(self, param: Tensor) -> State:
         """The state of one parameter before its first step."""
-        return {"gain": torch.ones_like(param, dtype=torch.float32)}
+        zeros = torch.zeros_like(param, dtype=torch.float32)
+        return {"gain": torch.ones_like(zeros), "grad_sum": zeros}
 
     def upgrade_state(self, state: State) -> None:
         """Rewrite, in place, the state of a parameter as an older version saved it."""
         if "gain_counts" in state:
             state["grew"], state["non_finite"] = state.pop("gain_counts").unbind()
+        if "prev_grad_sum" in state:
+            state["prev_sign"] = signs_of(state.pop("prev_grad_sum"))
 
-    def decay_weights(self, params: list[Tensor], group: Group) -> None:
-        """Shrink the weights by ``lr * weight_decay``, whatever their gain."""
-        torch._foreach_mul_(params, 1 - float(group["lr"]) * group["weight_decay"])
+    def decay_factors(self, params: list[Tensor], group: Group) -> list[float]:
+        """What decoupled weight decay multiplies each tensor by, whatever its gains."""
+        return [1 - float(group["lr"]) * group["weight_decay"]] * len(params)
 
     def move(self, params: list[Tensor], updates: list[Tensor], states: list[State], group: Group) -> None:
         """Take one step along ``updates``, which are overwritten."""
         torch._foreach_mul_(updates, [state["gain"] for state in states])
         torch._foreach_add_(params, updates, alpha=-float(group["lr"]))
+
+    def fused_options(self, states: list[State], group: Group) -> dict[str, Any]:
+        """What the compiled step needs of the rule: see :func:`activelr_service.optim.fused.take_step`."""
+        return {"lr": float(group["lr"])}
 
     def forget_update_rms(self, states: list[State]) -> None:
         """Nothing: this rule does not measure directions."""
@@ -87,20 +100,31 @@ class PaperRule:
         """Whether a number of steps was given, and the sums hold as many."""
         return self.steps_per_epoch is not None and group["steps_since_epoch_end"] >= self.steps_per_epoch
 
-    def end_sum(self, state: State, group: Group) -> None:
-        """Move the gains of one parameter on its (reduced) sum, if there is an epoch before this one."""
-        if "prev_grad_sum" not in state:
-            return
+    def end_sums(self, states: list[State], group: Group) -> None:
+        """Move the gains of parameters of one device on their (reduced) sums, and begin new ones. A parameter whose first
+        epoch this is only begins."""
+        first = [state for state in states if "prev_sign" not in state]
+        others = [state for state in states if "prev_sign" in state]
+        for state in first:
+            state["prev_sign"] = signs_of(state["grad_sum"])
+            state["grad_sum"].zero_()
+        if others and all(fused.can_end(state, "prev_sign", "gain") for state in others):
+            options = {name: group[name] for name in DEFAULTS}
+            counts = torch.from_numpy(fused.end_sums(others, "prev_sign", **options)).float()
+            for state, (grew, non_finite) in zip(others, counts[:, :2].unbind(), strict=True):
+                state["grew"], state["non_finite"] = grew.clone(), non_finite.clone()
+        else:
+            for state in others:
+                self._end_sum(state, group)
+
+    def _end_sum(self, state: State, group: Group) -> None:
         update = update_gain(
-            state["gain"],
-            state["grad_sum"],
-            state["prev_grad_sum"],
-            gain_increment=group["gain_increment"],
-            gain_decay=group["gain_decay"],
-            hold_on_zero=group["hold_on_zero"],
+            state["gain"], state["grad_sum"], state["prev_sign"], **{name: group[name] for name in DEFAULTS}
         )
         state["gain"].copy_(update.gain)
         state["grew"], state["non_finite"] = update.grew.float(), update.non_finite.float()
+        state["prev_sign"].copy_(signs_of(state["grad_sum"]))
+        state["grad_sum"].zero_()
 
     def begin_sum(self, group: Group) -> None:
         """Count the steps of the sums from here on."""
@@ -119,10 +143,15 @@ class GainUpdate(NamedTuple):
     non_finite: Tensor
 
 
+def signs_of(grad_sum: Tensor) -> Tensor:
+    """The signs of a sum, int8 in its shape: -1, 0, 1, and 2 where it is not finite."""
+    return torch.where(grad_sum.isfinite(), grad_sum.sign(), float(NON_FINITE)).to(torch.int8)
+
+
 def update_gain(
     gain: Tensor,
     grad_sum: Tensor,
-    prev_grad_sum: Tensor,
+    prev_sign: Tensor,
     *,
     gain_increment: float = 0.1,
     gain_decay: float = 0.9,
@@ -130,12 +159,12 @@ def update_gain(
 ) -> GainUpdate:
     """Grow the gains whose gradient sum kept its sign, and shrink the others (Algorithm 1 of the paper, in gain form).
 
-    All tensors are float32 of one shape. The signs are multiplied, and not the sums: a product of small sums would
-    underflow to zero. A product of exactly zero counts as a change of sign, as in the paper; ``hold_on_zero=True``
-    leaves such a gain as it is. Where a sum is not finite the gain stays, and ``non_finite`` counts it.
+    All tensors are of one shape; ``gain`` and ``grad_sum`` are float32, ``prev_sign`` is as :func:`signs_of` makes it. A
+    product of exactly zero counts as a change of sign, as in the paper; ``hold_on_zero=True`` leaves such a gain as it is.
+    Where a sum is not finite the gain stays, and ``non_finite`` counts it.
     """
-    agreement = grad_sum.sign() * prev_grad_sum.sign()
-    finite = grad_sum.isfinite() & prev_grad_sum.isfinite()
+    agreement = grad_sum.sign() * prev_sign
+    finite = grad_sum.isfinite() & (prev_sign != NON_FINITE)
     grew = (agreement > 0) & finite
     moves = finite & (agreement != 0) if hold_on_zero else finite
     moved = torch.where(grew, gain + gain_increment, gain * gain_decay)

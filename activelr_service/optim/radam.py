@@ -10,6 +10,7 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer, count_step
 from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.fused import Direction
 from activelr_service.optim.sums import Group, State
 
 
@@ -56,6 +57,7 @@ class ActiveRAdam(ActiveOptimizer):
         gain_decay: float | None = None,
         hold_on_zero: bool | None = None,
         steps_per_epoch: int | None = None,
+        fused: bool | None = None,
     ) -> None:
         options = {
             "betas": betas,
@@ -68,6 +70,7 @@ class ActiveRAdam(ActiveOptimizer):
             params,
             options,
             rule,
+            fused,
             lr=lr,
             total_steps=total_steps,
             constants=constants,
@@ -94,6 +97,24 @@ class ActiveRAdam(ActiveOptimizer):
         self.rule.forget_update_rms([states[index] for index in begun])  # until now they were gradients, of any scale
         divide_rectified_(updates, exp_avg_sqs, scales, group["eps"])
         return updates
+
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
+        steps = count_step(states)
+        scales, begun = rectified_scales(steps, group["betas"][1], threshold=math.nextafter(5, 6))
+        self.rule.forget_update_rms([states[index] for index in begun])
+        factors, offsets = rectified_denominators(steps, scales, group["betas"][0], group["eps"])
+        return Direction("adam", ("exp_avg", "exp_avg_sq"), factors, offsets, group["betas"])
+
+
+def rectified_denominators(
+    steps: list[float], scales: list[float | None], beta1: float, eps: float
+) -> tuple[list[float], list[float]]:
+    """What multiplies the square root of each second moment, and what is added: the direction is ``exp_avg`` divided by the
+    sum. Without a scale it is ``exp_avg`` with its bias correction alone."""
+    corrections = [1 - beta1**step for step in steps]
+    factors = [0.0 if scale is None else c1 / scale for c1, scale in zip(corrections, scales, strict=True)]
+    offsets = [c1 if scale is None else eps * c1 / scale for c1, scale in zip(corrections, scales, strict=True)]
+    return factors, offsets
 
 
 def rectified_scales(steps: list[float], beta2: float, threshold: float) -> tuple[list[float | None], list[int]]:

@@ -4,13 +4,21 @@ It needs no learning rate. :mod:`activelr_service.optim.robust_formulas` has its
 meet the state of an optimizer: what is kept of a tensor, when a window ends, and what it changes.
 """
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
+from activelr_service.optim import fused
 from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.numbers import NUMBERS, NumberTables
 from activelr_service.optim.robust_formulas import (
+    UPDATE_RMS_FALL,
+    Agreement,
     agreement_of,
     bound_gain,
+    lr_decay_factor,
+    max_update_ratio,
     next_window_end,
     scale_updates,
     update_gain,
@@ -20,14 +28,14 @@ from activelr_service.optim.robust_formulas import (
 from activelr_service.optim.sums import Group, State
 
 INITIAL_UPDATE_RATIO = 0.06  # the gain of a tensor before its first step
-STEP_KEYS = ("update_rms", "clip_coef", "steps_clipped", "effective_lr", "update_ratio")  # each step sets these
+# One tensor held them in older versions; the oldest lacks the last.
 PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr", "update_ratio")
 
 
 class RobustRule:
     """The robust rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
-    State of a tensor, 0-dim float32 each:
+    State of a tensor: ``grad_sum`` and ``prev_grad_sum``, float32 in its shape, and 0-dim float32 numbers:
 
     - ``gain``, ``weight_rms``, ``update_rms``, and ``elements_seen``: how many of its elements gradients have reached.
     - Of the last step: ``clip_coef``, ``effective_lr`` (what multiplied the direction) and ``update_ratio`` (how far the
@@ -41,7 +49,10 @@ class RobustRule:
     uses_lr = False
     has_epochs = False
     ends_with_epochs = False
-    state_keys: tuple[str, ...] = ("gain", *PACKED, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")
+    state_dtypes: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(
+        ("grad_sum", "prev_grad_sum", *NUMBERS, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite"),
+        torch.float32,
+    )
 
     def __init__(
         self,
@@ -53,6 +64,7 @@ class RobustRule:
         self.constants = constants or RobustConstants()
         self.initial_update_ratio = initial_update_ratio
         self.progress: float | None = None
+        self._tables = NumberTables()
 
     def begin_run(self) -> Group:
         """The counters that every parameter group carries, at the start of a run."""
@@ -62,11 +74,12 @@ class RobustRule:
         """The state of one tensor before its first step."""
         weight_rms = weight_rms_of(param.detach())
         seen = torch.count_nonzero(param.grad).float() if param.grad is not None else weight_rms.new_zeros(())
-        return {
-            "gain": torch.full((), self.initial_update_ratio, dtype=torch.float32, device=param.device),
+        numbers = dict(zip(NUMBERS, weight_rms.new_zeros(len(NUMBERS)).unbind(), strict=True))
+        return numbers | {
+            "grad_sum": torch.zeros_like(param, dtype=torch.float32),
+            "gain": torch.full_like(weight_rms, self.initial_update_ratio),
             "weight_rms": weight_rms,
             "elements_seen": torch.where(seen > 0, seen, float(max(1, param.numel()))),
-            **{key: torch.zeros_like(weight_rms) for key in STEP_KEYS},
             "clip_coef": torch.ones_like(weight_rms),
         }
 
@@ -82,27 +95,34 @@ class RobustRule:
         if "gain_counts" in state:
             state["grew"], state["non_finite"] = state.pop("gain_counts").unbind()
 
-    def decay_weights(self, params: list[Tensor], group: Group) -> None:
-        """Shrink the weights by a share of the run's weight decay; vectors (biases, norms) stay as they are."""
-        matrices = [param for param in params if param.dim() > 1]
-        if matrices:
-            factor = weight_decay_factor(group["steps_done"], self._progress_after(group))
-            torch._foreach_mul_(matrices, 1 - factor * group["weight_decay"])
+    def decay_factors(self, params: list[Tensor], group: Group) -> list[float]:
+        """What decoupled weight decay multiplies each tensor by: vectors (biases, norms) stay as they are."""
+        factor = 1 - weight_decay_factor(group["steps_done"], self._progress_after(group)) * group["weight_decay"]
+        return [factor if param.dim() > 1 else 1.0 for param in params]
 
     def move(self, params: list[Tensor], updates: list[Tensor], states: list[State], group: Group) -> None:
         """Take one step along ``updates``."""
-        stacked = {name: torch.stack([state[name] for state in states]) for name in ("gain", *PACKED[:5])}
+        table = self._tables.of(states)
         step, progress = group["steps_done"], self._progress_after(group)
-        for name, values in scale_updates(updates, stacked, step, progress, self.constants).items():
-            for state, value in zip(states, values.unbind(), strict=True):
-                state[name] = value
-        for param, update, state in zip(params, updates, states, strict=True):
-            param.addcmul_(update, state["effective_lr"], value=-1.0)  # no foreach function broadcasts a 0-dim tensor
+        scaled = scale_updates(updates, table.columns, step, progress, self.constants)
+        table.write(scaled)
+        for param, update, effective_lr in zip(params, updates, scaled["effective_lr"].unbind(), strict=True):
+            param.addcmul_(update, effective_lr, value=-1.0)  # no foreach function broadcasts a 0-dim tensor
+
+    def fused_options(self, states: list[State], group: Group) -> dict[str, Any]:
+        """What the compiled step needs of the rule: see :func:`activelr_service.optim.fused.take_step`."""
+        step, progress = group["steps_done"], self._progress_after(group)
+        return {
+            "numbers": self._tables.of(states).columns,
+            "max_update_ratio": max_update_ratio(step, progress, self.constants),
+            "lr_decay": lr_decay_factor(step, progress, self.constants),
+            "fall": UPDATE_RMS_FALL,
+        }
 
     def forget_update_rms(self, states: list[State]) -> None:
         """Measure the directions of these tensors anew: their scale changes with this step."""
         for state in states:
-            state["update_rms"] = torch.zeros_like(state["update_rms"])
+            state["update_rms"].zero_()
 
     def count_step(self, group: Group) -> None:
         """Count a step that was taken."""
@@ -118,19 +138,31 @@ class RobustRule:
         is_over: bool = group["steps_done"] >= group["window_end"]
         return is_over
 
-    def end_sum(self, state: State, group: Group) -> None:
-        """Move the gain of one tensor on its (reduced) sum, if there is a window before this one."""
-        steps = self.steps_in_sum(group)
-        if "prev_grad_sum" in state:
-            agreement = agreement_of(state["grad_sum"], state["prev_grad_sum"])
-            gain = update_gain(state["gain"], state["clip_coef"], agreement, steps, self.constants)
-            state["grew"] = (gain > state["gain"]).float()
-            state["non_finite"] = (~state["grad_sum"].isfinite().all()).float()
-            state["gain"], state["update_rms"] = bound_gain(gain, state["update_rms"])
-            state["cosine"], state["sign_agreement"] = agreement.cosine, agreement.sign_agreement
-            state["clip_fraction"] = state["steps_clipped"] / max(1, steps)
-        state["elements_seen"] = torch.maximum(state["elements_seen"], torch.count_nonzero(state["grad_sum"]))
-        state["steps_clipped"] = torch.zeros_like(state["steps_clipped"])
+    def end_sums(self, states: list[State], group: Group) -> None:
+        """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. A tensor whose first window
+        this is only begins."""
+        is_first = ["prev_grad_sum" not in state for state in states]
+        for state in states:
+            state.setdefault("prev_grad_sum", torch.zeros_like(state["grad_sum"]))
+        table = self._tables.of(states)
+        numbers, steps = table.columns, self.steps_in_sum(group)
+        agreement, seen, is_finite = _compare(states)
+        gain = update_gain(numbers["gain"], numbers["clip_coef"], agreement, steps, self.constants)
+        window = {
+            "cosine": agreement.cosine,
+            "sign_agreement": agreement.sign_agreement,
+            "clip_fraction": numbers["steps_clipped"] / max(1, steps),
+            "grew": (gain > numbers["gain"]).float(),
+            "non_finite": (~is_finite).float(),
+        }
+        for began, state, *values in zip(is_first, states, *(each.unbind() for each in window.values()), strict=True):
+            if not began:
+                state.update(zip(window, values, strict=True))
+        gain, update_rms = bound_gain(gain, numbers["update_rms"])
+        table.write({"gain": gain, "update_rms": update_rms, "steps_clipped": torch.zeros_like(gain)})
+        table.write({"elements_seen": torch.maximum(numbers["elements_seen"], seen)})
+        for state in states:
+            state["grad_sum"], state["prev_grad_sum"] = state["prev_grad_sum"], state["grad_sum"]
 
     def begin_sum(self, group: Group) -> None:
         """Begin the next window."""
@@ -147,6 +179,21 @@ class RobustRule:
                 'every step; rule="paper" needs neither'
             )
         return min(1.0, (group["steps_done"] + 1) / self.total_steps)
+
+
+def _compare(states: list[State]) -> tuple[Agreement, Tensor, Tensor]:
+    """How far the sums of n tensors agree with those before; how many of their elements are not zero; whether all are
+    finite. (n,) each. The sums before are cleared."""
+    if all(fused.can_end(state, "prev_grad_sum") for state in states):
+        dot, square, previous, equal, signs, seen = torch.from_numpy(fused.end_sums(states, "prev_grad_sum")).unbind(1)
+        cosine = (dot / (square.sqrt() * previous.sqrt())).float()
+        share = (equal / signs.clamp_min(1)).float()
+        return Agreement(cosine.nan_to_num(0.0), share, cosine.isfinite()), seen.float(), square.isfinite()
+    rows = [agreement_of(state["grad_sum"], state["prev_grad_sum"]) for state in states]
+    seen = torch.stack([torch.count_nonzero(state["grad_sum"]) for state in states]).float()
+    is_finite = torch.stack([state["grad_sum"].isfinite().all() for state in states])
+    torch._foreach_zero_([state["prev_grad_sum"] for state in states])
+    return Agreement(*(torch.stack(values) for values in zip(*rows, strict=True))), seen, is_finite
 
 
 def check_progress(progress: float) -> float:

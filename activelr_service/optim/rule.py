@@ -1,7 +1,8 @@
 """What an optimizer asks of a rule."""
 
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 from activelr_service.optim.sums import Group, State
@@ -19,7 +20,7 @@ class Rule(Protocol):
     has_epochs: bool  # whether the end of an epoch can end the sums
     total_steps: int | None  # of the whole run, where the rule needs it and was told
     progress: float | None  # the share of the run that is behind after the coming step, where a trainer sets it
-    state_keys: tuple[str, ...]  # what it keeps of a parameter, all float32
+    state_dtypes: ClassVar[dict[str, torch.dtype]]  # of what it keeps of a parameter
 
     @property
     def ends_with_epochs(self) -> bool:
@@ -34,11 +35,14 @@ class Rule(Protocol):
     def upgrade_state(self, state: State) -> None:
         """Rewrite, in place, the state of a parameter as an older version saved it."""
 
-    def decay_weights(self, params: list[Tensor], group: Group) -> None:
-        """Apply decoupled weight decay."""
+    def decay_factors(self, params: list[Tensor], group: Group) -> list[float]:
+        """What decoupled weight decay multiplies each parameter by in this step."""
 
     def move(self, params: list[Tensor], updates: list[Tensor], states: list[State], group: Group) -> None:
         """Take one step along the directions ``updates``, which may be overwritten."""
+
+    def fused_options(self, states: list[State], group: Group) -> dict[str, Any]:
+        """What the compiled step needs of the rule: see :func:`activelr_service.optim.fused.take_step`."""
 
     def forget_update_rms(self, states: list[State]) -> None:
         """Learn that the scale of these parameters' directions changes with this step."""
@@ -52,8 +56,8 @@ class Rule(Protocol):
     def is_due(self, group: Group) -> bool:
         """Whether the sums are to end now. It depends on the number of steps alone, so all ranks agree."""
 
-    def end_sum(self, state: State, group: Group) -> None:
-        """Move the gains of one parameter on its sum, which is the mean over the ranks."""
+    def end_sums(self, states: list[State], group: Group) -> None:
+        """Move the gains of parameters of one device on their sums, the mean over the ranks, and begin new ones."""
 
     def begin_sum(self, group: Group) -> None:
         """Count the steps of the sums from here on."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
+from activelr_service.optim.fused import Direction
 from activelr_service.optim.sums import Group, State
 
 
@@ -56,6 +57,7 @@ class ActiveSGD(ActiveOptimizer):
         gain_decay: float | None = None,
         hold_on_zero: bool | None = None,
         steps_per_epoch: int | None = None,
+        fused: bool | None = None,
     ) -> None:
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
@@ -71,6 +73,7 @@ class ActiveSGD(ActiveOptimizer):
             params,
             options,
             rule,
+            fused,
             lr=lr,
             total_steps=total_steps,
             constants=constants,
@@ -99,3 +102,15 @@ class ActiveSGD(ActiveOptimizer):
         if group["nesterov"]:
             return list(torch._foreach_add(grads, buffers, alpha=momentum))
         return [buffer.clone() for buffer in buffers]
+
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
+        momentum, own = group["momentum"], 1 - group["dampening"]
+        if momentum == 0:
+            return Direction("plain", (), [0.0] * len(states), [1.0] * len(states))
+        started = [state.get("momentum_buffer") is not None for state in states]
+        for state, has_buffer in zip(states, started, strict=True):
+            if not has_buffer:
+                state["momentum_buffer"] = torch.zeros_like(state["grad_sum"], dtype=torch.float32)
+        kind = "nesterov" if group["nesterov"] else "sgd"
+        gradients = [own if has_buffer else 1.0 for has_buffer in started]  # as torch: the first is not dampened
+        return Direction(kind, ("momentum_buffer",), [momentum] * len(states), gradients, momentum=momentum)

@@ -65,6 +65,13 @@ def run_attempt(attempt: Attempt, is_trained: bool = False, reason: str | None =
 
     ``reason`` says why a run ends before its time; its state keeps it. Raises :class:`RunFailedError` if the run fails.
     """
+    from activelr_service.training.threads import threads_kept
+
+    with threads_kept():  # one worker trains in this process, with the threads of the job
+        return _run_attempt(attempt, is_trained, reason)
+
+
+def _run_attempt(attempt: Attempt, is_trained: bool, reason: str | None) -> Run:
     run, bar = attempt.run, terminal_bar()
     if bar is not None:
         attempt = replace(attempt, log=bar.above(attempt.log))

@@ -71,7 +71,7 @@ def make_card(run: Run, info: DataInfo) -> str:
         [f"# {escape(job.name)}", "", _summary(run, job, info, kind)],
         ["## Data", "", *_data(job, info)],
         ["## Metrics", "", *_metrics(run, best, history)],
-        ["## Limits", "", *_limits(run, info, kind)],
+        ["## Limits", "", *_limits(run, info, kind, job.task)],
         ["## How it was trained", "", *_training(run, job, history)],
         ["## How to load it", "", *_loading(run, job, kind)],
     ]
@@ -144,7 +144,7 @@ def _calibration(run: Run) -> list[str]:
     return ["", f"{text} {temperature:.4g}, which was fitted on the validation samples."]
 
 
-def _limits(run: Run, info: DataInfo, kind: str) -> list[str]:
+def _limits(run: Run, info: DataInfo, kind: str, task: str) -> list[str]:
     chosen = "The validation samples chose the epoch, so their numbers are a little better than those of new data."
     rest = (
         "The test samples were not looked at before the end." if _test_metrics(run) else "No test split was measured."
@@ -155,7 +155,9 @@ def _limits(run: Run, info: DataInfo, kind: str) -> list[str]:
     ]
     if kind == "rows of a table":
         lines.append("A missing number counts as the mean of the training rows, and an unknown category as none.")
-    if info.classes:
+    if info.classes and task == "detection":
+        lines.append("Every box has one of the classes above. Other objects are missed, or taken for one of them.")
+    elif info.classes:
         lines.append("Every answer is one of the classes above, also for an input that shows none of them.")
     return [f"- {line}" for line in (*lines, *(escape(warning) for warning in info.warnings if "class" in warning))]
 
@@ -164,7 +166,7 @@ def _training(run: Run, job: ResolvedJob, history: list[Record]) -> list[str]:
     last, rule = history[-1], getattr(job.optimizer, "rule", None)
     facts = {
         "optimizer": job.optimizer.type + (f" ({rule} rule)" if rule else ""),
-        "length": f"{len(history):,} epochs, {last.global_step:,} optimizer steps",
+        "length": f"{_count(len(history), 'epoch')}, {_count(last.global_step, 'optimizer step')}",
         "batch size": f"{job.global_batch_size:,}" if job.global_batch_size else "",
         "workers": str(job.workers.num_workers),
         "precision": job.precision,
@@ -173,6 +175,10 @@ def _training(run: Run, job: ResolvedJob, history: list[Record]) -> list[str]:
         "versions": ", ".join([f"Python {platform.python_version()}", *_versions()]),
     }
     return ["| | |", "| --- | --- |", *(f"| {name} | {escape(text)} |" for name, text in facts.items() if text)]
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"
 
 
 def _versions() -> list[str]:

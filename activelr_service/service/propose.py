@@ -1,9 +1,9 @@
 """Looks at a file or folder of data and proposes a job that trains on it: ``activelr train PATH`` without a YAML file."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from activelr_service.config.job import TAKEN_NAMES
@@ -20,6 +20,8 @@ from activelr_service.service.propose_table import Proposal, epochs_for, propose
 
 IMAGES_LOOKED_AT = 64
 SMALL_SIDE = 64  # pixels; an image that is not larger is small
+CPU_SIDE = 128  # pixels; larger images take long without a GPU
+STRIDE = 32  # pixels; networks shrink an image by so much, so that its side is best a multiple
 SMALL_GPT = {"n_layer": 4, "n_head": 4, "n_embd": 128}
 READ = (
     "CSV, JSON lines, parquet, .npz, text, folders of images, of text or of parquet files, saved datasets, VOC, CIFAR"
@@ -122,7 +124,7 @@ def _images(data: dict[str, Any], sides: Sequence[int], count: int, what: str) -
     import torch
 
     why, model = [what], {"type": "torchvision", "name": "resnet18"}
-    side = Counter(sides).most_common(1)[0][0] if sides else None
+    side = median_low(sides) if sides else None
     if side is not None and side <= SMALL_SIDE:
         data |= {"image_size": max(8, side), "augment": "light"}
         model["stem"] = "cifar"
@@ -130,8 +132,10 @@ def _images(data: dict[str, Any], sides: Sequence[int], count: int, what: str) -
             f"the images are small, {side} pixels: they keep their size, are only shifted, and get a suitable network"
         )
     elif not torch.cuda.is_available():
-        data["image_size"] = 128
-        why.append("image_size 128, because there is no GPU; 224 is usual, slower and often better")
+        data["image_size"] = min(CPU_SIDE, -(-(side or CPU_SIDE) // STRIDE) * STRIDE)
+        reason = f"the images have {side} pixels and " if side is not None and side < CPU_SIDE else ""
+        size = f"image_size {data['image_size']}, because {reason}there is no GPU"
+        why.append(f"{size}; 224 is usual, slower and often better")
     epochs = epochs_for(count, 10_000, 10, 40)
     return Proposal(data, model, epochs, [*why, f"epochs: {epochs}, for {count:,} images"])
 

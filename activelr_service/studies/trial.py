@@ -10,7 +10,6 @@ import shutil
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import evaluate_val, run_epoch, train_step
 from activelr_service.training.monitors import available_memory
 from activelr_service.training.optimizers import begin_step, set_training
+from activelr_service.training.threads import threads_kept
 
 STEPS_TIMED, STEPS_LIMIT_S = 5, 2.0
 STATUSES = {"diverged": "diverged", "memory": "out_of_memory"}  # of a trial, by the kind of its failure; else failed
@@ -43,7 +43,8 @@ def run_trial(job: CompleteJob, info: DataInfo) -> Outcome:
     """Train a resolved job of one worker in this process. An error in the training becomes the outcome and is not raised."""
     rows: list[dict[str, float]] = []
     try:
-        with _threads(job.workers.cpus_per_worker):
+        with threads_kept():
+            torch.set_num_threads(job.workers.cpus_per_worker)
             for row in train_rows(job, info):
                 rows.append(row)
     except Exception as error:
@@ -115,16 +116,6 @@ def limit_memory(count: int, gpus: float = 0.0) -> int:
     return share
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def time_step(job: CompleteJob, info: DataInfo) -> float:
     """The mean seconds of a training step of one worker on the CPU. The first step is not counted."""
     workers = job.workers.model_copy(update={"num_workers": 1, "num_loader_workers": 0})
@@ -134,7 +125,8 @@ def time_step(job: CompleteJob, info: DataInfo) -> float:
     totals = MetricAccumulator((*training.task.sum_names, "grad_norm"), training.device)
     batches = itertools.chain.from_iterable(itertools.repeat(training.train_loader))
     begin_step(training.optimizer, "constant", 0.0, 1e-3)
-    with _threads(job.workers.cpus_per_worker):
+    with threads_kept():
+        torch.set_num_threads(job.workers.cpus_per_worker)
         train_step(training, batches, totals, 0)
         start, steps = time.perf_counter(), 0
         while steps < STEPS_TIMED and time.perf_counter() - start < STEPS_LIMIT_S:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, load_model
 from torch import Tensor, nn
 
 from activelr_service.optim import ActiveOptimizer
@@ -22,6 +21,7 @@ from activelr_service.training import distributed
 from activelr_service.training.batch_size.choice import BatchSizeChoice
 from activelr_service.training.build import TrainContext
 from activelr_service.training.running_epoch import Part
+from activelr_service.training.tensor_file import Described, write_file, write_model, write_tensors
 
 MANIFEST, TABLES = "manifest.json", "tables.safetensors"
 
@@ -38,14 +38,12 @@ def save_checkpoint(
     ``record`` is that of the last epoch that has ended. ``parts``, one of each rank, are given within an epoch.
     """
     model, optimizer = training.model, training.optimizer
-    tensors = {name: tensor.contiguous() for name, tensor in _saved_state(model, optimizer)}
-    try:
-        save_model(model, str(folder / "model.safetensors"))
-        save_file(tensors, str(folder / "optimizer.safetensors"))
-        if training.tables and parts is None:
-            save_file(training.tables, str(folder / TABLES))
-    except SafetensorError as error:  # its own name for what the system says, such as a full disk
-        raise OSError(f"{folder} cannot be written: {error}") from error
+    files = {
+        "model.safetensors": write_model(folder / "model.safetensors", model),
+        "optimizer.safetensors": write_tensors(folder / "optimizer.safetensors", dict(_saved_state(model, optimizer))),
+    }
+    if training.tables and parts is None:
+        files[TABLES] = write_tensors(folder / TABLES, training.tables)
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     numbers = {name: value for name, value in _optimizer_state(model, optimizer) if not isinstance(value, Tensor)}
     progress = training.progress.state_dict(within_epoch=parts is not None)
@@ -53,13 +51,11 @@ def save_checkpoint(
     state["record"] = None if record is None else record.to_json()
     if parts is not None:
         state["parts"] = parts
-    (folder / "state.json").write_text(json.dumps(state))
-    for path in folder.iterdir():
-        sync(path)
-    _write_manifest(folder, 0 if record is None else record.epoch, batch_size)
+    files["state.json"] = write_file(folder / "state.json", [json.dumps(state).encode()])
+    _write_manifest(folder, files, 0 if record is None else record.epoch, batch_size)
 
 
-def _write_manifest(folder: Path, epoch: int, batch_size: BatchSizeChoice | None) -> None:
+def _write_manifest(folder: Path, files: dict[str, Described], epoch: int, batch_size: BatchSizeChoice | None) -> None:
     """Written last, so that a checkpoint with a manifest is complete. ``epoch`` is the last one that has ended."""
     manifest = {
         "epoch": epoch,
@@ -70,10 +66,9 @@ def _write_manifest(folder: Path, epoch: int, batch_size: BatchSizeChoice | None
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        "files": {path.name: _describe(path) for path in sorted(folder.iterdir())},
+        "files": dict(sorted(files.items())),
     }
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    sync(folder / MANIFEST)
+    write_file(folder / MANIFEST, [json.dumps(manifest, indent=1).encode()])
     sync(folder)
 
 
@@ -166,6 +161,6 @@ def _laid_out_as(param: Tensor, value: Tensor) -> Tensor:
     return torch.empty_like(param, dtype=value.dtype, device=value.device).copy_(value)
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path) -> Described:
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

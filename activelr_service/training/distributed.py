@@ -87,16 +87,18 @@ def sum_if_all_have(value: float | None, device: torch.device) -> float | None:
 
 
 def broadcast_buffers(model: nn.Module, device: torch.device) -> None:
-    """Give every rank the buffers of rank 0, such as the running statistics of batch normalization.
+    """Give every rank the buffers of rank 0, such as the running statistics of batch normalization, in one broadcast.
 
     They are sent from ``device``, wherever they are: NCCL takes no tensor of a CPU.
     """
-    if world_size() > 1:
-        for buffer in model.buffers():
-            sent = buffer.to(device).contiguous()
-            dist.broadcast(sent, src=0)
-            if sent is not buffer:
-                buffer.copy_(sent)
+    buffers = list(model.buffers())
+    if world_size() == 1 or not buffers:
+        return
+    sent = torch.cat([buffer.contiguous().reshape(-1).view(torch.uint8).to(device) for buffer in buffers])
+    dist.broadcast(sent, src=0)
+    if rank() > 0:
+        for buffer, part in zip(buffers, sent.split([buffer.nbytes for buffer in buffers]), strict=True):
+            buffer.copy_(part.clone().view(buffer.dtype).reshape(buffer.shape))  # a clone begins with a whole element
 
 
 def barrier() -> None:
@@ -144,9 +146,18 @@ def fingerprints(tensors: list[Tensor], device: torch.device) -> Tensor:
 
 
 def fingerprint(tensor: Tensor) -> Tensor:
-    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. One changed bit changes it."""
-    words = _WORDS[tensor.element_size()]
-    return tensor.detach().contiguous().reshape(-1).view(words).sum(dtype=torch.int64)
+    """The sum of the tensor's words as integers, modulo 2**64: 0-dim int64 on its device. One changed bit changes it.
+
+    Words have 8 bytes where the size of the tensor allows it, and else the size of an element. Ranks compare fingerprints
+    and keep none. The elements are taken as they lie in memory, so that a tensor in channels last is not copied.
+    """
+    by_stride = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
+    flat = tensor.detach().permute(by_stride).contiguous().reshape(-1)
+    if flat.nbytes % 8:
+        return flat.view(_WORDS[flat.element_size()]).sum(dtype=torch.int64)
+    if flat.storage_offset() * flat.element_size() % 8:  # a part of a larger tensor, which begins within a word
+        flat = flat.clone()
+    return flat.view(torch.int64).sum()
 
 
-_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.int64}
+_WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}

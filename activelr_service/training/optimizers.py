@@ -2,6 +2,7 @@
 
 import importlib
 import math
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
@@ -14,6 +15,7 @@ from activelr_service import optim
 from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
 from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
 from activelr_service.errors import JobError
+from activelr_service.optim import fused
 from activelr_service.runs.record import gain_edges
 from activelr_service.training import distributed
 
@@ -36,6 +38,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
+        if fused.load_kernel() is None and any(param.device.type == "cpu" for param in params):
+            warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
     return optimizer
 
 

@@ -72,6 +72,8 @@ def test_bad_input_gets_one_line_with_file_line_path_and_remedy(job_file, append
         (("name: digits", "name: a/b"), "must be a plain name"),
         (("epochs: 20\n", ""), "epochs: is required"),
         (("resnet18", "resnet18, depth: 3"), "job.yaml:3: model.depth: unknown key"),
+        (("digits}", "imagefolder, root: x, path: y}"), 'data.path: unknown key; did you mean "root"?'),
+        (("digits}", "npz, path: x, root: y}"), 'data.root: unknown key; did you mean "path"?'),
         (
             ("type: torchvision, ", ""),
             "job.yaml:3: model.type: is required: one of torchvision, torchvision_detection, timm, "

@@ -233,6 +233,15 @@ def test_corrupt_files_are_found_before_a_training_and_counted(tmp_path, caplog)
         check_files(folder(tmp_path, on_corrupt="skip"), 4)
 
 
+@pytest.mark.parametrize("limit", [4, 1000])
+def test_images_are_looked_at_to_the_last_one_and_empty_ones_always(tmp_path, limit):
+    write_images(tmp_path)
+    images = sorted(tmp_path.rglob("*.png"))
+    images[-1].write_bytes(b"" if limit < len(images) else b"no image")
+    with pytest.raises(JobError, match=rf"1 of \d+ images .*the first: {images[-1]} cannot be decoded as an image"):
+        check_files(folder(tmp_path), limit)
+
+
 def test_a_broken_image_is_named_with_the_remedy_and_the_others_load(tmp_path):
     write_odd_images(tmp_path)
     broken = []

@@ -180,7 +180,9 @@ def test_a_truncated_image_ends_the_training_or_is_skipped_with_a_warning(tmp_pa
         first_row(tmp_path)
     with caplog.at_level(logging.WARNING, logger="activelr_service.data"):
         assert first_row(tmp_path, on_corrupt="skip") is None
-    assert caplog.messages[0].startswith(f"skipped corrupt image {path}: image file is truncated")
+    assert caplog.messages[0].startswith(
+        f"skipped corrupt image: {path} cannot be decoded as an image: image file is truncated"
+    )
 
 
 def test_a_file_that_went_missing_is_no_corrupt_image(tmp_path):

@@ -192,6 +192,16 @@ def test_images_are_a_folder_a_pattern_a_list_or_a_file(images, tmp_path, form, 
     ) == (form == "folder")
 
 
+def test_the_name_of_a_bad_image_is_said_once(images, tmp_path, capsys):
+    write_images(tmp_path / "in", count=2)
+    (tmp_path / "in" / "cat" / "empty.png").touch()
+    (tmp_path / "list.txt").write_text("in/cat/0.png\nin/none.png\nin/cat/empty.png\n")
+    answers_of(images, tmp_path / "list.txt", tmp_path / "o.csv")
+    shown = capsys.readouterr().err
+    assert "activelr: no such file: in/none.png\n" in shown
+    assert f"activelr: {tmp_path}/in/cat/empty.png cannot be decoded as an image: it is empty\n" in shown
+
+
 def test_arrays_are_read_from_npz_and_npy(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (40, 6)).astype(np.uint8)
     np.savez(tmp_path / "a.npz", x=x, y=np.arange(40) % 2)

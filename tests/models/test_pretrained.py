@@ -156,6 +156,18 @@ def test_a_folder_without_a_head_gives_all_the_rest(files):
     assert not fit.missing
 
 
+def test_the_classes_of_a_folder_that_have_the_names_of_the_data_are_matched_by_name(tmp_path):
+    names = {0: "dog", 1: "ant", 2: "cat"}
+    config = AutoConfig.for_model("vit", id2label=names, label2id={name: row for row, name in names.items()}, **VIT)
+    saved = AutoModelForImageClassification.from_config(config)
+    saved.save_pretrained(tmp_path)
+    info = INFO._replace(num_classes=3, classes=("ant", "cat", "dog"))
+    module, fit = started({"type": "transformers_image", "path": str(tmp_path)}, info)
+    assert not fit.head
+    assert torch.equal(module.model.classifier.weight, saved.classifier.weight[[1, 2, 0]])
+    assert torch.equal(module.model.vit.layernorm.weight, saved.vit.layernorm.weight)
+
+
 def test_files_of_training_programs_are_read(files, tmp_path):
     weights = torch.load(files[0] / "resnet18.pth")
     checkpoint = {"state_dict": {f"module.{name}": value for name, value in weights.items()}, "epoch": 3}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from activelr_service.optim import ActiveAdamW, ActiveSGD
-from activelr_service.optim.paper_rule import update_gain
+from activelr_service.optim.paper_rule import signs_of, update_gain
 
 NAN, INF = float("nan"), float("inf")
 
@@ -26,7 +26,9 @@ NAN, INF = float("nan"), float("inf")
     ],
 )
 def test_a_gain_grows_where_the_sign_stays_and_shrinks_where_it_changes(grad_sum, prev_grad_sum, expected):
-    gain, grew, non_finite = update_gain(torch.ones(1), torch.tensor([grad_sum]), torch.tensor([prev_grad_sum]))
+    gain, grew, non_finite = update_gain(
+        torch.ones(1), torch.tensor([grad_sum]), signs_of(torch.tensor([prev_grad_sum]))
+    )
     assert gain == torch.tensor([expected])
     assert grew.item() == (expected > 1)
     assert non_finite.item() == (expected == 1.0)
@@ -34,7 +36,7 @@ def test_a_gain_grows_where_the_sign_stays_and_shrinks_where_it_changes(grad_sum
 
 def test_hold_on_zero_leaves_the_gain_of_a_zero_product():
     update = update_gain(
-        torch.ones(3), torch.tensor([0.0, 1.0, 1.0]), torch.tensor([1.0, 1.0, -1.0]), hold_on_zero=True
+        torch.ones(3), torch.tensor([0.0, 1.0, 1.0]), signs_of(torch.tensor([1.0, 1.0, -1.0])), hold_on_zero=True
     )
     assert torch.equal(update.gain, torch.tensor([1.0, 1.1, 0.9]))
 
@@ -134,3 +136,24 @@ def test_step_waits_for_no_host_read_of_a_parameter_sized_tensor(monkeypatch):
         optimizer.step()
     steps = {id(optimizer.state[param]["step"]) for param in params}
     assert {id(tensor) for tensor in reads} <= steps, "only torch's step counters, which live on the CPU, are read"
+
+
+def test_a_state_of_an_older_version_that_kept_sums_instead_of_signs_continues():
+    weight, twin = (torch.nn.Parameter(torch.zeros(4)) for _ in range(2))
+    optimizer, restored = (ActiveSGD([param], rule="paper", lr=0.1) for param in (weight, twin))
+    for sums in ([1.0, -1.0, 0.0, NAN], [1.0, 1.0, 1.0, 1.0]):
+        weight.grad = torch.tensor(sums)
+        optimizer.step()
+        optimizer.end_epoch()
+        if sums[1] == -1.0:
+            saved = optimizer.state_dict()
+            saved["state"][0] = {**saved["state"][0], "prev_grad_sum": weight.grad.clone()}
+            del saved["state"][0]["prev_sign"]
+            restored.load_state_dict(saved)
+            twin.data.copy_(weight.data)
+    assert "prev_grad_sum" not in restored.state[twin]
+    twin.grad = torch.ones(4)
+    restored.step()
+    restored.end_epoch()
+    assert torch.equal(restored.state[twin]["gain"], torch.tensor([1.1, 0.9, 0.9, 1.0]))
+    assert torch.equal(restored.state[twin]["gain"], optimizer.state[weight]["gain"])

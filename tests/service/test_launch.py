@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from activelr_service.config import dump_job, parse_resolved_job
@@ -113,11 +114,18 @@ def test_a_finished_run_is_left_alone_and_a_new_one_begins(tmp_path):
     assert resume(first) == first
 
 
-def few_rows(folder):
+def test_a_training_leaves_this_process_its_number_of_threads(tmp_path):
+    before = torch.get_num_threads()
+    run = train(few_rows(tmp_path, epochs=1, workers={**ONE, "cpus_per_worker": before + 1}))
+    assert run.job().workers.cpus_per_worker == before + 1
+    assert torch.get_num_threads() == before
+
+
+def few_rows(folder, **changes):
     """A job of seconds that gives no batch size: of 64 rows, 8 at a time are the most it may have."""
     rng = np.random.default_rng(0)
     np.savez(folder / "rows.npz", x=rng.normal(size=(80, 4)).astype(np.float32), y=np.arange(80) % 3)
-    return small_job(folder, workers=ONE, data={"type": "npz", "path": str(folder / "rows.npz")})
+    return small_job(folder, **{"workers": ONE, "data": {"type": "npz", "path": str(folder / "rows.npz")}, **changes})
 
 
 @pytest.fixture(scope="module")

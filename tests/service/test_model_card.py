@@ -11,7 +11,7 @@ from activelr_service.data.info import DataInfo
 from activelr_service.runs.journal import write_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
-from activelr_service.service.model_card import escape, make_card, model_facts, write_card
+from activelr_service.service.model_card import _limits, escape, make_card, model_facts, write_card
 from tests.export.conftest import write_table
 from tests.inference.conftest import export
 
@@ -92,6 +92,12 @@ def test_a_card_has_data_metrics_limits_training_and_how_to_load(run, info):
     ):
         assert part in text, part
     assert "count\n" not in text
+
+
+def test_a_detector_is_not_said_to_answer_every_image_with_a_class(run, info):
+    limits = text_of("\n".join(_limits(run, info, "images", "detection")))
+    assert "Every box has one of the classes above" in limits
+    assert "Every answer" not in limits
 
 
 def test_the_numbers_of_a_test_split_stand_beside_those_of_the_validation(run, info):

@@ -63,6 +63,17 @@ def test_small_images_get_their_own_size_and_a_network_for_it_and_large_ones_do_
     assert "stem" not in large.model
 
 
+def test_images_of_many_sizes_are_judged_by_their_median_and_hardly_enlarged_without_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for number, side in enumerate((20, 20, 70, 80, 90, 100, 110)):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        Image.new("RGB", (side, side)).save(tmp_path / "cat" / f"{number}.png")
+    found = propose(tmp_path)
+    assert found.data["image_size"] == 96
+    assert "image_size 96, because the images have 80 pixels and there is no GPU" in "\n".join(found.why)
+    assert propose(write_images(tmp_path / "large", 300)).data["image_size"] == 128
+
+
 def test_a_saved_dataset_is_trained_on_its_image_and_label_columns(tmp_path):
     import datasets
 

@@ -247,8 +247,13 @@ def step_on_own_rows(rank):
         nn.functional.mse_loss(model(half), half.sum(1, keepdim=True), reduction="sum").backward()
         optimizer.step()
     own = [optimizer.state[param]["grad_sum"].clone() for param in model.parameters()]
-    optimizer.end_epoch(reduce=distributed.mean_)
-    return own, [optimizer.state[param]["prev_grad_sum"] for param in model.parameters()]
+    reduced = []
+
+    def mean(flat):
+        reduced.extend(distributed.mean_(flat).split([len(total.flatten()) for total in own]))
+
+    optimizer.end_epoch(reduce=mean)
+    return own, [part.view_as(total).clone() for part, total in zip(reduced, own, strict=True)]
 
 
 def test_one_bit_of_difference_between_ranks_is_found_and_named(tmp_path):
