@@ -1,7 +1,9 @@
-"""A process that is killed at one of its file operations, simulated: from then on nothing that it does reaches the disk."""
+"""A process that is killed or stopped at one of its file operations, simulated. Of one that is killed nothing more reaches
+the disk; one that is stopped by a signal gets ``SystemExit`` there, once."""
 
 import os
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,18 +18,20 @@ class _Knife:
     """An audit hook sees every file operation of Python; it cannot be removed, so there is one, which rests."""
 
     def __init__(self):
-        self.root, self.left, self.is_dead, self.done = None, 0, False, []
+        self.root, self.left, self.is_dead, self.done, self.is_signal = None, 0, False, [], False
         sys.addaudithook(self.see)
 
     def see(self, event, args):
         if self.root is None or not (event in CHANGING or (event == "open" and is_writing(args))):
+            return
+        if self.is_signal and (self.is_dead or threading.current_thread() is not threading.main_thread()):
             return
         path = absolute(event, args)
         if not path.startswith(self.root):
             return
         if self.is_dead or self.left == 0:
             self.is_dead = True
-            raise KilledError
+            raise SystemExit(143) if self.is_signal else KilledError
         self.left -= 1
         self.done.append((event, path.removeprefix(self.root)))
 
@@ -60,6 +64,19 @@ def killed_after(operations: int, root: Path):
         pass
     finally:
         KNIFE.root = None
+
+
+@contextmanager
+def stopped_after(operations: int, root: Path):
+    """Inside, a signal stops the process at the file operation below ``root`` after so many of the main thread."""
+    KNIFE.is_signal = True
+    try:
+        with killed_after(operations, root):
+            yield
+    except SystemExit:
+        pass
+    finally:
+        KNIFE.is_signal = False
 
 
 def kill_everywhere(root: Path, work, check):

@@ -38,11 +38,11 @@ def resume(run: RunName, output_dir: OutputDir = "outputs", overrides: Overrides
 
     Example: activelr resume digits --set epochs=40
     """
+    exit_on_signals()  # before the imports, which take seconds
     found = _find(run, output_dir)
     job, source = read_resolved_job(found.folder / "resolved.yaml", overrides)
     from activelr_service.service.launch import resume as resume_run
 
-    exit_on_signals()
     with source.locating():
         resume_run(found, job if overrides else None)
 
@@ -52,10 +52,10 @@ def finish(run: RunName, output_dir: OutputDir = "outputs") -> None:
 
     Example: activelr finish digits
     """
+    exit_on_signals()
     found = _find(run, output_dir)
     from activelr_service.service.launch import finish as finish_run
 
-    exit_on_signals()
     finish_run(found)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from types import FrameType
 
 import psutil
@@ -14,8 +15,10 @@ from activelr_service.tracking.deadline import hurry
 
 OWN_COMMAND = ("activelr", "activelr_service", "jobs.train", "jobs/train")
 MLFLOW_S = 5  # how long a call to MLflow may still take that a signal meets
+AGAIN_S = 0.1  # after this time a signal whose exit was lost is sent again
 
 _received = 0
+_is_lost = False
 
 
 def exit_on_signals() -> None:
@@ -23,22 +26,39 @@ def exit_on_signals() -> None:
     interrupted, before the process ends.
 
     The exit code is that of a shell, 130 or 143. The upload to MLflow then gets :data:`MLFLOW_S` seconds. A second
-    Ctrl-C ends the process at once. A second SIGTERM changes nothing, because some tools always send two.
+    Ctrl-C ends the process at once. A second SIGTERM changes nothing, because some tools always send two. The first
+    signal is answered with a line on standard error, because the rest takes seconds.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _exit)
+    sys.unraisablehook = _send_again
 
 
 def _exit(number: int, frame: FrameType | None) -> None:
-    global _received  # noqa: PLW0603 - a signal is for the whole process
-    if _received and number == signal.SIGINT:
-        os.write(2, b"ended at once; `activelr resume` continues from the last checkpoint\n")
-        os._exit(128 + number)
+    global _received, _is_lost  # noqa: PLW0603 - a signal is for the whole process
+    if _received and not _is_lost:
+        if number == signal.SIGINT:
+            os.write(2, b"ended at once; `activelr resume` continues from the last checkpoint\n")
+            os._exit(128 + number)
+        return
     if not _received:
         _received = number
+        os.write(2, b"\nstopping; a second Ctrl-C ends it at once\n")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises where a loader process ends: all end now
         hurry(MLFLOW_S)
-        sys.exit(128 + number)
+    _is_lost = False
+    sys.exit(128 + _received)
+
+
+def _send_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send the signal again if its exit was raised where Python drops exceptions: while an object is cleared away."""
+    global _is_lost  # noqa: PLW0603 - a signal is for the whole process
+    if not (_received and isinstance(unraisable.exc_value, SystemExit | KeyboardInterrupt)):
+        return sys.__unraisablehook__(unraisable)
+    _is_lost = True
+    timer = threading.Timer(AGAIN_S, os.kill, (os.getpid(), _received))
+    timer.daemon = True
+    return timer.start()
 
 
 def stop_run(run: Run) -> None:

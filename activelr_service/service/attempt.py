@@ -28,7 +28,7 @@ from activelr_service.service.batch_size import Event, EventReader, JobCompleted
 from activelr_service.service.finish import export_results
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.service.show_epoch import follow_epochs, note_early_stop
-from activelr_service.service.stopped import finish_hint, leave_best
+from activelr_service.service.stopped import describe_interruption, finish_hint, leave_best, saying_stop
 from activelr_service.service.test_split import describe_test
 from activelr_service.service.track import sync_to_tracking
 from activelr_service.tracking.deadline import grant
@@ -75,8 +75,9 @@ def _run_attempt(attempt: Attempt, is_trained: bool, reason: str | None) -> Run:
     run, bar = attempt.run, terminal_bar()
     if bar is not None:
         attempt = replace(attempt, log=bar.above(attempt.log))
-    number = start_attempt(run)
-    followers = _follow(attempt, bar)
+    with saying_stop(run, attempt.log, attempt.tracker):
+        number = start_attempt(run)
+        followers = _follow(attempt, bar)
     try:
         if not is_trained:
             _train(attempt)
@@ -84,13 +85,10 @@ def _run_attempt(attempt: Attempt, is_trained: bool, reason: str | None) -> Run:
         note_early_stop(run, attempt.job, attempt.log)
         check_attempt(run.folder, number)
         export_results(run, attempt.job, attempt.info, attempt.log)
+        _close(attempt, number, followers, "finished", reason)
     except (SystemExit, KeyboardInterrupt):  # SIGTERM or Ctrl-C
-        remedy = f"`activelr resume {run.folder}` continues it from its last checkpoint"
-        followers[0].finish()  # the lines of the last epochs come first
-        attempt.log(f"run {run.label} is interrupted; {remedy}")
-        leave_best(run, attempt.job, attempt.info, number, attempt.log)
-        grant(MLFLOW_S)
-        _close(attempt, number, followers, "interrupted", None)
+        if run.state()["status"] != "finished":
+            _interrupt(attempt, number, followers)
         raise
     except SupersededError:
         raise
@@ -98,9 +96,18 @@ def _run_attempt(attempt: Attempt, is_trained: bool, reason: str | None) -> Run:
         failure = _failure_of(run, error)
         _close(attempt, number, followers, failure.status, str(failure))
         raise failure from error
-    _close(attempt, number, followers, "finished", reason)
     log_places(attempt)
     return run
+
+
+def _interrupt(attempt: Attempt, number: int, followers: list[Follower]) -> None:
+    """Leave the best model, say what can be done with the run, and write that it is interrupted."""
+    run = attempt.run
+    followers[0].finish()  # the lines of the last epochs come first
+    attempt.log(describe_interruption(run, attempt.job.duration))
+    leave_best(run, attempt.job, attempt.info, number, attempt.log)
+    grant(MLFLOW_S)
+    _close(attempt, number, followers, "interrupted", None)
 
 
 def _train(attempt: Attempt) -> None:

@@ -26,7 +26,7 @@ from activelr_service.service.prepare import (
     relocate,
     write_data,
 )
-from activelr_service.service.stopped import reason_of_end
+from activelr_service.service.stopped import reason_of_end, saying_stop
 from activelr_service.service.track import open_run_tracker, sync_to_tracking
 from activelr_service.tracking.store import tracking_uri
 
@@ -77,7 +77,8 @@ def _begin(run: Run, prepared: Prepared) -> Run:
     """Train a run that was just created."""
     log = log_to(run.log)
     try:
-        tracker = open_run_tracker(run, prepared.job, prepared.info, log)
+        with saying_stop(run, log):
+            tracker = open_run_tracker(run, prepared.job, prepared.info, log)
     except TrackingError:
         discard_run(run)  # nothing has started: nothing stays
         raise
@@ -158,29 +159,31 @@ def _relocate_wanted(run: Run, job: ResolvedJob, places: set[str]) -> ResolvedJo
 def _continue(run: Run, now: ResolvedJob, duration: Duration, *, is_ended: bool = False) -> Run:
     """Bring a run, whose job is ``now``, to an end after ``duration``; with ``is_ended``, after the epochs that it has."""
     log, is_changed = log_to(run.log), duration != now.duration
-    history = _find_history(run, log)
-    if is_ended and not history:
-        text = f"run {run.label} has no committed epoch, so there is no model to finish it with"
-        raise CommandError(f"{text}; `activelr resume {run.label}` trains it")
-    if is_changed:
-        check_duration(run, now, now.lasting(duration), history)
-    reason = reason_of_end(run, duration, history[-1]) if is_ended else None
-    is_trained = is_ended or (bool(history) and duration.is_over(history[-1].position))
-    info = read_info(run)
-    if info is None or not is_trained:
-        now, info = _look_at_data(run, now, log)
-    job = now.lasting(duration)
-    tracker = open_run_tracker(run, job, info, log)
-    if is_changed:
-        line = change_duration(run, now, duration, history)
-        log(f"run {run.label}: {line}")
-        tracker.log_params({}, {"activelr.length": duration.text, "activelr.length_change": line})
-    place = duration.describe(history[-1].position) if history else "epoch 0"
-    log(f"run {run.label}: {'ended' if is_ended else 'continued'} after {place}")
-    completed = find_completed(run)
-    if completed is not None and not isinstance(job, CompleteJob):  # the driver ended just after the workers chose
-        apply_batch_size(run, completed, log)
-        job = completed.job
+    with saying_stop(run, log):
+        history = _find_history(run, log)
+        if is_ended and not history:
+            text = f"run {run.label} has no committed epoch, so there is no model to finish it with"
+            raise CommandError(f"{text}; `activelr resume {run.label}` trains it")
+        if is_changed:
+            check_duration(run, now, now.lasting(duration), history)
+        reason = reason_of_end(run, duration, history[-1]) if is_ended else None
+        is_trained = is_ended or (bool(history) and duration.is_over(history[-1].position))
+        info = read_info(run)
+        if info is None or not is_trained:
+            now, info = _look_at_data(run, now, log)
+        job = now.lasting(duration)
+        tracker = open_run_tracker(run, job, info, log)
+    with saying_stop(run, log, tracker):
+        if is_changed:
+            line = change_duration(run, now, duration, history)
+            log(f"run {run.label}: {line}")
+            tracker.log_params({}, {"activelr.length": duration.text, "activelr.length_change": line})
+        place = duration.describe(history[-1].position) if history else "epoch 0"
+        log(f"run {run.label}: {'ended' if is_ended else 'continued'} after {place}")
+        completed = find_completed(run)
+        if completed is not None and not isinstance(job, CompleteJob):  # the driver ended just after the workers chose
+            apply_batch_size(run, completed, log)
+            job = completed.job
     return run_attempt(Attempt(run, job, info, tracker, log), is_trained, reason)
 
 

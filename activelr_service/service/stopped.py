@@ -1,19 +1,50 @@
 """A run that ends before its time: the best model so far is left, and a person is told what can be done with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from activelr_service.config import ResolvedJob
 from activelr_service.config.duration import Duration
 from activelr_service.data.info import DataInfo
-from activelr_service.errors import CheckpointError, RunDamagedError
+from activelr_service.errors import CheckpointError, RunDamagedError, TrackingError
 from activelr_service.runs.console import show_score
 from activelr_service.runs.fence import begin_group
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run, target_of
 from activelr_service.service.finish import export_best
+from activelr_service.tracking.tracker import Tracker
 
 Log = Callable[[str], None]
+
+
+@contextmanager
+def saying_stop(run: Run, log: Log, tracker: Tracker | None = None) -> Iterator[None]:
+    """Inside, a signal that stops a run before its training begins or goes on is said in its log, with the remedy, and to
+    its ``tracker``."""
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        log(f"run {run.label} is interrupted; `activelr resume {run.folder}` continues it")
+        if tracker is not None:
+            end_in_tracking(tracker)
+        raise
+
+
+def end_in_tracking(tracker: Tracker) -> None:
+    """Mark a run as interrupted in its tracker, which would show it as running; one that does not answer is left."""
+    with suppress(TrackingError):
+        tracker.end("interrupted")
+
+
+def describe_interruption(run: Run, duration: Duration) -> str:
+    """The line about a run that a signal has stopped: what can be done with it."""
+    history = read_journal(run.journal)
+    if history and duration.is_over(history[-1].position):
+        return (
+            f"run {run.label} is interrupted after its last epoch; `activelr resume {run.folder}` completes its results"
+        )
+    return f"run {run.label} is interrupted; `activelr resume {run.folder}` continues it from its last checkpoint"
 
 
 def leave_best(run: Run, job: ResolvedJob, info: DataInfo, attempt: int, log: Log) -> None:

@@ -15,6 +15,7 @@ from activelr_service.service.batch_size import derived_sizes, log_batch_size
 from activelr_service.service.datasets import datasets_of
 from activelr_service.service.model_card import model_facts
 from activelr_service.service.prepare import describe_data
+from activelr_service.service.stopped import end_in_tracking
 from activelr_service.service.test_split import row_of_test
 from activelr_service.tracking.store import open_tracker, tracking_uri
 from activelr_service.tracking.tracker import Tracker
@@ -47,7 +48,11 @@ def open_run_tracker(run: Run, job: ResolvedJob, info: DataInfo | None, log: Log
     if tracker.run_id not in (run_id, None):
         run.update(mlflow_run_id=tracker.run_id, model_uri=None, tracked=False)
     if info is not None:
-        _log_start(tracker, run, job, info)
+        try:
+            _log_start(tracker, run, job, info)
+        except (SystemExit, KeyboardInterrupt):
+            end_in_tracking(tracker)
+            raise
     return tracker
 
 

@@ -72,6 +72,29 @@ def test_a_process_that_is_gone_or_a_zombie_is_said_to_have_ended(tmp_path):
         process.wait()
 
 
+CLEARED = """
+import os, sys, time
+from activelr_service.cli.stop import exit_on_signals
+
+class Cleared:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.01)
+
+exit_on_signals()
+Cleared()
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_arrives_while_an_object_is_cleared_away_still_ends_the_process(number):
+    command = [sys.executable, "-c", CLEARED, str(int(number))]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 128 + number
+    assert ended.stderr == "\nstopping; a second Ctrl-C ends it at once\n"
+
+
 def test_a_damaged_run_is_listed_with_its_reason_beside_the_others(tmp_path):
     broken = run_with(tmp_path, host="x")
     (broken.folder / "run.json").write_text('{"status": "runn')

@@ -10,11 +10,11 @@ from activelr_service.runs.begin import create_run, start_attempt
 from activelr_service.runs.journal import read_journal
 from activelr_service.runs.run import runs_of
 from activelr_service.service import finish, track
-from activelr_service.service.launch import train
+from activelr_service.service.launch import resume, train
 from activelr_service.service.prepare import prepare, read_info, write_data
 from activelr_service.training.checkpoint_files import verify
 from tests.conftest import mlflow_run, small_job
-from tests.cut import kill_everywhere
+from tests.cut import KNIFE, kill_everywhere, stopped_after
 from tests.training.test_loop import assert_identical, final_tensors, resolved
 from tests.training.test_loop import train as train_loop
 
@@ -130,3 +130,23 @@ def test_a_delivery_that_is_cut_off_registers_one_complete_model_and_doubles_not
     forget()
     assert len(kill_everywhere(root, deliver, check)) > 20
     deliver()
+
+
+@pytest.mark.slow
+def test_a_signal_anywhere_in_the_end_of_a_run_is_said_and_leaves_it_interrupted_here_and_in_mlflow(finished):
+    run = finished
+    for operations in range(0, 1000, 7):
+        run.update(status="interrupted", tracked=False)
+        mlflow_run(run)[0].set_terminated(run.state()["mlflow_run_id"], "KILLED")
+        with stopped_after(operations, run.folder):
+            resume(run)
+        if not KNIFE.is_dead:
+            break
+        if run.state()["status"] == "finished":
+            continue
+        assert run.status() == "interrupted"
+        assert mlflow_run(run)[1].info.status == "KILLED"
+        assert "is interrupted" in "".join(run.log.read_text().splitlines()[-2:])
+        assert load_model(run.model).task == "classification"
+    assert operations > 20
+    assert (run.state()["status"], mlflow_run(run)[1].info.status) == ("finished", "FINISHED")
