@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from activelr_service.optim.fused import describe_step
-from benchmarks import epoch, loaders, options, start, step, study, within
+from benchmarks import bookkeeping, epoch, loaders, options, start, step, study, within
 
 BENCHMARKS = {
-    module.__name__.rpartition(".")[2]: module for module in (step, epoch, within, start, options, loaders, study)
+    module.__name__.rpartition(".")[2]: module
+    for module in (step, epoch, bookkeeping, within, start, options, loaders, study)
 }
 BASELINE = Path(__file__).with_name("baseline.json")
 

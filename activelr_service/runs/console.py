@@ -28,13 +28,14 @@ Item = TypeVar("Item")
 
 
 class Follower(threading.Thread, Generic[Item]):
-    """Calls ``deliver`` with every item that ``read`` numbers above ``last``, in order.
+    """Calls ``deliver`` with every item after number ``last``, in order. ``read`` is given the number of the last item that
+    was delivered, and returns those after it with their numbers.
 
     After an exception in either, it waits and tries the same item again.
     """
 
     def __init__(
-        self, read: Callable[[], list[tuple[int, Item]]], deliver: Callable[[Item], None], last: int = 0
+        self, read: Callable[[int], list[tuple[int, Item]]], deliver: Callable[[Item], None], last: int = 0
     ) -> None:
         super().__init__(daemon=True)
         self.read = read
@@ -50,10 +51,9 @@ class Follower(threading.Thread, Generic[Item]):
     def catch_up(self) -> bool:
         """Deliver all items that there are; False if one could not be delivered: it is tried again later."""
         try:
-            for number, item in self.read():
-                if number > self.last:
-                    self.deliver(item)
-                    self.last = number
+            for number, item in self.read(self.last):
+                self.deliver(item)
+                self.last = number
         except Exception:
             return False
         return True

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from activelr_service.runs.record import Record
-from activelr_service.runs.run import Run
 
 BY_STEP = "_by_step"  # ends the names of metrics that are logged against the optimizer step
 
@@ -71,11 +70,11 @@ class ReadingsReader:
         return self._readings
 
 
-def reading_rows(run: Run, after: int = -1) -> list[dict[str, float]]:
+def reading_rows(readings: list[Record], after: int = -1) -> list[dict[str, float]]:
     """The readings after so many optimizer steps as a tracker takes them: their metrics have names of their own, and are
     logged against the step. Those that a resumed epoch has made again are left out, so that steps rise."""
     rows: list[dict[str, float]] = []
-    for reading in ReadingsReader(run.readings).read():
+    for reading in readings:
         if reading.global_step > after:
             metrics = {f"{name}{BY_STEP}": value for name, value in reading.metrics.items() if _is_tracked(name)}
             place = {"epoch": reading.epoch, "step": reading.global_step, "timestamp_ms": reading.timestamp_ms}

@@ -115,10 +115,9 @@ def update_series(history: list[Record], field: str, group: str) -> list[tuple[i
 def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int:
     """The first epoch with the best ``val/{score}``; the last epoch if none has one."""
     sign = 1 if higher_is_better else -1
-    scored = [record for record in history if f"val/{score}" in record.metrics]
-    if not scored:
-        return history[-1].epoch
-    return max(scored, key=lambda record: (sign * record.metrics[f"val/{score}"], -record.epoch)).epoch
+    name = f"val/{score}"
+    scored = [(sign * record.metrics[name], -record.epoch) for record in history if name in record.metrics]
+    return -max(scored)[1] if scored else history[-1].epoch
 
 
 def elapsed(history: list[Record]) -> float:

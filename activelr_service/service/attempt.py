@@ -170,7 +170,7 @@ def _follow(attempt: Attempt, bar: Bar | None) -> list[Follower]:
     followers: list[Follower] = [
         Follower(EventReader(run).read, _show(attempt), last=logged),
         Follower(EventReader(run).read, _track(attempt), last=-1),
-        Follower(run.read_notes, attempt.log, last=len(run.read_notes())),
+        Follower(lambda after: run.read_notes()[after:], attempt.log, last=len(run.read_notes())),
     ]
     for follower in followers:
         follower.start()

@@ -1,5 +1,6 @@
 """A batch size that the workers chose makes the job complete: into the log, the resolved job, MLflow and `explain`."""
 
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -53,13 +54,14 @@ class EventReader:
         self.journal = JournalReader(run.journal)
         self.completed: JobCompleted | None = None
 
-    def read(self) -> list[tuple[int, Event]]:
-        """All of it, numbered."""
+    def read(self, after: int) -> list[tuple[int, Event]]:
+        """What has a number larger than ``after``, with its number."""
         records = self.journal.read()  # first: when there is a record, there is the batch size that came before it
         if self.completed is None:
             self.completed = find_completed(self.run)
-        first: list[tuple[int, Event]] = [] if self.completed is None else [(0, self.completed)]
-        return [*first, *((record.epoch, record) for record in records)]
+        first: list[tuple[int, Event]] = [] if self.completed is None or after >= 0 else [(0, self.completed)]
+        new = records[bisect_right(records, after, key=lambda record: record.epoch) :]
+        return [*first, *((record.epoch, record) for record in new)]
 
 
 def apply_batch_size(run: Run, completed: JobCompleted, log: Callable[[str], None]) -> None:

@@ -28,13 +28,13 @@ def follow_epochs(
     run.live.unlink(missing_ok=True)
     lines = ReadingsReader(run.readings)
 
-    def read() -> list[tuple[int, Record]]:
-        numbered = enumerate(lines.read())
+    def read(after: int) -> list[tuple[int, Record]]:
+        numbered = enumerate(lines.read()[after:], start=after + 1)
         return list(itertools.takewhile(lambda item: item[1].epoch <= epochs.last + 1, numbered))
 
     show = log_to(run.log, is_printed=False) if bar is not None and sys.stdout.isatty() else log
     followers: list[Follower] = [
-        Follower(read, _show(job, show), last=len(lines.read()) - 1),
+        Follower(read, _show(job, show), last=len(lines.read())),
         _Delivery(run, tracker),
     ]
     if bar is not None:
@@ -57,25 +57,33 @@ def _show(job: ResolvedJob, log: Log) -> Callable[[Record], None]:
     return lambda reading: log(reading_line(reading, job))
 
 
-class _Delivery(Follower[int]):
-    """Delivers the readings to the tracker, all that there are in one request. The item is the step of the latest."""
+class _Delivery(Follower[list[Record]]):
+    """Delivers the readings to the tracker, all new ones in one request. Its number counts the readings up to its end."""
 
     def __init__(self, run: Run, tracker: Tracker) -> None:
-        def read() -> list[tuple[int, int]]:
+        self.step: int = -1  # of the latest reading that was delivered
+
+        def read(after: int) -> list[tuple[int, list[Record]]]:
             readings = reader.read()
-            return [(step, step) for step in [max(reading.global_step for reading in readings)]] if readings else []
+            return [(len(readings), readings[after:])] if len(readings) > after else []
+
+        def deliver(readings: list[Record]) -> None:
+            rows = reading_rows(readings, self.step)
+            tracker.log_metrics(rows)
+            self.step = max(self.step, *(reading.global_step for reading in readings))
 
         reader = ReadingsReader(run.readings)
-        super().__init__(read, lambda _: tracker.log_metrics(reading_rows(run, self.last)), last=-1)
+        super().__init__(read, deliver, last=0)
 
 
 class _Drawing(Follower[Live]):
     """Draws the bar whenever the run is somewhere else, and takes it away in the end."""
 
     def __init__(self, run: Run, bar: Bar) -> None:
-        def read() -> list[tuple[int, Live]]:
+        def read(after: int) -> list[tuple[int, Live]]:
             live = read_live(run.live)
-            return [] if live is None else [(run.live.stat().st_mtime_ns, live)]
+            written = 0 if live is None else run.live.stat().st_mtime_ns
+            return [(written, live)] if live is not None and written > after else []
 
         super().__init__(read, bar.show, last=0)
         self.bar = bar

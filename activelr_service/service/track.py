@@ -8,7 +8,7 @@ from activelr_service.config import ResolvedJob
 from activelr_service.data.info import DataInfo
 from activelr_service.export.model import RECIPE, WEIGHTS, sha256_of
 from activelr_service.runs.journal import read_journal
-from activelr_service.runs.live import reading_rows
+from activelr_service.runs.live import ReadingsReader, reading_rows
 from activelr_service.runs.record import Record
 from activelr_service.runs.run import Run
 from activelr_service.service.batch_size import derived_sizes, log_batch_size
@@ -97,7 +97,7 @@ def sync_to_tracking(run: Run, tracker: Tracker, status: str, reason: str | None
     history = read_journal(run.journal)
     best = best_row(run, history)
     tracker.log_metrics([*(record.to_row() for record in history), *([best] if best else [])])
-    tracker.log_metrics(reading_rows(run))
+    tracker.log_metrics(reading_rows(ReadingsReader(run.readings).read()))
     state = run.state()
     tracker.log_metrics(row_of_test(state))
     tags = {"activelr.attempts": state["attempts"], "activelr.reason": reason or ""}

@@ -105,7 +105,7 @@ def find_pending(plan: Plan, folder: StudyFolder, memory: int) -> list[str]:
 def _run(study: StudyJob, plan: Plan, folder: StudyFolder, pending: list[str], tracker: StudyTracker, log: Log) -> None:
     ended = [trial_id for trial_id in plan.ready if trial_id not in set(pending)]
     progress = Progress(plan, folder, ended, log)
-    follower: Follower[str] = Follower(lambda: list(enumerate(ended, start=1)), tracker.sync)
+    follower: Follower[str] = Follower(lambda after: list(enumerate(ended, start=1))[after:], tracker.sync)
     follower.start()
 
     def end(trial_id: str) -> None:

@@ -62,7 +62,7 @@ def best_record(training: TrainContext, history: list[Record]) -> Record:
     """The record of the best epoch."""
     metrics = metrics_of_task(training.job.task, training.job.metric)
     epoch = best_epoch(history, metrics.score, metrics.higher_is_better)
-    return next(record for record in history if record.epoch == epoch)
+    return next(record for record in reversed(history) if record.epoch == epoch)  # it is often a late one
 
 
 def epochs_of_ending(step: int, steps_per_epoch: int) -> int:

@@ -73,7 +73,7 @@ def test_a_reading_is_one_line(tmp_path, changes, expected):
 
 def test_readings_are_tracked_once_by_step_whatever_a_resumed_epoch_repeats_and_a_damaged_line_is_left_out(tmp_path):
     run = Run(tmp_path)
-    assert reading_rows(run) == []
+    assert ReadingsReader(run.readings).read() == []
     for step in (3, 6, 9):
         append_reading(run.readings, reading(step, **{"train/loss": 1 / step, "val/accuracy": 0.5, "val/count": 9.0}))
     with run.readings.open("a") as file:
@@ -85,9 +85,9 @@ def test_readings_are_tracked_once_by_step_whatever_a_resumed_epoch_repeats_and_
     with run.readings.open("a") as file:
         file.write('{"epoch": 3')  # still being written
     assert [found.global_step for found in reader.read()] == [3, 6, 9, 6, 8, 9, 12]
-    rows = reading_rows(run)
+    rows = reading_rows(reader.read())
     assert [row["step"] for row in rows] == [3, 6, 9, 12]
     place = {"epoch": 2, "step": 3, "timestamp_ms": 1003}
     assert rows[0] == {**place, "train/loss_by_step": 1 / 3, "val/accuracy_by_step": 0.5}
-    assert [row["step"] for row in reading_rows(run, after=8)] == [9, 12]
+    assert [row["step"] for row in reading_rows(reader.read(), after=8)] == [9, 12]
     assert os.path.exists(run.readings)
