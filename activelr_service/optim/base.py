@@ -122,12 +122,12 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         return [fused.can_fuse(*row, names) for row in zip(params, grads, states, strict=True)]
 
     def _step_fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
-        direction = self._fused_direction(states, group)
         decay, l2 = group["weight_decay"], 0.0
         if decay != 0 and not group["decoupled_weight_decay"]:
             decay, l2 = 0.0, decay
         factors = self.rule.decay_factors(params, group) if decay else [1.0] * len(params)
         options = self.rule.fused_options(states, group)
+        direction = self._fused_direction(states, group)  # counts the step, after all that may refuse it
         sign = -1.0 if group["maximize"] else 1.0
         fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, **options)
 

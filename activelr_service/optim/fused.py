@@ -184,13 +184,15 @@ def end_sums(states: list[State], previous: str, **options: float) -> Array:
     return totals
 
 
-def can_end(state: State, previous: str, *others: str) -> bool:
-    """Whether the kernel can end the sum of a parameter: the tensors are on the CPU, dense and laid out alike."""
+def can_end(state: State, names: Sequence[str], dtypes: dict[str, torch.dtype]) -> bool:
+    """Whether the kernel can end the sum of a parameter: the sum and its states of these names are dense, on the CPU, laid
+    out alike, and have the rule's ``dtypes``."""
     first = state["grad_sum"]
-    if load_kernel() is None or type(first) is not Tensor or first.device.type != "cpu":
+    if load_kernel() is None or type(first) is not Tensor or not first.is_cpu:
         return False
     is_dense = first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last)
-    return is_dense and all(state[name].stride() == first.stride() for name in (previous, *others))
+    is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in names)
+    return is_dense and all(is_alike) and all(state[name].dtype is dtypes[name] for name in ("grad_sum", *names))
 
 
 def _pointers(tensors: list[Tensor]) -> Array:

@@ -19,7 +19,7 @@ class NumberTable:
     step writes all of them at once."""
 
     def __init__(self, states: list[State]) -> None:
-        values = torch.stack([torch.stack([state[name] for state in states]) for name in NUMBERS])
+        values = torch.stack([torch.stack([state[name] for state in states]).float() for name in NUMBERS])
         self.columns: dict[str, Tensor] = dict(zip(NUMBERS, values.unbind(), strict=True))
         for name, column in self.columns.items():
             for state, number in zip(states, column.unbind(), strict=True):

@@ -108,7 +108,7 @@ class PaperRule:
         for state in first:
             state["prev_sign"] = signs_of(state["grad_sum"])
             state["grad_sum"].zero_()
-        if others and all(fused.can_end(state, "prev_sign", "gain") for state in others):
+        if others and all(fused.can_end(state, ("prev_sign", "gain"), self.state_dtypes) for state in others):
             options = {name: group[name] for name in DEFAULTS}
             counts = torch.from_numpy(fused.end_sums(others, "prev_sign", **options)).float()
             for state, (grew, non_finite) in zip(others, counts[:, :2].unbind(), strict=True):

@@ -59,8 +59,8 @@ LARGEST_WEIGHT_DECAY = 0.1  # one step multiplies weight decay by at most this
 
 
 class Agreement(NamedTuple):
-    """How far two sums of one tensor point the same way, 0-dim each: their cosine (-1..1), the share of equal signs
-    (0..1), and whether the sums say anything."""
+    """How far two sums point the same way, 0-dim for one tensor and (n,) for n of them: their cosine (-1..1), the share of
+    equal signs (0..1), and whether the sums say anything."""
 
     cosine: Tensor
     sign_agreement: Tensor
@@ -141,7 +141,8 @@ def agreement_of(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:
 def update_gain(
     gain: Tensor, clip_coef: Tensor, agreement: Agreement, window: int, constants: RobustConstants
 ) -> Tensor:
-    """The gain (0-dim) of a tensor after a window of ``window`` steps. Where the sums say nothing, it stays."""
+    """The gains of tensors after a window of ``window`` steps, in the shape of ``gain``. Where the sums of a tensor say
+    nothing, its gain stays."""
     measured = 2 * agreement.sign_agreement - 1 if constants.signs else agreement.cosine
     speed = constants.speed * min(1.0, window / constants.full_speed_at)
     moved = gain * (clip_coef if constants.unwind else 1.0) * torch.exp(speed * (measured - constants.set_point))

@@ -142,8 +142,9 @@ class RobustRule:
         """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. A tensor whose first window
         this is only begins."""
         is_first = ["prev_grad_sum" not in state for state in states]
-        for state in states:
-            state.setdefault("prev_grad_sum", torch.zeros_like(state["grad_sum"]))
+        for began, state in zip(is_first, states, strict=True):
+            if began:
+                state["prev_grad_sum"] = torch.zeros_like(state["grad_sum"])
         table = self._tables.of(states)
         numbers, steps = table.columns, self.steps_in_sum(group)
         agreement, seen, is_finite = _compare(states)
@@ -184,7 +185,7 @@ class RobustRule:
 def _compare(states: list[State]) -> tuple[Agreement, Tensor, Tensor]:
     """How far the sums of n tensors agree with those before; how many of their elements are not zero; whether all are
     finite. (n,) each. The sums before are cleared."""
-    if all(fused.can_end(state, "prev_grad_sum") for state in states):
+    if all(fused.can_end(state, ("prev_grad_sum",), RobustRule.state_dtypes) for state in states):
         dot, square, previous, equal, signs, seen = torch.from_numpy(fused.end_sums(states, "prev_grad_sum")).unbind(1)
         cosine = (dot / (square.sqrt() * previous.sqrt())).float()
         share = (equal / signs.clamp_min(1)).float()
