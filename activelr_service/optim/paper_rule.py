@@ -32,9 +32,14 @@ NON_FINITE = 2  # what prev_sign keeps of an element whose sum was not finite
 class PaperRule:
     """The paper's rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
-    State of a parameter, in its shape: ``gain``, float32, which starts at 1; ``grad_sum``, float32; from the end of the
-    first epoch on ``prev_sign``, int8, the signs of the sum before (2 where it was not finite), which is all that the rule
-    reads of it. And ``grew`` and ``non_finite``, 0-dim float32 counts of elements at the last end of an epoch.
+    State of a parameter, in its shape:
+
+    - ``gain``, float32. It starts at 1.
+    - ``grad_sum``, float32.
+    - ``prev_sign``, int8, from the end of the first epoch on: the signs of the sum before, which are all that the rule reads
+      of it. It is 2 where that sum was not finite.
+
+    And two 0-dim float32 counts of elements at the last end of an epoch: ``grew`` and ``non_finite``.
     """
 
     name = "paper"
