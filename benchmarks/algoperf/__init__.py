@@ -1,0 +1,1 @@
+"""A submission to AlgoPerf's self-tuning ruleset."""
