@@ -34,12 +34,11 @@ BATCHES = [(EXAMPLES, 0.0), (4, 0.5)]
 
 
 def loss_of(run, p, rows):
-    data = run["data"]
+    inputs, targets, tilts = run["tensors"]
     if run["fn"] == "mse":
-        inputs, targets = (torch.tensor(data[name], dtype=torch.float64)[rows] for name in ("inputs", "targets"))
-        return (p[0] * inputs + p[1] - targets).square().mean()
-    tilts = torch.tensor(data["tilts"], dtype=torch.float64)[: len(p), rows].mean(1)
-    return VALUES[run["fn"]](p) + (data["noise"] * (tilts * p).sum() if len(rows) < EXAMPLES else 0.0)
+        return (p[0] * inputs[rows] + p[1] - targets[rows]).square().mean()
+    value, is_noisy = VALUES[run["fn"]](p), run["noise"] > 0 and len(rows) < EXAMPLES
+    return value + run["noise"] * (tilts[: len(p), rows].mean(1) * p).sum() if is_noisy else value
 
 
 def settings(identity, lr=1.0, batch=EXAMPLES, noise=0.0, starts=STARTS):
@@ -50,6 +49,10 @@ def settings(identity, lr=1.0, batch=EXAMPLES, noise=0.0, starts=STARTS):
 def follow(runs, make, answer=None, is_led=False):
     """Take the steps of these runs in torch, and compare each point. ``is_led``: every step begins at the page's point, so
     that an unstable race does not make much of the last bit."""
+    for run in runs:
+        run["tensors"] = [
+            torch.tensor(run["data"][name], dtype=torch.float64) for name in ("inputs", "targets", "tilts")
+        ]
     params = [torch.nn.Parameter(torch.tensor(run["start"], dtype=torch.float64)) for run in runs]
     optimizers = make(params)
     for step in range(STEPS):
