@@ -27,10 +27,11 @@ ALLOWED = {
     "inference": {"data", "export"},
     "pyfunc": {"inference"},
     "reports": set(),
+    "playground": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "inference", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
-    "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
+    "cli": {"config", "playground", "redact", "runs", "service", "studies", "tracking"},
 }
 ARROWS_PER_ROOM = 2.5  # at most, without those to ``errors``
 LIBRARIES = {
