@@ -42,7 +42,9 @@ EXTRAS = {
         *("scipy", "sklearn", "tokenizers", "torchmetrics", "torchvision", "transformers"),
     },
     "export": {"onnx", "onnxruntime", "onnxscript"},
+    "lightning": {"lightning"},
     "timm": {"timm"},
+    "transformers": {"accelerate", "transformers"},
     "peers": {"dadaptation", "parameterfree", "prodigyopt", "schedulefree"},
 }
 
@@ -181,19 +183,21 @@ def says_out_of_memory(text: str) -> bool:
 
 
 @contextmanager
-def naming_missing_packages(user: str) -> Iterator[None]:
+def naming_missing_packages(user: str, extra: str | None = None) -> Iterator[None]:
     """Turn the failed import of a package of an extra into :class:`MissingPackageError`.
 
     ``user`` is what needs the package, as the message names it. Where two of these are nested, the outer name counts.
+    ``extra`` is the one to name for a package that several have.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        if extra is None:
+        having = [name for name, packages in EXTRAS.items() if package in packages]
+        if not having:
             raise
-        text = f"`{user}` needs {package}, which is not installed; run `{install_line(extra)}`"
+        wanted = extra if extra in having else having[0]
+        text = f"`{user}` needs {package}, which is not installed; run `{install_line(wanted)}`"
         raise MissingPackageError(text, name=package) from error
 
 
