@@ -18,7 +18,7 @@ OptimizerClass = type[ActiveOptimizer]
 
 
 class StepHooks:
-    """What is done around each step of an optimizer, whoever calls it: two hooks, which a skipped step does not call.
+    """What is done around each step of an optimizer, whoever calls it: hooks, which a skipped step does not call.
 
     - With several ranks a step ends the sums that are due, on their mean over the ranks.
     - Between the steps, ``lr`` in the parameter groups is the effective one, because trainers log it from there. A step
@@ -32,24 +32,29 @@ class StepHooks:
     """
 
     def __init__(self, optimizer: ActiveOptimizer) -> None:
-        self.lr = torch.zeros(())
         self.as_number = False
         self._shown: Tensor | float | None = None
+        self._show(optimizer)
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
+        optimizer.register_load_state_dict_post_hook(self._show)
 
     def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         """Take back what was shown. What a scheduler has set stays: the optimizer then says that it has no effect."""
-        is_own = getattr(self._shown, "_version", 0) == 0  # torch's schedulers overwrite a tensor in place
+        is_changed = getattr(self._shown, "_version", 0) > 0  # torch's schedulers overwrite a tensor in place
         for group in optimizer.param_groups:
-            if self._shown is not None and group["lr"] is self._shown and is_own:
+            if group["lr"] is self._shown and not is_changed:
                 group["lr"] = NO_LR
 
     def _after_step(self, optimizer: Any, args: Any, kwargs: Any) -> None:
         optimizer.end_step(reduce=mean_over_ranks())
+        self._show(optimizer)
+
+    def _show(self, optimizer: Any) -> None:
         self.lr = effective_lr(optimizer)
         if not optimizer.rule.uses_lr:
-            self._shown = self.lr.item() if self.as_number or self.lr.device.type == "cpu" else self.lr.clone()
+            is_ready = self.as_number or self.lr.device.type == "cpu"
+            self._shown = self.lr.item() if is_ready else self.lr.clone()
             for group in optimizer.param_groups:
                 group["lr"] = self._shown
 

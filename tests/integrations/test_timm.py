@@ -47,7 +47,7 @@ def test_the_parameter_groups_show_the_effective_learning_rate():
 def test_a_learning_rate_is_left_out_with_a_warning():
     with pytest.warns(ActiveLRWarning, match="lr=0.1 has no effect under the robust rule"):
         optimizer = create_optimizer_v2(make_network(), opt="activeadamw", lr=0.1, total_steps=9)
-    assert optimizer.param_groups[0]["lr"] == 1
+    assert optimizer.param_groups[0]["lr"] == 0  # there was no step yet
     paper = create_optimizer_v2(make_network(), opt="activesgd", lr=0.1, rule="paper")
     assert isinstance(paper, optim.ActiveSGD)
     assert paper.param_groups[0]["lr"] == 0.1
