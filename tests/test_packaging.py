@@ -110,6 +110,27 @@ def test_a_command_that_needs_the_extra_says_in_one_line_how_to_install_it(argum
     )
 
 
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("trainer", "accelerate", "transformers"),
+        ("lightning", "lightning", "lightning"),
+        ("timm", "timm", "timm"),
+    ],
+)
+def test_an_integration_says_in_one_line_how_to_install_its_trainer(module, package, extra):
+    name = f"activelr_service.integrations.{module}"
+    result = without_extras(f"import {name}")
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        f"`{name}` needs {package}, which is not installed; run `pip install 'activelr-service[{extra}]'`\n"
+    )
+
+
+def test_the_plain_loop_needs_no_extra():
+    assert without_extras("import activelr_service.integrations.loop").returncode == 0
+
+
 def test_an_import_that_fails_for_another_reason_is_not_hidden():
     result = without_extras(
         "import activelr_service.errors as e\nwith e.naming_missing_packages('x'): import no_such_one"

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from activelr_service.optim import ActiveAdamW, ActiveLRWarning, ActiveOptimizer
@@ -84,4 +83,3 @@ def say(message: str) -> None:
     """Warn of something that has no effect, or not the expected one: on rank 0 alone, at the caller."""
     if distributed.rank() == 0:
         warnings.warn(message, ActiveLRWarning, stacklevel=2)
-

@@ -15,8 +15,8 @@ with naming_missing_packages("activelr_service.integrations.lightning", "lightni
     Callback: Any = import_module("pytorch_lightning" if is_other else "lightning.pytorch").Callback
 
 ENDLESS = (
-    "the number of steps is unknown: {why}. Give the Trainer max_steps, or max_epochs with a loader that has a length; or say "
-    "it yourself: active_optimizer(self, total_steps=N)"
+    "the number of steps is unknown: {why}. Give the Trainer max_steps, or max_epochs with a loader that has a length; "
+    "or say it yourself: active_optimizer(self, total_steps=N)"
 )
 
 
@@ -97,8 +97,8 @@ def find_without_effect(trainer: Any, optimizers: list[ActiveOptimizer]) -> list
     messages = []
     if trainer.gradient_clip_val and robust:
         messages.append(
-            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) shortens gradients before the rule reads them. The rule "
-            "bounds its steps itself: leave it out"
+            f"Trainer(gradient_clip_val={trainer.gradient_clip_val}) shortens gradients before the rule reads them. The "
+            "rule bounds its steps itself: leave it out"
         )
     if has_callback(trainer, "Timer") and robust:
         messages.append(

@@ -1,4 +1,4 @@
-"""A loop of one's own: epochs, gradient accumulation, the number of steps, and a checkpoint that continues to the same bits."""
+"""A loop of one's own: it counts the steps, accumulates gradients, and continues from a checkpoint to the same bits."""
 
 import math
 from collections.abc import Iterator

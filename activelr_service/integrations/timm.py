@@ -57,4 +57,6 @@ def _say_without_effect(name: str, groups: list[Any], lr: float | None) -> None:
     if lr is not None:
         say(f"{name}: lr={lr} has no effect under the robust rule; a scheduler (sched) has none either, leave both out")
     if scales - {1.0}:
-        say(f"{name}: layer_decay has no effect under the robust rule, which scales the steps of each tensor; leave it out")
+        say(
+            f"{name}: layer_decay has no effect under the robust rule, which scales the steps of each tensor; leave it out"
+        )

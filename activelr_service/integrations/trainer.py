@@ -70,7 +70,9 @@ class ActiveLRCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Begin the run, or go on with that of a checkpoint."""
         if getattr(args, "deepspeed", None):
-            raise ValueError("DeepSpeed takes steps of its own; train with DDP: leave TrainingArguments(deepspeed=...) out")
+            raise ValueError(
+                "DeepSpeed takes steps of its own; train with DDP: leave TrainingArguments(deepspeed=...) out"
+            )
         scheduler = kwargs.get("lr_scheduler")
         if not isinstance(scheduler, EffectiveLR) or _inner(kwargs.get("optimizer")) is not scheduler.optimizer:
             raise ValueError(

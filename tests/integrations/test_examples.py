@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.integrations.examples import EXAMPLES, StoppedError, run_example, stopped_after
+from tests.integrations.examples import BLOCKS, EXAMPLES, StoppedError, run_example, stopped_after
 
 STEPS = {"trainer": 24, "lightning": 24, "timm": 48, "loop": 24}
 pytestmark = pytest.mark.slow
@@ -16,6 +16,12 @@ def optimizer_of(names):
     if trainer is None:
         return names["optimizer"]
     return trainer.optimizers[0] if hasattr(trainer, "optimizers") else trainer.optimizer
+
+
+def test_the_last_example_gives_the_learning_rate_of_a_step(capsys):
+    names = {}
+    exec(BLOCKS[0] + BLOCKS[-1], names)  # noqa: S102  it is our own document
+    assert float(capsys.readouterr().out) > 0
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

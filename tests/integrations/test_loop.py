@@ -26,7 +26,9 @@ def train(network, loop, until=10**9):
 
 
 @pytest.mark.parametrize("has_generator", [False, True])
-@pytest.mark.parametrize("until", [1, 4, 6, 8])  # within an epoch of 4 steps, at its end, within the next, at the end of it
+@pytest.mark.parametrize(
+    "until", [1, 4, 6, 8]
+)  # within an epoch of 4 steps, at its end, within the next, at the end of it
 def test_a_run_goes_on_to_the_same_bits_wherever_it_was_saved(until, has_generator, tmp_path):
     def generator():
         return torch.Generator().manual_seed(3) if has_generator else None

@@ -19,7 +19,9 @@ def make(folder, optimizers=active_optimizers, callbacks=None, **changes):
     model = Regression()
     options = {"per_device_train_batch_size": 8, "num_train_epochs": 4, "gradient_accumulation_steps": 2}
     options |= {"max_grad_norm": 0, "logging_steps": 1, "report_to": "none", "use_cpu": True, "disable_tqdm": True}
-    args = TrainingArguments(output_dir=str(folder), save_strategy=changes.pop("save_strategy", "no"), **options | changes)
+    args = TrainingArguments(
+        output_dir=str(folder), save_strategy=changes.pop("save_strategy", "no"), **options | changes
+    )
     callbacks = [ActiveLRCallback()] if callbacks is None else callbacks
     pair = optimizers(model)
     return Trainer(model, args, train_dataset=ROWS, eval_dataset=ROWS[:8], optimizers=pair, callbacks=callbacks)
@@ -39,11 +41,9 @@ def test_the_logged_learning_rate_is_the_effective_one_and_no_flat_number(tmp_pa
 
 
 def test_arguments_of_a_schedule_evaluation_and_saving_within_a_window_change_no_bit(tmp_path):
-    plain, busy = make(tmp_path / "plain"), make(
-        tmp_path / "busy",
-        **{"learning_rate": 0.5, "lr_scheduler_type": "cosine", "warmup_steps": 7, "weight_decay": 0.3},
-        **{"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 5},
-    )
+    schedule = {"learning_rate": 0.5, "lr_scheduler_type": "cosine", "warmup_steps": 7, "weight_decay": 0.3}
+    breaks = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 5}
+    plain, busy = make(tmp_path / "plain"), make(tmp_path / "busy", **schedule, **breaks)
     plain.train()
     with pytest.warns(ActiveLRWarning, match="no effect") as said:
         busy.train()
@@ -113,10 +113,17 @@ def test_another_optimizer_or_scheduler_is_refused(pair, tmp_path):
         make(tmp_path, pair).train()
 
 
+def test_deepspeed_is_refused(tmp_path):
+    trainer = make(tmp_path)
+    trainer.args.deepspeed = {"zero_optimization": {"stage": 1}}
+    with pytest.raises(ValueError, match="DeepSpeed takes steps of its own; train with DDP"):
+        ActiveLRCallback().on_train_begin(trainer.args, trainer.state, trainer.control, optimizer=trainer.optimizer)
+
+
 def test_what_the_factory_does_not_take_is_refused():
     with pytest.raises(ValueError, match="leave total_steps out"):
         active_optimizers(Regression(), total_steps=10)
-    with pytest.raises(ValueError, match='lr=0.1 has no effect under rule="robust"'):
+    with pytest.raises(ValueError, match=r'lr=0.1 has no effect under rule="robust"'):
         active_optimizers(Regression(), lr=0.1)
     with pytest.raises(ValueError, match="no parameter of Regression requires gradients"):
         active_optimizers(Regression().requires_grad_(False))
