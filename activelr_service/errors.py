@@ -187,16 +187,15 @@ def naming_missing_packages(user: str, extra: str | None = None) -> Iterator[Non
     """Turn the failed import of a package of an extra into :class:`MissingPackageError`.
 
     ``user`` is what needs the package, as the message names it. Where two of these are nested, the outer name counts.
-    ``extra`` is the one to name for a package that several have.
+    ``extra`` is the one that brings all that ``user`` needs, where it is not the first that has the package.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        having = [name for name, packages in EXTRAS.items() if package in packages]
-        if not having:
+        wanted = extra or next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if wanted is None:
             raise
-        wanted = extra if extra in having else having[0]
         text = f"`{user}` needs {package}, which is not installed; run `{install_line(wanted)}`"
         raise MissingPackageError(text, name=package) from error
 
