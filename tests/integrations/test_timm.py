@@ -1,10 +1,11 @@
 """timm: the names make our optimizers, and what timm adds to a call without effect is said."""
 
 import warnings
+from argparse import Namespace
 
 import pytest
 import torch
-from timm.optim import create_optimizer_v2, list_optimizers
+from timm.optim import create_optimizer_v2, list_optimizers, optimizer_kwargs
 from timm.scheduler import CosineLRScheduler
 
 from activelr_service import optim
@@ -51,6 +52,15 @@ def test_a_learning_rate_is_left_out_with_a_warning():
     paper = create_optimizer_v2(make_network(), opt="activesgd", lr=0.1, rule="paper")
     assert isinstance(paper, optim.ActiveSGD)
     assert paper.param_groups[0]["lr"] == 0.1
+
+
+def test_the_arguments_of_a_script_of_timm_make_the_optimizer():
+    args = Namespace(
+        opt="activeadamw", lr=0.1, weight_decay=0.05, momentum=0.9, opt_eps=1e-7, opt_betas=None, opt_args={}
+    )
+    with pytest.warns(ActiveLRWarning, match="lr=0.1 has no effect"):
+        optimizer = create_optimizer_v2(make_network(), **optimizer_kwargs(args), total_steps=9)
+    assert (optimizer.param_groups[0]["eps"], optimizer.rule.total_steps) == (1e-7, 9)
 
 
 def test_a_decay_over_layers_is_left_out_with_a_warning():
