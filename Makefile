@@ -56,7 +56,7 @@ cluster-down: setup  ## stop exactly what cluster-up started
 
 lock: setup      ## pin the newest packages that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-		--extra dev --extra export --extra peers --extra timm --extra train \
+		--extra dev --extra export --extra lightning --extra peers --extra timm --extra train --extra transformers \
 		pyproject.toml --output-file requirements.txt
 
 clean:           ## remove the virtual environment and caches

@@ -21,6 +21,7 @@ ALLOWED = {
     "analyses": {"optim"},
     "data": {"config", "redact"},
     "models": {"config", "data"},
+    "integrations": {"optim", "training"},
     "runs": {"config", "redact"},
     "tracking": {"redact"},
     "export": {"models", "tracking"},
@@ -46,7 +47,7 @@ LIBRARIES = {
         "tracking/system_metrics.py",
         *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py"),
     },
-    "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
+    "torch": {"analyses", "integrations", "optim", "training", "tasks", "studies/trial.py"},
 }
 
 
