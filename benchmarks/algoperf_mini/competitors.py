@@ -59,7 +59,13 @@ def warmup_cosine(optimizer: Optimizer, steps: int, warmup: float) -> LRSchedule
 
 
 def build_nadamw(
-    model: torch.nn.Module, steps: int, lr: float, one_minus_beta1: float, beta2: float, weight_decay: float, warmup: float
+    model: torch.nn.Module,
+    steps: int,
+    lr: float,
+    one_minus_beta1: float,
+    beta2: float,
+    weight_decay: float,
+    warmup: float,
 ) -> Built:
     optimizer = NadamW(model.parameters(), lr, (1 - one_minus_beta1, beta2), weight_decay)
     return [optimizer], [warmup_cosine(optimizer, steps, warmup)]
@@ -101,7 +107,8 @@ def build_muon(model: torch.nn.Module, steps: int) -> Built:
     Embeddings, positions and the last layer are not matrices to Muon. Neither are the weights of convolutions, which
     ``torch.optim.Muon`` does not take.
     """
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, param in model.named_parameters():
         is_matrix = param.ndim == 2 and not any(word in name for word in ("embed", "positions", "head"))
         (matrices if is_matrix else rest).append(param)

@@ -6,22 +6,27 @@ import math
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.algoperf_mini.competitors import COMPETITORS, TorchSubmission, build_nadamw
+from benchmarks.algoperf_mini.competitors import COMPETITORS, Built, TorchSubmission, build_nadamw
 from benchmarks.algoperf_mini.spec import TrainingCompleteError, Workload
 from benchmarks.algoperf_mini.table import FIELDS, Run, best, read
 from benchmarks.algoperf_mini.workloads import WORKLOADS
 
 SEEDS = (0, 1, 2)
 DRAWS = 20
-EVALUATIONS = 25  # until ``step_hint``
+EVALUATIONS = 20  # until ``step_hint``; 15 of them until the end of a run that sets a target
 # AlgoPerf's space for NadamW, whose rates end at 1e-2: small models take larger ones.
 SPACE = {"lr": (1e-3, 1e-1), "one_minus_beta1": (4e-3, 0.1), "weight_decay": (5e-3, 1.0)}
 FIXED = {"beta2": 0.999, "warmup": 0.05}
+
+Planned = tuple[
+    tuple[str, str, int], Any, dict[str, Any], bool
+]  # key, submission, what was drawn, whether for a target
 
 
 def run_all(path: Path, workloads: list[str], competitors: list[str]) -> None:
@@ -29,7 +34,7 @@ def run_all(path: Path, workloads: list[str], competitors: list[str]) -> None:
     torch.set_num_threads(1)
     for name in workloads:
         workload = WORKLOADS[name]()
-        for key, submission, settings, target in (*target_runs(path, name), *competitor_runs(name, competitors)):
+        for key, submission, settings, target in chain(target_runs(path, name), competitor_runs(name, competitors)):
             if key in {run.key for run in read(path)}:
                 continue
             steps = workload.target_steps if target else workload.max_steps
@@ -42,8 +47,11 @@ def run_all(path: Path, workloads: list[str], competitors: list[str]) -> None:
             append(path, Run(*key, json.dumps(settings), steps, every, seconds, tuple(validation), tuple(test)))
 
 
-def target_runs(path: Path, workload: str) -> Iterator[tuple[tuple[str, str, int], Any, dict[str, float], bool]]:
-    """The points that are drawn, with the first seed; then the best of them with the other seeds."""
+def target_runs(path: Path, workload: str) -> Iterator[Planned]:
+    """The points that are drawn, with the first seed; then the best of them with the other seeds.
+
+    The best is looked up in the file when the first seed's runs are there, so the caller makes each run before it asks on.
+    """
     points = draw_points()
     for number, point in enumerate(points):
         yield (workload, f"target_{number:02}", SEEDS[0]), None, point, True
@@ -53,15 +61,13 @@ def target_runs(path: Path, workload: str) -> Iterator[tuple[tuple[str, str, int
         yield (workload, f"target_{number:02}", seed), None, points[number], True
 
 
-def competitor_runs(
-    workload: str, competitors: list[str]
-) -> Iterator[tuple[tuple[str, str, int], Any, dict[str, float], bool]]:
+def competitor_runs(workload: str, competitors: list[str]) -> Iterator[Planned]:
     for name in competitors:
         for seed in SEEDS:
             yield (workload, name, seed), COMPETITORS[name], {}, False
 
 
-def draw_points() -> list[dict[str, float]]:
+def draw_points() -> list[dict[str, Any]]:
     """Points that fill the space evenly in the logarithm, the same on every workload."""
     shares = torch.quasirandom.SobolEngine(len(SPACE), scramble=True, seed=0).draw(DRAWS).double()
     points = []
@@ -73,7 +79,7 @@ def draw_points() -> list[dict[str, float]]:
     return points
 
 
-def build_for_target(workload: Workload, model: torch.nn.Module, steps: int, **settings: float) -> Any:
+def build_for_target(workload: Workload, model: torch.nn.Module, steps: int, **settings: float) -> Built:
     """NadamW whose schedule ends with the run that sets the target, not at ``step_hint``."""
     return build_nadamw(model, workload.target_steps, **settings)
 

@@ -3,21 +3,21 @@
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
-from torch.nn import functional as F
+from torch.nn import functional
 
-Tensor = torch.Tensor
-ParameterContainer = torch.nn.Module
+Tensor: TypeAlias = torch.Tensor
+ParameterContainer: TypeAlias = torch.nn.Module
 ParameterTypeTree = Any
 ModelAuxiliaryState = Any
 Hyperparameters = Any
 RandomState = int
 OptimizerState = dict[str, Any]
-UpdateReturn = tuple[OptimizerState, ParameterContainer, ModelAuxiliaryState]
-Batch = dict[str, Tensor]
-Splits = dict[str, Batch]
+UpdateReturn: TypeAlias = tuple[OptimizerState, ParameterContainer, ModelAuxiliaryState]
+Batch: TypeAlias = dict[str, Tensor]
+Splits: TypeAlias = dict[str, Batch]
 
 
 class ForwardPassMode(enum.Enum):
@@ -120,12 +120,12 @@ class Workload(ABC):
 
 
 def softmax_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    return F.cross_entropy(logits.movedim(-1, 1), labels, reduction="none", label_smoothing=smoothing)
+    return functional.cross_entropy(logits.movedim(-1, 1), labels, reduction="none", label_smoothing=smoothing)
 
 
 def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     labels = labels * (1 - smoothing) + smoothing / 2
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
 
 
 def absolute_error(outputs: Tensor, targets: Tensor, smoothing: float) -> Tensor:
@@ -137,7 +137,7 @@ def ctc_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     frames = torch.full((len(logits),), logits.shape[1])
     lengths = torch.full((len(logits),), labels.shape[1])
     log_probs = logits.log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(log_probs, labels, frames, lengths, reduction="none") / labels.shape[1]
+    return functional.ctc_loss(log_probs, labels, frames, lengths, reduction="none") / labels.shape[1]
 
 
 LOSSES = {

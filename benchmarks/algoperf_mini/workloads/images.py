@@ -3,7 +3,7 @@
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from benchmarks.algoperf_mini.spec import Batch, LossType, Splits, Workload
 from benchmarks.algoperf_mini.workloads.tables import split
@@ -54,10 +54,10 @@ class UNet(nn.Module):
         for block in self.down:
             features = block(features)
             skips.append(features)
-            features = F.avg_pool2d(features, 2)
+            features = functional.avg_pool2d(features, 2)
         features = self.bottom(features)
         for block in self.up:
-            features = block(torch.cat([F.interpolate(features, scale_factor=2), skips.pop()], 1))
+            features = block(torch.cat([functional.interpolate(features, scale_factor=2), skips.pop()], 1))
         return (images + self.head(features)).squeeze(1)
 
 

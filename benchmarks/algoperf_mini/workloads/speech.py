@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from benchmarks.algoperf_mini.spec import Batch, LossType, Splits, Workload
 from benchmarks.algoperf_mini.workloads.tables import split
@@ -24,7 +24,7 @@ class Utterances(Workload):
         labels = torch.randint(1, self.symbols + 1, (count, self.length), generator=g)
         ends = torch.randint(3, 6, (count, self.length), generator=g).cumsum(1)
         place = torch.searchsorted(ends, torch.arange(self.frames).expand(count, -1).contiguous(), right=True)
-        spoken = F.pad(labels, (0, 1)).gather(1, place)
+        spoken = functional.pad(labels, (0, 1)).gather(1, place)
         speakers = 0.3 * torch.randn(count, 1, self.bands, generator=g)
         noise = 0.7 * torch.randn(count, self.frames, self.bands, generator=g)
         return split({"inputs": spectra[spoken] + speakers + noise, "targets": labels}, sizes)
@@ -57,8 +57,8 @@ class ConformerBlock(nn.Module):
         x = x + self.first(x) / 2
         normed = self.attention_norm(x)
         x = x + self.attention(normed, normed, normed, need_weights=False)[0]
-        gated = F.glu(self.gate(self.conv_norm(x)))
-        x = x + self.out(F.silu(self.conv(gated.mT).mT))
+        gated = functional.glu(self.gate(self.conv_norm(x)))
+        x = x + self.out(functional.silu(self.conv(gated.mT).mT))
         return self.norm(x + self.last(x) / 2)
 
 

@@ -45,7 +45,9 @@ class DLRM(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(values, dim) for _ in range(columns))
         self.lower = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, dim))
         pairs = (columns + 1) * columns // 2
-        self.upper = nn.Sequential(nn.Linear(pairs + dim, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1))
+        self.upper = nn.Sequential(
+            nn.Linear(pairs + dim, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1)
+        )
         self.register_buffer("pairs", torch.triu_indices(columns + 1, columns + 1, offset=1))
 
     def forward(self, batch: Batch) -> Tensor:

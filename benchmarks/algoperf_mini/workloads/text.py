@@ -44,7 +44,11 @@ class Translator(nn.Module):
         self.words = words
         self.embed = nn.Embedding(words + 1, dim)  # the last one begins a sentence
         self.positions = nn.Parameter(0.02 * torch.randn(length, dim))
-        self.body = nn.Transformer(dim, 4, 2, 2, 2 * dim, 0.0, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(dim, 4, 2 * dim, 0.0, batch_first=True, norm_first=True)
+        encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(dim), enable_nested_tensor=False)
+        self.body = nn.Transformer(
+            dim, 4, 2, 2, 2 * dim, 0.0, custom_encoder=encoder, batch_first=True, norm_first=True
+        )
         self.head = nn.Linear(dim, words)
         self.register_buffer("mask", nn.Transformer.generate_square_subsequent_mask(length))
 
