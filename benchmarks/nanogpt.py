@@ -1,6 +1,6 @@
 """``python -m benchmarks.nanogpt run|score [FILE]``: steps to a loss, in the form of modded-nanogpt's optimizer track.
 
-The track (https://github.com/KellerJordan/modded-nanogpt, records/track_3_optimization) fixes the data, the batch size and the
+The track (https://github.com/KellerJordan/modded-nanogpt, records/track_3_optimization) fixes data, batch size and
 model. It allows one forward and backward pass a step, and counts steps to a validation loss. The optimizer and its schedule
 are free, and each run plans its number of steps. So here: the target is what the track's tuned baseline, Muon, reaches on
 average in 400 steps, and what counts is the smallest number of planned steps whose mean final loss is there.
