@@ -74,6 +74,8 @@ class CudaIsCpu(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.Tensor.cuda:
             return args[0]
+        if func is torch.device:
+            return func(*args, **(kwargs or {}))
         named = {name: self.on_cpu(value) for name, value in (kwargs or {}).items()}
         return func(*map(self.on_cpu, args), **named)
 
