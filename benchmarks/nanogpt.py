@@ -35,7 +35,10 @@ FIELDS = ["optimizer", "steps", "seed", "validation_loss", "seconds"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run must not change. ``batch`` is in sequences, ``length`` in tokens, ``width`` a multiple of ``2 * heads``."""
+    """What a run must not change. ``batch`` is in sequences, of which ``micro_batch`` go through the model at once.
+
+    ``length`` is in tokens, and ``width`` is a multiple of ``2 * heads``.
+    """
 
     vocabulary: int = 256
     layers: int = 2
@@ -43,6 +46,7 @@ class Setup:
     heads: int = 2
     length: int = 64
     batch: int = 16
+    micro_batch: int = 64
     validation_batches: int = 32
 
 
@@ -146,7 +150,8 @@ def train(
         if factor:
             for group, rate in rates:
                 group["lr"] = rate * factor((step + 0.5) / steps)
-        model(*next(batches)).backward()
+        for share, piece in pieces_of(next(batches), setup):
+            (share * model(*piece)).backward()
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -157,8 +162,14 @@ def train(
 def validate(model: GPT, tokens: Tensor, setup: Setup) -> float:
     """The mean loss over the first batches of the validation tokens, the same ones in every run."""
     size = setup.batch * setup.length
-    starts = range(0, setup.validation_batches * size, size)
-    return mean(model(*as_batch(tokens[start : start + size + 1], setup)).item() for start in starts)
+    batches = (as_batch(tokens[i * size : (i + 1) * size + 1], setup) for i in range(setup.validation_batches))
+    return mean(sum(share * model(*piece).item() for share, piece in pieces_of(batch, setup)) for batch in batches)
+
+
+def pieces_of(batch: tuple[Tensor, Tensor], setup: Setup) -> Iterator[tuple[float, tuple[Tensor, Tensor]]]:
+    """What goes through the model at once, each with its share of the batch: their gradients add up to the batch's."""
+    for inputs, targets in zip(*(tensor.split(setup.micro_batch) for tensor in batch), strict=True):
+        yield len(inputs) / setup.batch, (inputs, targets)
 
 
 def batches_of(tokens: Tensor, setup: Setup, seed: int) -> Iterator[tuple[Tensor, Tensor]]:

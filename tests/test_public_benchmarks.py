@@ -259,6 +259,15 @@ def test_the_gpt_learns_and_does_not_see_the_token_it_predicts():
     assert model(inputs, targets).item() != model(changed, targets).item()
 
 
+def test_a_batch_in_pieces_gives_the_losses_of_the_whole():
+    setup = nanogpt.Setup(layers=1, width=16, length=16, batch=4, validation_batches=1)
+    tokens = torch.randint(256, (600,), generator=torch.Generator().manual_seed(0))
+    whole, pieces = (
+        nanogpt.train(replace(setup, micro_batch=size), (tokens, tokens), nanogpt.adamw, 5, 0) for size in (4, 3)
+    )
+    assert pieces == pytest.approx(whole, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", nanogpt.OPTIMIZERS)
 def test_every_optimizer_of_the_script_has_each_weight_once(name):
     model = nanogpt.GPT(nanogpt.Setup())
