@@ -233,6 +233,14 @@ def test_a_problem_of_lightbench_is_trained_until_its_condition_is_met():
     assert best <= 1e-9
 
 
+@pytest.mark.parametrize("module", [algoperf_mini, lightbench, nanogpt])
+def test_a_table_without_runs_is_refused_in_one_line(module, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "score", str(tmp_path / "none.csv")])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "none.csv: no runs to score; `run` makes them" in capsys.readouterr().err
+
+
 def test_a_win_counts_where_all_seeds_win_and_a_search_wins_with_its_best_point():
     row = lightbench_table.Result("p", "search", 0, 0, "{}", 10, 0.1, 1.0)
     rows = [row, replace(row, seed=1, won_at=30), replace(row, draw=1), replace(row, draw=1, seed=1, won_at=0)]

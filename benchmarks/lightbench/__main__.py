@@ -1,6 +1,7 @@
 """``python -m benchmarks.lightbench run|score [FILE]``: train what the file lacks, or make tables of what it has."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.lightbench.problems import PROBLEMS
@@ -16,6 +17,8 @@ def main() -> None:
     parser.add_argument("--problems", nargs="+", metavar="NAME", choices=PROBLEMS, default=PROBLEMS)
     asked = parser.parse_args()
     if asked.action == "run":
+        if missing := [name for name in ("lightbench", "prodigyopt", "schedulefree") if find_spec(name) is None]:
+            parser.error(f"not installed: {', '.join(missing)}; pip install 'activelr-service[lightbench,peers]'")
         from benchmarks.lightbench.run import run_all
 
         run_all(asked.file, asked.problems)
