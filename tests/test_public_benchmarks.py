@@ -249,6 +249,13 @@ def test_a_win_counts_where_all_seeds_win_and_a_search_wins_with_its_best_point(
     assert "| p | 30 (1 of 2) |" in lightbench_table.score_lines(rows)
 
 
+def test_a_problem_that_some_optimizer_has_not_run_is_left_out_with_a_word():
+    row = lightbench_table.Result("p", "a", 0, 0, "{}", 10, 0.1, 1.0)
+    lines = lightbench_table.score_lines([row, replace(row, optimizer="b"), replace(row, problem="q")])
+    assert lines[-1] == "left out, as not every optimizer has run: q"
+    assert not any(line.startswith("| q") for line in lines)
+
+
 def test_the_gpt_learns_and_does_not_see_the_token_it_predicts():
     setup = nanogpt.Setup(layers=1, width=16, length=16, batch=4, validation_batches=2)
     tokens = torch.randint(4, (600,), generator=torch.Generator().manual_seed(0)).repeat_interleave(2)

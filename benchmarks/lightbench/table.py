@@ -67,8 +67,9 @@ def wins(results: list[Result], problem: str, optimizer: str) -> list[int]:
 
 def score_lines(results: list[Result]) -> list[str]:
     """Two tables in Markdown: problems won by each optimizer, and the steps to each win."""
-    problems = list(dict.fromkeys(result.problem for result in results))
+    seen = list(dict.fromkeys(result.problem for result in results))
     optimizers = list(dict.fromkeys(result.optimizer for result in results))
+    problems = [problem for problem in seen if all(wins(results, problem, name) for name in optimizers)]
     won = {name: {problem: wins(results, problem, name) for problem in problems} for name in optimizers}
     lines = ["| | runs a problem | won by the best run | won by one run on average |", "| --- | --- | --- | --- |"]
     for name, draws in won.items():
@@ -82,7 +83,8 @@ def score_lines(results: list[Result]) -> list[str]:
     ]
     for problem in problems:
         lines.append(f"| {problem} | " + " | ".join(cell(won[name][problem]) for name in optimizers) + " |")
-    return lines
+    unfinished = [problem for problem in seen if problem not in problems]
+    return lines + ([f"left out, as not every optimizer has run: {', '.join(unfinished)}"] if unfinished else [])
 
 
 def cell(steps: list[int]) -> str:
