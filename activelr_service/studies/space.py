@@ -18,6 +18,7 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
+    "warmup": 0.0,
     **dict.fromkeys(("metric", "class_weights")),
     **dict.fromkeys(("weights", "freeze")),
     **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),
