@@ -13,7 +13,7 @@ from activelr_service.optim.misuse import check_state_dict, find_misuse, has_ran
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
-from activelr_service.optim.sums import Group, Reduce, State, by_device, reduce_flat, with_gradient
+from activelr_service.optim.sums import Group, Reduce, State, add_to_sums, by_device, reduce_flat, with_gradient
 
 Closure = Callable[[], Any]
 
@@ -34,13 +34,14 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     """
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
+    is_normalized: ClassVar[bool] = True  # directions are divided by second moments, and change their size little
     direction_keys: ClassVar[tuple[str, ...]] = ()  # the state that torch's optimizer of this direction keeps
     has_trainer = False  # a training loop that calls end_step() and end_epoch() itself sets True
 
     def __init__(
         self, params: Iterable[Any], defaults: Group, rule: str, fused: bool | None, **rule_options: Any
     ) -> None:
-        chosen, options = make_rule(type(self).__name__, self.initial_update_ratio, rule, **rule_options)
+        chosen, options = make_rule(self, rule, **rule_options)
         check_fused(fused)
         self._saved_form: str | None = None
         self.rule: Rule = chosen
@@ -117,7 +118,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """Of each parameter, whether the kernel takes its step."""
         if group["fused"] is False or fused.load_kernel() is None or group.get("amsgrad"):
             return [False] * len(params)
-        names = ["grad_sum", *(name for name in self.direction_keys if name not in ("step", "max_exp_avg_sq"))]
+        names = [name for name in self.direction_keys if name not in ("step", "max_exp_avg_sq")]
         names += ["gain"] if self.rule.uses_lr else []
         return [fused.can_fuse(*row, names) for row in zip(params, grads, states, strict=True)]
 
@@ -132,7 +133,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, **options)
 
     def _step_list(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
-        torch._foreach_add_([state["grad_sum"] for state in states], grads)
+        add_to_sums([state["grad_sum"] for state in states], grads, group.get("steps_done", 0))
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if group["weight_decay"] != 0:
@@ -243,11 +244,12 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if "gain" not in saved:
             return
         self.rule.upgrade_state(state)
-        for name, dtype in self.rule.state_dtypes.items():
+        for name in self.rule.state_names:
             if name in saved:
+                dtype = self.rule.dtype_of(name, param)
                 like = param if saved[name].shape == param.shape else saved[name]
                 state[name] = torch.empty_like(like, dtype=dtype, device=param.device).copy_(saved[name].detach())
-        state.setdefault("grad_sum", torch.zeros_like(param, dtype=self.rule.state_dtypes["grad_sum"]))
+        state.setdefault("grad_sum", torch.zeros_like(param, dtype=self.rule.dtype_of("grad_sum", param)))
 
     def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
         """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronization a call."""

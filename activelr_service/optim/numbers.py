@@ -9,7 +9,7 @@ from torch import Tensor
 from activelr_service.optim.sums import State
 
 NUMBERS = (
-    *("gain", "weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped"),
+    *("gain", "weight_rms", "update_rms", "last_rms", "elements_seen", "clip_coef", "steps_clipped"),
     *("effective_lr", "update_ratio"),
 )
 

@@ -35,6 +35,7 @@ class ActiveSGD(ActiveOptimizer):
         decoupled_weight_decay (bool): as in the authors' code; False gives torch's L2 penalty (default: True).
     """
 
+    is_normalized = False
     direction_keys = ("momentum_buffer",)
 
     initial_update_ratio = 0.015  # a gradient has fewer dimensions than an adaptive direction: a step goes further
