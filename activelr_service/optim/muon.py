@@ -16,6 +16,7 @@ from activelr_service.optim.sums import Group, State
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the iteration, from Jordan et al. 2024: the steepest at zero
 ITERATIONS = 5  # singular values end between about 0.7 and 1.2
+LARGEST_STACKED = 2**18  # elements: the products of larger matrices gain nothing by being taken together
 ADAM_RMS = 0.2  # of a usual step of Adam at learning rate 1 (Liu et al. 2025, arXiv 2502.16982)
 
 
@@ -142,29 +143,42 @@ def muon_direction(grads: list[Tensor], states: list[State], group: Group) -> li
     buffers = [state["momentum_buffer"] for state in states]
     torch._foreach_lerp_(buffers, grads, 1 - momentum)
     ahead = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov's: one step further than the buffer
-    return [
-        orthogonalize(each.reshape(_sides(each))).mul_(ADAM_RMS * math.sqrt(max(_sides(each)))).view_as(each)
-        for each in ahead
-    ]
+    flat = orthogonalize([each.reshape(_sides(each)) for each in ahead])
+    sizes = [ADAM_RMS * math.sqrt(max(each.shape)) for each in flat]
+    torch._foreach_mul_(flat, sizes)
+    return [update.view_as(each) for update, each in zip(flat, ahead, strict=True)]
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
-    r"""The matrix (r, c) with its singular values brought close to 1: :math:`U V^T` of :math:`U S V^T`, roughly.
+def orthogonalize(matrices: list[Tensor]) -> list[Tensor]:
+    r"""Matrices of one device with their singular values brought close to 1: :math:`U V^T` of :math:`U S V^T`, roughly.
 
     Five steps of a Newton-Schulz iteration, :math:`X \leftarrow a X + (b X X^T + c\, (X X^T)^2) X`, from X of norm 1. The
-    scale of the matrix cancels; a matrix of zeros stays one. The products are taken in bfloat16 on a GPU, as in
-    :class:`torch.optim.Muon`, and in float32 on the CPU, where that is faster. Returns a fresh tensor of the same dtype.
+    scale of a matrix cancels, and one of zeros stays so. The products are taken in bfloat16 on a GPU, as in
+    :class:`torch.optim.Muon`, and in float32 on the CPU, where that is faster. Those of matrices of one shape are taken
+    together. Returns fresh tensors of the same shapes and dtypes.
     """
-    rows, columns = matrix.shape
-    x = matrix.float()
-    x = x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny)  # squares of small numbers vanish
-    x = (x / torch.linalg.vector_norm(x).clamp_min(1.0)).to(torch.bfloat16 if x.is_cuda else torch.float32)
-    x = x.T if rows > columns else x
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for number, matrix in enumerate(matrices):
+        alone = number if matrix.numel() > LARGEST_STACKED else -1
+        alike.setdefault((*matrix.shape, alone), []).append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in alike.values():
+        stack = _orthogonalize_stack(torch.stack([matrices[number].float() for number in numbers]))
+        found.update(zip(numbers, stack.unbind(), strict=True))
+    return [found[number].to(matrix.dtype) for number, matrix in enumerate(matrices)]
+
+
+def _orthogonalize_stack(x: Tensor) -> Tensor:
+    """The same of a stack (n, rows, columns), float32."""
+    x = x / x.abs().amax((1, 2), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)  # squares of small numbers vanish
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp_min(1.0)
+    is_tall = x.shape[1] > x.shape[2]
+    x = (x.mT if is_tall else x).to(torch.bfloat16 if x.is_cuda else torch.float32)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return (x.T if rows > columns else x).to(matrix.dtype, copy=True, memory_format=torch.contiguous_format)
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return (x.mT if is_tall else x).float().contiguous()
 
 
 def _sides(tensor: Tensor) -> tuple[int, int]:

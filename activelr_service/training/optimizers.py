@@ -24,7 +24,10 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    params = [param for param in model.parameters() if param.requires_grad]
+    params: list[Any] = [param for param in model.parameters() if param.requires_grad]
+    on_cpu = any(param.device.type == "cpu" for param in params)
+    if isinstance(config, ActiveMuonConfig):
+        params = [group for group in optim.muon_groups(model) if (group["params"] = )]
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
