@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: help setup demo test test-fast check format bench cluster-up cluster-down lock clean
+.PHONY: help setup demo browser test test-fast check format bench cluster-up cluster-down lock clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -21,6 +21,14 @@ $(READY): requirements.txt pyproject.toml
 
 demo: setup      ## train configs/quickstart.yaml to its end and say where to look
 	$(BIN)/activelr train configs/quickstart.yaml
+
+browser:         ## node and Chromium, in which the tests open the playground; installed where apt-get and root are there
+	@have() { command -v $$1 >/dev/null; }; \
+	if have node && { have chromium || have chromium-browser || have google-chrome; }; then exit 0; fi; \
+	if have apt-get && [ "$$(id -u)" = 0 ]; then \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends nodejs chromium >/dev/null; } \
+			|| echo "make browser: apt-get failed; the tests of the playground are skipped"; \
+	else echo "make browser: install node and chromium; until then the tests of the playground are skipped"; fi
 
 test: setup      ## the whole test suite, in two processes: the cluster's tests beside all others
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -48,7 +56,7 @@ cluster-down: setup  ## stop exactly what cluster-up started
 
 lock: setup      ## pin the newest packages that pyproject.toml allows
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade --no-header --no-annotate \
-		--extra dev --extra export --extra peers --extra timm --extra train \
+		--extra dev --extra export --extra lightning --extra peers --extra timm --extra train --extra transformers \
 		pyproject.toml --output-file requirements.txt
 
 clean:           ## remove the virtual environment and caches

@@ -42,7 +42,9 @@ EXTRAS = {
         *("scipy", "sklearn", "tokenizers", "torchmetrics", "torchvision", "transformers"),
     },
     "export": {"onnx", "onnxruntime", "onnxscript"},
+    "lightning": {"lightning"},
     "timm": {"timm"},
+    "transformers": {"accelerate", "transformers"},
     "peers": {"dadaptation", "parameterfree", "prodigyopt", "schedulefree"},
 }
 
@@ -181,19 +183,20 @@ def says_out_of_memory(text: str) -> bool:
 
 
 @contextmanager
-def naming_missing_packages(user: str) -> Iterator[None]:
+def naming_missing_packages(user: str, extra: str | None = None) -> Iterator[None]:
     """Turn the failed import of a package of an extra into :class:`MissingPackageError`.
 
     ``user`` is what needs the package, as the message names it. Where two of these are nested, the outer name counts.
+    ``extra`` is the one that brings all that ``user`` needs, where it is not the first that has the package.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-        if extra is None:
+        wanted = extra or next((extra for extra, packages in EXTRAS.items() if package in packages), None)
+        if wanted is None:
             raise
-        text = f"`{user}` needs {package}, which is not installed; run `{install_line(extra)}`"
+        text = f"`{user}` needs {package}, which is not installed; run `{install_line(wanted)}`"
         raise MissingPackageError(text, name=package) from error
 
 

@@ -1,4 +1,4 @@
-"""milliseconds of CPU time that an epoch of a tiny job costs beside its training, after few and after many epochs"""
+"""milliseconds of CPU time and bytes on disk of an epoch of a tiny job beside its training, after few and many epochs"""
 
 import tempfile
 import time
@@ -25,6 +25,7 @@ from activelr_service.training.loop import run_epoch
 
 EPOCHS = (10, 10_000)  # that a run has behind it
 ROUNDS = 9
+STATE = ("state.json", "manifest.json")  # of a checkpoint: what is not a tensor
 JOB = {
     "kind": "train",
     "name": "bookkeeping",
@@ -47,8 +48,14 @@ def measure() -> dict[str, float]:
     figures: dict[str, float] = {}
     for epochs in EPOCHS:
         with tempfile.TemporaryDirectory() as folder:
-            worker, driver = keep_books(training, record, Run(Path(folder)), epochs)
+            run = Run(Path(folder))
+            worker, driver = keep_books(training, record, run, epochs)
+            written = sum((run.checkpoints / f"epoch-{epochs + ROUNDS:06d}" / name).stat().st_size for name in STATE)
         figures |= {f"worker, after {epochs:,} epochs": worker, f"driver, after {epochs:,} epochs": driver}
+        figures[f"bytes of {' and '.join(STATE)}, after {epochs:,} epochs"] = written
+    few, many = (f"after {epochs:,} epochs" for epochs in EPOCHS)
+    for name in ("worker", "driver", f"bytes of {' and '.join(STATE)}"):
+        figures[f"{name}, {many}, times {few}"] = figures[f"{name}, {many}"] / figures[f"{name}, {few}"]
     return figures
 
 

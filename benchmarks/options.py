@@ -49,7 +49,9 @@ def measure() -> dict[str, float]:
     for _ in range(ROUNDS):
         for name, step in steps.items():
             times[name].append(timed(step))
-    return {name: 1000 * median(taken) for name, taken in times.items()}
+    figures = {name: 1000 * median(taken) for name, taken in times.items()}
+    plain = figures["as it is"]
+    return figures | {f"{name}, times as it is": value / plain for name, value in figures.items() if OPTIONS[name]}
 
 
 def make_step(job: dict[str, Any], device: torch.device) -> Callable[[], None]:

@@ -11,6 +11,7 @@ from torchvision.models import resnet50
 from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD
 
 ROUNDS = 9
+MANY = (2_000, 10_000)  # tensors
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "torch AdamW fused": lambda params: torch.optim.AdamW(params, fused=True),
     "torch AdamW foreach": lambda params: torch.optim.AdamW(params, foreach=True),
@@ -38,23 +39,39 @@ def measure() -> dict[str, float]:
             times[name].append(timed(optimizer.step))
     figures = {name: 1000 * median(taken) for name, taken in times.items()}
     fused = figures["torch AdamW fused"]
-    figures |= {f"{name}, times fused AdamW": value / fused for name, value in figures.items()}
+    figures |= {
+        f"{name}, times fused AdamW": value / fused for name, value in figures.items() if name != "torch AdamW fused"
+    }
     for name, label in (("ActiveAdamW", "a window"), ("ActiveAdamW, paper's rule", "an epoch, paper's rule")):
         figures[f"the end of {label}"] = 1000 * median(timed(optimizers[name].end_sums) for _ in range(3))
+        figures[f"the end of {label}, times fused AdamW"] = figures[f"the end of {label}"] / fused
     figures |= {f"{name}, state": state_bytes(optimizer) / count for name, optimizer in optimizers.items()}
-    return figures | many_tensors()
+    for count in MANY:
+        figures |= many_tensors(count)
+    return figures
 
 
-def many_tensors() -> dict[str, float]:
-    """Milliseconds of a step with 10,000 tensors of 100 elements each: what a tensor costs, whatever its size."""
-    params = [torch.nn.Parameter(torch.randn(100)) for _ in range(10_000)]
+def many_tensors(count: int) -> dict[str, float]:
+    """Milliseconds of a step and of the end of the sums with so many tensors of 100 elements each: what a tensor costs,
+    whatever its size. Steps are taken in turn."""
+    params = [torch.nn.Parameter(torch.randn(100)) for _ in range(count)]
     for param in params:
         param.grad = torch.randn(100)
-    figures = {}
-    for name in ("torch AdamW fused", "ActiveAdamW", "ActiveAdamW, paper's rule"):
-        optimizer = OPTIMIZERS[name](params)
+    names = ("torch AdamW fused", "ActiveAdamW", "ActiveAdamW, paper's rule")
+    optimizers = {name: OPTIMIZERS[name](params) for name in names}
+    for optimizer in optimizers.values():
         warm_up(optimizer)
-        figures[f"{name}, 10,000 tensors"] = 1000 * median(timed(optimizer.step) for _ in range(5))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name, optimizer in optimizers.items():
+            times[name].append(timed(optimizer.step))
+    figures = {f"{name}, {count:,} tensors": 1000 * median(taken) for name, taken in times.items()}
+    fused = figures[f"torch AdamW fused, {count:,} tensors"]
+    for name in names[1:]:
+        ratio = figures[f"{name}, {count:,} tensors"] / fused
+        figures[f"{name}, {count:,} tensors, times fused AdamW"] = ratio
+        end = 1000 * median(timed(optimizers[name].end_sums) for _ in range(3))
+        figures[f"{name}, {count:,} tensors, the end of the sums, times fused AdamW"] = end / fused
     return figures
 
 

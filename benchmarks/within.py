@@ -38,6 +38,7 @@ def measure() -> dict[str, float]:
             found = json.loads((Path(folder) / "figures.json").read_text())
         workers = f"{num_workers} worker" + "s" * (num_workers > 1)
         figures |= {f"{workers}, {name}": value for name, value in found.items()}
+        figures[f"{workers}, watched, times plain"] = found["watched"] / found["plain"]
     return figures
 
 

@@ -21,16 +21,18 @@ ALLOWED = {
     "analyses": {"optim"},
     "data": {"config", "redact"},
     "models": {"config", "data"},
+    "integrations": {"optim", "training"},
     "runs": {"config", "redact"},
     "tracking": {"redact"},
     "export": {"models", "tracking"},
     "inference": {"data", "export"},
     "pyfunc": {"inference"},
     "reports": set(),
+    "playground": set(),
     "training": {"config", "data", "models", "optim", "runs", "tasks"},
     "service": {"analyses", "config", "data", "export", "inference", "models", "runs", "tracking", "training"},
     "studies": {"config", "data", "reports", "runs", "service", "tracking", "training"},
-    "cli": {"config", "redact", "runs", "service", "studies", "tracking"},
+    "cli": {"config", "playground", "redact", "runs", "service", "studies", "tracking"},
 }
 ARROWS_PER_ROOM = 2.5  # at most, without those to ``errors``
 LIBRARIES = {
@@ -45,7 +47,7 @@ LIBRARIES = {
         "tracking/system_metrics.py",
         *("pyfunc.py", "tracking/client.py", "tracking/mlflow_model.py", "tracking/registry.py", "tracking/tracker.py"),
     },
-    "torch": {"analyses", "optim", "training", "tasks", "studies/trial.py"},
+    "torch": {"analyses", "integrations", "optim", "training", "tasks", "studies/trial.py"},
 }
 
 

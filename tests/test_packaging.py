@@ -51,8 +51,8 @@ except ImportError as error:
 """
 
 
-def without_extras(program, *arguments):
-    missing = set().union(*EXTRAS.values())
+def without_extras(program, *arguments, missing=frozenset()):
+    missing = missing.union(*EXTRAS.values())
     code = WITHOUT_EXTRAS.format(missing=missing, arguments=["activelr", *arguments], program=program)
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
@@ -108,6 +108,27 @@ def test_a_command_that_needs_the_extra_says_in_one_line_how_to_install_it(argum
         f"activelr: `activelr {arguments[0]}` needs {package}, which is not installed; "
         "run `pip install 'activelr-service[train]'`\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("trainer", "accelerate", "transformers"),
+        ("lightning", "lightning", "lightning"),
+        ("timm", "timm", "timm"),
+    ],
+)
+def test_an_integration_says_in_one_line_how_to_install_its_trainer(module, package, extra):
+    name = f"activelr_service.integrations.{module}"
+    result = without_extras(f"import {name}", missing={"pytorch_lightning"})
+    assert result.returncode == 1
+    assert result.stderr.endswith(
+        f"`{name}` needs {package}, which is not installed; run `pip install 'activelr-service[{extra}]'`\n"
+    )
+
+
+def test_the_plain_loop_needs_no_extra():
+    assert without_extras("import activelr_service.integrations.loop").returncode == 0
 
 
 def test_an_import_that_fails_for_another_reason_is_not_hidden():

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from activelr_service.cli import compare_command, job_commands, model_commands, run_commands, study_commands
+from activelr_service.cli import (
+    compare_command,
+    job_commands,
+    model_commands,
+    playground_command,
+    run_commands,
+    study_commands,
+)
 
 HELP = "Train deep networks without choosing a learning rate or a batch size."
 
@@ -48,6 +55,7 @@ for command in (
     job_commands.submit,
     study_commands.study,
     study_commands.report,
+    playground_command.playground,
 ):
     app.command(command.__name__.rstrip("_"))(command)
 

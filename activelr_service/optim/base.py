@@ -217,6 +217,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         for group in self.param_groups:
             for name, value in self.defaults.items():
                 group.setdefault(name, value)
+            if not self.rule.uses_lr:
+                group["lr"] = NO_LR
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but what the rule keeps has its own dtypes, where torch would cast it to the parameter's.
@@ -234,8 +236,6 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         self._saved_form = state_dict["param_groups"][0].get("step_form")
         for group in self.param_groups:
             group["fused"] = self.defaults["fused"]
-            if not self.rule.uses_lr:
-                group["lr"] = NO_LR
 
     def _keep_dtypes(self, param: Tensor, saved: State) -> None:
         state = self.state[param]

@@ -71,6 +71,26 @@ def update_stats(
     return {name: dict(zip(UPDATE_FIELDS, row, strict=True)) for (name, _), row in zip(states, rows, strict=True)}
 
 
+def effective_lr(optimizer: torch.optim.Optimizer) -> Tensor:
+    """The one learning rate that describes the last step: the median over the tensors, 0-dim float32.
+
+    Of a tensor it is what multiplied the base optimizer's direction; under the paper's rule the group's ``lr`` times its
+    mean gain. Of an even number of tensors it is the lower of the two in the middle. Tensors that have met only zero
+    gradients are left out. It is 0 before the first step. The host waits for no GPU: ``.item()`` does.
+    """
+    rates = []
+    for group in optimizer.param_groups:
+        for state in (optimizer.state.get(param, {}) for param in group["params"]):
+            if "effective_lr" in state:
+                rates.append(state["effective_lr"])
+            elif "gain" in state:
+                rates.append(group["lr"] * state["gain"].float().mean())
+    if not rates:
+        return torch.zeros(())
+    values = torch.stack([rate.to(rates[0].device) for rate in rates])
+    return values.where(values > 0, torch.nan).nanmedian().nan_to_num(0.0)
+
+
 def _update_row(state: dict[str, Tensor]) -> Tensor:
     unknown = torch.full_like(state["gain"], torch.nan)
     return torch.stack([state.get(field, unknown) for field in UPDATE_FIELDS])

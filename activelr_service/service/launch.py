@@ -1,6 +1,7 @@
 """From a job to a finished run: begin its run, or continue the one that is there."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from activelr_service.config import CompleteJob, ResolvedJob, TrainJob, read_job
@@ -28,6 +29,7 @@ from activelr_service.service.prepare import (
 )
 from activelr_service.service.stopped import reason_of_end, saying_stop
 from activelr_service.service.track import open_run_tracker, sync_to_tracking
+from activelr_service.service.tracker_beside_ray import open_while_ray_starts
 from activelr_service.tracking.store import tracking_uri
 
 
@@ -78,7 +80,8 @@ def _begin(run: Run, prepared: Prepared) -> Run:
     log = log_to(run.log)
     try:
         with saying_stop(run, log):
-            tracker = open_run_tracker(run, prepared.job, prepared.info, log)
+            opening = partial(open_run_tracker, run, prepared.job, prepared.info, log)
+            tracker = open_while_ray_starts(opening, prepared.job)
     except TrackingError:
         discard_run(run)  # nothing has started: nothing stays
         raise
@@ -172,7 +175,8 @@ def _continue(run: Run, now: ResolvedJob, duration: Duration, *, is_ended: bool 
         if info is None or not is_trained:
             now, info = _look_at_data(run, now, log)
         job = now.lasting(duration)
-        tracker = open_run_tracker(run, job, info, log)
+        opening = partial(open_run_tracker, run, job, info, log)
+        tracker = opening() if is_trained else open_while_ray_starts(opening, job)
     with saying_stop(run, log, tracker):
         if is_changed:
             line = change_duration(run, now, duration, history)

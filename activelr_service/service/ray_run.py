@@ -47,13 +47,10 @@ def train_on_ray(run: Run, job: ResolvedJob, info: DataInfo, *, measure_untraine
 
     from activelr_service.training.worker import root_cause
 
-    use_short_temp_dir()
-    workers = job.workers
-    is_local = workers.num_workers == 1 and not is_attached()
+    is_local = not begin_cluster(job)
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     if not is_local:
-        init_ray(num_cpus=workers.num_workers * workers.cpus_per_worker)
-        check_room(workers.num_workers, _resources_per_worker(job))
+        check_room(job.workers.num_workers, _resources_per_worker(job))
     trainer = _make_trainer(run, job, info, is_local, measure_untrained)
     try:
         if is_local or threading.current_thread() is not threading.main_thread():
@@ -65,6 +62,17 @@ def train_on_ray(run: Run, job: ResolvedJob, info: DataInfo, *, measure_untraine
             return
         failures = getattr(error, "worker_failures", None)
         raise WorkersLostError(root_cause(failures) if failures else str(error).splitlines()[0][:300]) from error
+
+
+def begin_cluster(job: ResolvedJob) -> bool:
+    """Join or start the Ray cluster that the training of ``job`` needs; False if it needs none: one worker without a
+    cluster. Called again, it does nothing. Raises the errors of :func:`init_ray`."""
+    use_short_temp_dir()
+    workers = job.workers
+    if workers.num_workers == 1 and not is_attached():
+        return False
+    init_ray(num_cpus=workers.num_workers * workers.cpus_per_worker)
+    return True
 
 
 def _make_trainer(run: Run, job: ResolvedJob, info: DataInfo, is_local: bool, measure_untrained: bool) -> Any:

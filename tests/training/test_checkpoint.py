@@ -1,12 +1,18 @@
 """Checkpoints: nothing damaged is ever read, and what is left is used or said to be missing."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
+from activelr_service.data import inspect_data
 from activelr_service.errors import CheckpointError
-from activelr_service.training.checkpoint import Place
+from activelr_service.runs.journal import write_journal
+from activelr_service.training.build import build_training
+from activelr_service.training.checkpoint import CheckpointStore, Place
 from activelr_service.training.checkpoint_files import verify
+from activelr_service.training.loop import run_epoch
 from tests.conftest import small_job
 from tests.training.test_loop import assert_identical, final_tensors, resolved, store, train
 
@@ -68,3 +74,22 @@ def test_a_checkpoint_that_was_being_written_is_not_one(tmp_path):
     train(job.model_copy(update={"epochs": 3}), tmp_path)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["epoch-000002", "epoch-000003"]
     assert verify(tmp_path / "checkpoints" / "epoch-000003") is None
+
+
+def test_what_a_commit_writes_does_not_grow_with_the_epochs(tmp_path):
+    sizes = []
+    for behind in (10, 10_000):
+        folder = tmp_path / str(behind)
+        (folder / "checkpoints").mkdir(parents=True)
+        job = resolved(small_job(folder, epochs=20_000))
+        training = build_training(job, inspect_data(job.data), torch.device("cpu"))
+        first = run_epoch(training, 1)
+        history = [replace(first, epoch=epoch) for epoch in range(1, behind + 2)]
+        write_journal(folder / "journal.jsonl", history[:-1])
+        before = (folder / "journal.jsonl").stat().st_size
+        checkpoints = CheckpointStore(folder / "checkpoints", folder / "journal.jsonl", print)
+        checkpoints.commit(training, history)
+        state = checkpoints.path(behind + 1) / "state.json"
+        sizes.append((state.stat().st_size, (folder / "journal.jsonl").stat().st_size - before))
+        assert checkpoints.history(Place(behind + 1)) == history
+    assert all(abs(many - few) < 50 for few, many in zip(*sizes, strict=True))
