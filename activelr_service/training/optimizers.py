@@ -13,7 +13,7 @@ from torch import nn
 
 from activelr_service import optim
 from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
-from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
+from activelr_service.config.optimizer import ActiveMuonConfig, ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
 from activelr_service.errors import JobError
 from activelr_service.optim import fused
 from activelr_service.runs.record import gain_edges
@@ -26,14 +26,14 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
     """The optimizer of a resolved config over the parameters that require gradients."""
     params: list[Any] = [param for param in model.parameters() if param.requires_grad]
     on_cpu = any(param.device.type == "cpu" for param in params)
-    if isinstance(config, ActiveMuonConfig):
-        params = [group for group in optim.muon_groups(model) if (group["params"] = )]
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
         options = config.options()
         if isinstance(config, ActiveOptimizerConfig):
             options = _options_of_rule(config, options)
+        if isinstance(config, ActiveMuonConfig):
+            params = _trained(optim.muon_groups(model))
         module, _, name = config.target.rpartition(".")
         with redirect_stdout(StringIO()):  # some packages print their options
             optimizer = getattr(importlib.import_module(module), name)(params, **options)
@@ -41,9 +41,15 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
-        if fused.load_kernel() is None and any(param.device.type == "cpu" for param in params):
+        if fused.load_kernel() is None and on_cpu:
             warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
     return optimizer
+
+
+def _trained(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Parameter groups without the parameters that are frozen, and without groups that are empty then."""
+    kept = [{**group, "params": [param for param in group["params"] if param.requires_grad]} for group in groups]
+    return [group for group in kept if group["params"]]
 
 
 def _build_own(config: PythonOptimizerConfig, params: list[nn.Parameter]) -> torch.optim.Optimizer:
