@@ -1,18 +1,18 @@
 """``python -m benchmarks.any_direction``: how many steps to the loss of the best AdamW, for ActiveAdamW and ActiveMuon.
 
-AdamW searches: six rates, each constant and with a cosine, in runs of STEPS steps. The lowest held-out loss after the last step
-is the target. The others have nothing to search. They train runs of several lengths, and the length that reaches the target is
-read off the line between the two lengths around it.
+AdamW searches: six rates, each constant and with a cosine, in runs of the task's length. The lowest held-out loss after the
+last step, mean over the seeds, is the target. The others have nothing to search. They train runs of several lengths, and the
+length that reaches the target is read off the line between the two lengths around it.
 
-Runs go to ``any_direction.csv`` as they end, and one that stands there is not repeated. So a call that was stopped goes on, and
-a call after the last run prints the table. All runs take about 20 minutes on one core.
+Runs go to ``any_direction.csv`` as they end, and one that stands there is not repeated. So a call that was stopped goes on,
+and a call after the last run prints the table. All runs take about 20 minutes on one core.
 """
 
 import csv
 import functools
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,9 +23,9 @@ from activelr_service.optim import ActiveAdamW, ActiveMuon, muon_groups
 from benchmarks.small_tasks import TASKS, Task
 
 RESULTS = Path(__file__).with_name("any_direction.csv")
-STEPS, SEEDS = 500, (0, 1)
+SEEDS = (0, 1)
 RATES, SCHEDULES = (5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2), ("constant", "cosine")
-SHARES = (0.4, 0.55, 0.75, 1.0, 1.35, 1.8)  # of STEPS: lengths of runs of the others, shortest first
+SHARES = (0.4, 0.55, 0.75, 1.0, 1.35, 1.8)  # of a task's steps: lengths of runs of the others, shortest first
 ACTIVE = ("ActiveAdamW", "ActiveMuon")
 
 
@@ -47,11 +47,6 @@ def main() -> None:
     """Train what is missing, and print the table."""
     torch.set_num_threads(1)
     losses = read_results()
-    for task in TASKS:
-        for run in (Run(task.name, "AdamW", str(lr), each, STEPS, 0) for lr in RATES for each in SCHEDULES):
-            mean_loss(run, losses)
-        for name in ACTIVE:
-            steps_to_target(task.name, name, losses)
     print("\n".join(table(losses)))
 
 
@@ -59,10 +54,10 @@ def read_results() -> Losses:
     if not RESULTS.exists():
         return {}
     with RESULTS.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+        rows = list(csv.reader(file))[1:]
     return {
-        Run(row["task"], row["optimizer"], row["lr"], row["schedule"], int(row["steps"]), int(row["seed"])): float(row["loss"])
-        for row in rows
+        Run(task, optimizer, lr, schedule, int(steps), int(seed)): float(loss)
+        for task, optimizer, lr, schedule, steps, seed, loss, _ in rows
     }
 
 
@@ -121,52 +116,55 @@ def held_out_loss(task: Task, model: nn.Module) -> float:
     return loss if math.isfinite(loss) else math.inf
 
 
-def best_adamw(task: str, losses: Losses) -> tuple[Run, float]:
+def best_adamw(task: Task, losses: Losses) -> tuple[Run, float]:
     """The run of AdamW with the lowest loss, mean over the seeds, and this loss."""
-    runs = [Run(task, "AdamW", str(lr), each, STEPS, 0) for lr in RATES for each in SCHEDULES]
+    runs = [Run(task.name, "AdamW", str(lr), each, task.steps, 0) for lr in RATES for each in SCHEDULES]
     best = min(runs, key=functools.partial(mean_loss, losses=losses))
     return best, mean_loss(best, losses)
 
 
-def steps_to_target(task: str, optimizer: str, losses: Losses) -> float:
-    """How many steps a run needs to end at the loss of the best AdamW; infinity where the longest does not reach it.
+def steps_to_target(task: Task, optimizer: str, target: float, losses: Losses) -> float:
+    """How many steps a run needs to end at a loss, as a share of the task's: infinity where the longest does not reach it.
 
     Logarithms of the lengths are interpolated. Where the shortest run reaches it, its length is the answer.
     """
-    target = best_adamw(task, losses)[1]
-    before: tuple[int, float] | None = None
+    before: tuple[float, float] | None = None
     for share in SHARES:
-        steps = round(share * STEPS)
-        loss = mean_loss(Run(task, optimizer, "", "", steps, 0), losses)
+        loss = mean_loss(Run(task.name, optimizer, "", "", round(share * task.steps), 0), losses)
         if loss <= target:
             if before is None:
-                return steps
+                return share
             shorter, higher = before
-            return steps * (shorter / steps) ** ((target - loss) / (higher - loss))
-        before = steps, loss
+            return share * (shorter / share) ** ((target - loss) / (higher - loss))
+        before = share, loss
     return math.inf
 
 
-def table(losses: Losses) -> Iterable[str]:
-    """The table in Markdown: how many times fewer steps than the best AdamW, and the geometric means."""
-    yield f"| task | best AdamW of {len(RATES) * len(SCHEDULES)} | its loss | {' | '.join(ACTIVE)} |"
-    yield "| --- | --- | --- |" + " --- |" * len(ACTIVE)
-    ratios: dict[str, list[float]] = {name: [] for name in ACTIVE}
+def table(losses: Losses) -> Iterator[str]:
+    """The table in Markdown: how many times fewer steps than the best AdamW, and the geometric means. Trains what is
+    missing."""
+    yield f"| task | steps | best AdamW of {len(RATES) * len(SCHEDULES)} | its loss | {' | '.join(ACTIVE)} |"
+    yield "| --- | --- | --- | --- |" + " --- |" * len(ACTIVE)
+    shares: dict[str, list[float]] = {name: [] for name in ACTIVE}
     for task in TASKS:
-        best, loss = best_adamw(task.name, losses)
-        needed = {name: steps_to_target(task.name, name, losses) for name in ACTIVE}
+        best, loss = best_adamw(task, losses)
         for name in ACTIVE:
-            ratios[name].append(STEPS / min(needed[name], SHARES[-1] * STEPS))
-        yield f"| {task.name} | {best.lr}, {best.schedule} | {loss:.3f} | {' | '.join(map(as_ratio, needed.values()))} |"
-    means = [f"{math.exp(sum(map(math.log, found)) / len(found)):.2f}" for found in ratios.values()]
-    yield f"| geometric mean | | | {' | '.join(means)} |"
+            shares[name].append(steps_to_target(task, name, loss, losses))
+        found = " | ".join(as_ratio(shares[name][-1]) for name in ACTIVE)
+        yield f"| {task.name} | {task.steps} | {best.lr}, {best.schedule} | {loss:.3f} | {found} |"
+    yield f"| geometric mean | | | | {' | '.join(f'{geometric_mean(each):.2f}' for each in shares.values())} |"
 
 
-def as_ratio(steps: float) -> str:
-    """A number of steps as a factor; a bound where it lies outside of what was trained."""
-    if math.isinf(steps):
+def geometric_mean(shares: list[float]) -> float:
+    """Of the factors. One outside of what was trained counts as its bound."""
+    return math.exp(-sum(math.log(min(share, SHARES[-1])) for share in shares) / len(shares))
+
+
+def as_ratio(share: float) -> str:
+    """A share of the steps as a factor; a bound where it lies outside of what was trained."""
+    if math.isinf(share):
         return f"< {1 / SHARES[-1]:.2f}"
-    return f"> {1 / SHARES[0]:.2f}" if steps == round(SHARES[0] * STEPS) else f"{STEPS / steps:.2f}"
+    return f"> {1 / share:.2f}" if share == SHARES[0] else f"{1 / share:.2f}"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from sklearn.datasets import load_digits
@@ -22,6 +22,7 @@ CATEGORIES, COLUMNS = 2000, 4  # of the table
 class Task(NamedTuple):
     """A model, its loss, and its data.
 
+    - ``steps``: of a run of AdamW;
     - ``build``: makes the model; the caller seeds torch before;
     - ``draw``: a batch of inputs and targets from a generator;
     - ``loss``: of outputs and targets, 0-dim, in nats;
@@ -29,6 +30,7 @@ class Task(NamedTuple):
     """
 
     name: str
+    steps: int
     build: Callable[[], nn.Module]
     draw: Callable[[Generator], tuple[Tensor, Tensor]]
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -36,7 +38,7 @@ class Task(NamedTuple):
 
 
 class Transformer(nn.Module):
-    """A causal transformer over characters. ``norm_first`` tells pre-norm from post-norm; ``tied``: one table at both ends."""
+    """A causal transformer over characters: pre-norm or post-norm; ``tied`` has one table at both ends."""
 
     def __init__(self, layers: int, norm_first: bool, tied: bool) -> None:
         super().__init__()
@@ -184,10 +186,17 @@ def of_classes(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 TASKS = [
-    Task("GPT", lambda: Transformer(2, norm_first=True, tied=False), draw_text, of_classes, held_out_text),
-    Task("post-norm, tied", lambda: Transformer(3, norm_first=False, tied=True), draw_text, of_classes, held_out_text),
-    Task("convnet", convnet, draw_digits, of_classes, held_out_digits),
-    Task("ReZero", ReZero, draw_digits, of_classes, held_out_digits),
-    Task("GRU", Recurrent, draw_text, of_classes, held_out_text),
-    Task("rare categories", Table, draw_table, functional.binary_cross_entropy_with_logits, held_out_table),
+    Task("GPT", 400, lambda: Transformer(2, norm_first=True, tied=False), draw_text, of_classes, held_out_text),
+    Task(
+        "post-norm, tied",
+        400,
+        lambda: Transformer(3, norm_first=False, tied=True),
+        draw_text,
+        of_classes,
+        held_out_text,
+    ),
+    Task("convnet", 1000, convnet, draw_digits, of_classes, held_out_digits),
+    Task("ReZero", 1000, ReZero, draw_digits, of_classes, held_out_digits),
+    Task("GRU", 400, Recurrent, draw_text, of_classes, held_out_text),
+    Task("rare categories", 1000, Table, draw_table, functional.binary_cross_entropy_with_logits, held_out_table),
 ]

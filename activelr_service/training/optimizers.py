@@ -13,7 +13,12 @@ from torch import nn
 
 from activelr_service import optim
 from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
-from activelr_service.config.optimizer import ActiveMuonConfig, ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
+from activelr_service.config.optimizer import (
+    ActiveMuonConfig,
+    ActiveOptimizerConfig,
+    OptimizerConfig,
+    PythonOptimizerConfig,
+)
 from activelr_service.errors import JobError
 from activelr_service.optim import fused
 from activelr_service.runs.record import gain_edges
