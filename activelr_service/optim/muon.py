@@ -121,15 +121,21 @@ class ActiveMuon(ActiveOptimizer):
         return adam_kernel_direction(states, group)
 
 
-def muon_groups(model: nn.Module) -> list[Group]:
+def tables_of(model: nn.Module) -> set[int]:
+    """The ids of the weights of ``nn.Embedding`` and ``nn.EmbeddingBag``: matrices whose rows belong to one token each. A
+    last layer that shares its weights with one (tied weights) is a table."""
+    return {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)}
+
+
+def muon_groups(model: nn.Module, only_trained: bool = False) -> list[Group]:
     """The parameters of a model as two groups for :class:`ActiveMuon`: all others, and the tables of its embeddings, which
     take the direction of Adam. Where there are no such tables, one group.
 
-    A table that is also the last layer (tied weights) is a table. Tables are the weights of ``nn.Embedding`` and
-    ``nn.EmbeddingBag``; those that a model keeps as a bare parameter need a group with ``orthogonalize=False`` from you.
+    Tables are found by their modules. One that a model keeps as a bare parameter needs a group with ``orthogonalize=False``
+    from you. ``only_trained`` leaves out what requires no gradients.
     """
-    tables = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding | nn.EmbeddingBag)}
-    params = list(model.parameters())
+    tables = tables_of(model)
+    params = [param for param in model.parameters() if param.requires_grad or not only_trained]
     groups: list[Group] = [
         {"params": [param for param in params if id(param) not in tables]},
         {"params": [param for param in params if id(param) in tables], "orthogonalize": False},

@@ -38,7 +38,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         if isinstance(config, ActiveOptimizerConfig):
             options = _options_of_rule(config, options)
         if isinstance(config, ActiveMuonConfig):
-            params = _trained(optim.muon_groups(model))
+            params = optim.muon_groups(model, only_trained=True)
         module, _, name = config.target.rpartition(".")
         with redirect_stdout(StringIO()):  # some packages print their options
             optimizer = getattr(importlib.import_module(module), name)(params, **options)
@@ -49,12 +49,6 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         if fused.load_kernel() is None and on_cpu:
             warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
     return optimizer
-
-
-def _trained(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Parameter groups without the parameters that are frozen, and without groups that are empty then."""
-    kept = [{**group, "params": [param for param in group["params"] if param.requires_grad]} for group in groups]
-    return [group for group in kept if group["params"]]
 
 
 def _build_own(config: PythonOptimizerConfig, params: list[nn.Parameter]) -> torch.optim.Optimizer:
