@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torchvision.models import resnet50
 
-from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD
+from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveMuon, ActiveRAdam, ActiveSGD
 
 ROUNDS = 9
 MANY = (2_000, 10_000)  # tensors
@@ -17,6 +17,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "torch AdamW foreach": lambda params: torch.optim.AdamW(params, foreach=True),
     "ActiveAdamW": lambda params: ActiveAdamW(params, total_steps=100_000),
     "ActiveSGD": lambda params: ActiveSGD(params, total_steps=100_000, momentum=0.9),
+    "ActiveMuon": lambda params: ActiveMuon(params, total_steps=100_000),
     "ActiveAdamW, list form": lambda params: ActiveAdamW(params, total_steps=100_000, fused=False),
     "ActiveAdamW, paper's rule": lambda params: ActiveAdamW(params, rule="paper"),
     "ActiveAdamW, paper's rule, list form": lambda params: ActiveAdamW(params, rule="paper", fused=False),

@@ -148,6 +148,18 @@ class ActiveBeliefConfig(ActiveOptimizerConfig):
     eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
 
 
+class ActiveMuonConfig(ActiveOptimizerConfig):
+    """Muon: orthogonalized momentum for matrices and convolutions. Vectors and embeddings take Adam's direction."""
+
+    target = "activelr_service.optim.ActiveMuon"
+
+    type: Literal["active_muon"] = "active_muon"
+    momentum: float = Field(0.95, ge=0, lt=1, description="Momentum of matrices.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the moments of all that takes Adam's direction.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator of Adam's direction.")
+
+
 class SGDConfig(BaseOptimizerConfig):
     """torch.optim.SGD with momentum."""
 
@@ -265,6 +277,7 @@ OptimizerConfig = Annotated[
     | ActiveAdamWConfig
     | ActiveRAdamConfig
     | ActiveBeliefConfig
+    | ActiveMuonConfig
     | SGDConfig
     | AdamWConfig
     | RAdamConfig

@@ -40,6 +40,7 @@ class ActiveBelief(ActiveOptimizer):
         decoupled_weight_decay (bool): False gives torch's L2 penalty (default: True).
     """
 
+    direction_name = "belief"
     direction_keys = ("step", "exp_avg", "exp_avg_var")
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the four ActiveLR optimizers share: the step in outline, and the gradient sums that a rule reads."""
+"""What the five ActiveLR optimizers share: the step in outline, and the gradient sums that a rule reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -35,7 +35,9 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
     is_normalized: ClassVar[bool] = True  # directions are divided by second moments, and change their size little
-    direction_keys: ClassVar[tuple[str, ...]] = ()  # the state that torch's optimizer of this direction keeps
+    direction_name: ClassVar[str] = ""  # stands in the parameter groups, so that no other optimizer takes the state
+    direction_keys: ClassVar[tuple[str, ...]] = ()  # the state of the direction, under torch's names
+    torch_option: ClassVar[str] = "betas"  # an option that torch's optimizer of this direction has
     has_trainer = False  # a training loop that calls end_step() and end_epoch() itself sets True
 
     def __init__(
@@ -46,7 +48,8 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         self._saved_form: str | None = None
         self.rule: Rule = chosen
         self._said: set[str] = set()
-        super().__init__(params, {**defaults, "fused": fused, **options, **self.rule.begin_run()})
+        named = {"direction": self.direction_name} if self.direction_name else {}
+        super().__init__(params, {**defaults, **named, "fused": fused, **options, **self.rule.begin_run()})
 
     @abstractmethod
     def _init_direction(self, param: Tensor, group: Group) -> State:
@@ -224,7 +227,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         It takes states of older versions, and those of torch's optimizer of the same direction: then its moments go on,
         and the gains begin. Raises ``ValueError`` for the state of another rule or of another kind of optimizer.
         """
-        check_state_dict(state_dict, self.rule.name, type(self).__name__, self.direction_keys)
+        check_state_dict(state_dict, self)
         super().load_state_dict(state_dict)
         saved_ids = (index for group in state_dict["param_groups"] for index in group["params"])
         params = (param for group in self.param_groups for param in group["params"])

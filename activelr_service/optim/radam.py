@@ -38,6 +38,7 @@ class ActiveRAdam(ActiveOptimizer):
         decoupled_weight_decay (bool): False gives torch's L2 penalty (default: True).
     """
 
+    direction_name = "radam"
     direction_keys = ("step", "exp_avg", "exp_avg_sq")
 
     def __init__(

@@ -36,7 +36,8 @@ class ActiveSGD(ActiveOptimizer):
     """
 
     is_normalized = False
-    direction_keys = ("momentum_buffer",)
+    direction_name = "sgd"
+    direction_keys, torch_option = ("momentum_buffer",), "dampening"
 
     initial_update_ratio = 0.015  # a gradient has fewer dimensions than an adaptive direction: a step goes further
 
