@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.arguments import documented
-from activelr_service.optim.base import ActiveOptimizer, count_step
+from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
 from activelr_service.optim.fused import Direction
 from activelr_service.optim.sums import Group, State
@@ -83,10 +83,10 @@ class ActiveAdamW(ActiveOptimizer):
         return adam_state(param, group)
 
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
-        return adam_direction(grads, states, group)
+        return adam_direction(grads, states, self._count_step(states), group)
 
     def _fused_direction(self, states: list[State], group: Group) -> Direction:
-        return adam_kernel_direction(states, group)
+        return adam_kernel_direction(self._count_step(states), group)
 
 
 def adam_state(param: Tensor, group: Group) -> State:
@@ -95,11 +95,11 @@ def adam_state(param: Tensor, group: Group) -> State:
     return {"step": torch.tensor(0.0), **{name: torch.zeros_like(param) for name in names}}
 
 
-def adam_direction(grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
-    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``group`` has ``betas``, ``eps`` and maybe
+def adam_direction(grads: list[Tensor], states: list[State], steps: list[float], group: Group) -> list[Tensor]:
+    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` counts those of each. ``group`` has ``betas``, ``eps`` and maybe
     ``amsgrad``."""
     beta1, beta2 = group["betas"]
-    factors, offsets = _denominators(count_step(states), group)
+    factors, offsets = _denominators(steps, group)
     exp_avgs = [state["exp_avg"] for state in states]
     exp_avg_sqs = [state["exp_avg_sq"] for state in states]
     torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
@@ -117,9 +117,9 @@ def adam_direction(grads: list[Tensor], states: list[State], group: Group) -> li
     return list(updates)
 
 
-def adam_kernel_direction(states: list[State], group: Group) -> Direction:
+def adam_kernel_direction(steps: list[float], group: Group) -> Direction:
     """The same step as the kernel takes it."""
-    factors, offsets = _denominators(count_step(states), group)
+    factors, offsets = _denominators(steps, group)
     return Direction("adam", ("exp_avg", "exp_avg_sq"), factors, offsets, group["betas"])
 
 

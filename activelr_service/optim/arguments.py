@@ -142,12 +142,13 @@ def check_real(param: Tensor, optimizer: str) -> None:
         )
 
 
-def dense_grad(param: Tensor, optimizer: str) -> Tensor:
-    """The gradient of a parameter that has one. Raises ``RuntimeError`` if it is sparse."""
-    assert param.grad is not None
-    if param.grad.layout != torch.strided:
-        raise RuntimeError(
-            f"{optimizer} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
-            "create the embedding with sparse=False"
-        )
-    return param.grad
+def dense_grads(params: list[Tensor], optimizer: str) -> list[Tensor]:
+    """The gradients of parameters that have one. Raises ``RuntimeError`` if one is sparse."""
+    grads = [param.grad for param in params]
+    for param, grad in zip(params, grads, strict=True):
+        if grad.layout != torch.strided:
+            raise RuntimeError(
+                f"{optimizer} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
+                "create the embedding with sparse=False"
+            )
+    return grads

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from activelr_service.optim.places import addresses_of, pointers, sums_of
 from activelr_service.optim.sums import State
 
 TASK_ELEMENTS = 16_384
@@ -129,33 +130,29 @@ def take_step(
     decay: list[float],
     sign: float,
     l2: float,
+    places: dict[str, Array] | None = None,
     numbers: dict[str, Tensor] | None = None,
     **options: float,
 ) -> None:
     """One step of tensors for which :func:`can_fuse` holds.
 
     ``decay``: what multiplies the weights of each tensor. ``sign``: -1 to maximize. ``l2``: the weight of an L2
-    penalty. ``numbers``: under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under
+    penalty. ``places``: :func:`activelr_service.optim.places.addresses_of` the tensors, where they are known. ``numbers``: under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under
     the paper's. ``options``: those of the rule, under the names of :class:`Step`.
     """
     kernel = load_kernel()
     assert kernel is not None
     tasks = _tasks(tuple([param.numel() for param in params]))
     n, (beta1, beta2) = len(params), direction.betas
-    averages = [_pointers([state[name] for state in states]) for name in direction.names]
     arrays = {
         "tasks": tasks,
-        "param": _pointers(params),
-        "grad": _pointers(grads),
-        **dict(zip(("avg", "avg_sq"), averages, strict=False)),
-        **_sums([state["grad_sum"] for state in states]),
+        **(places or addresses_of(params, states, (*direction.names, *(("gain",) if numbers is None else ())))),
+        "grad": pointers(grads),
         "a": np.array(direction.a, np.float32),
         "b": np.array(direction.b, np.float32),
         "decay": np.array(decay, np.float32),
     }
-    if numbers is None:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
-    else:
+    if numbers is not None:
         arrays |= {name: column.numpy() for name, column in numbers.items()}
         scratch = (("squares", np.float64), ("rate", np.float32), ("cut", np.int32))
         arrays |= {name: np.empty(len(tasks), dtype) for name, dtype in scratch}
@@ -179,10 +176,10 @@ def end_sums(states: list[State], previous: str, **options: float) -> Array:
     sums = [state["grad_sum"] for state in states]
     tasks = _tasks(tuple([each.numel() for each in sums]))
     counts = np.zeros((len(tasks), COUNTS), np.float64)
-    arrays = {"tasks": tasks, **_sums(sums), "counts": counts}
-    arrays["previous"] = _pointers([state[previous] for state in states])
+    arrays = {"tasks": tasks, **sums_of(sums), "counts": counts}
+    arrays["previous"] = pointers([state[previous] for state in states])
     if options:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
+        arrays["gains"] = pointers([state["gain"] for state in states])
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
     ends = Ends(len(sums), len(tasks), **addresses, **options, threads=torch.get_num_threads())
     kernel.end_sums(ctypes.byref(ends))
@@ -200,15 +197,6 @@ def can_end(state: State, dtypes: dict[str, torch.dtype]) -> bool:
     is_dense = first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last)
     is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in dtypes)
     return is_dense and all(is_alike) and all(state[name].dtype is dtype for name, dtype in dtypes.items())
-
-
-def _sums(sums: list[Tensor]) -> dict[str, Array]:
-    is_half = np.fromiter((each.dtype is torch.bfloat16 for each in sums), np.uint8, len(sums))
-    return {"sum": _pointers(sums), "half": is_half}
-
-
-def _pointers(tensors: list[Tensor]) -> Array:
-    return np.fromiter((tensor.data_ptr() for tensor in tensors), np.uint64, len(tensors))
 
 
 @functools.lru_cache(maxsize=16)

@@ -110,15 +110,18 @@ class ActiveMuon(ActiveOptimizer):
 
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         updates: dict[int, Tensor] = {}
-        for is_matrix, direction in ((True, muon_direction), (False, adam_direction)):
+        for is_matrix, direction in ((True, muon_direction), (False, self._adam_direction)):
             own = [number for number, state in enumerate(states) if _is_matrix(state) == is_matrix]
             if own:
                 found = direction([grads[i] for i in own], [states[i] for i in own], group)
                 updates.update(zip(own, found, strict=True))
         return [updates[number] for number in range(len(grads))]
 
+    def _adam_direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
+        return adam_direction(grads, states, self._count_step(states), group)
+
     def _fused_direction(self, states: list[State], group: Group) -> Direction:
-        return adam_kernel_direction(states, group)
+        return adam_kernel_direction(self._count_step(states), group)
 
 
 def tables_of(model: nn.Module) -> set[int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from activelr_service.optim import fused
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.numbers import NUMBERS, NumberTables
+from activelr_service.optim.numbers import NumberTables
 from activelr_service.optim.robust_formulas import (
     UPDATE_RMS_FALL,
     Agreement,
@@ -28,6 +28,10 @@ from activelr_service.optim.robust_formulas import (
 from activelr_service.optim.sums import Group, State, dither_of
 
 INITIAL_UPDATE_RATIO = 0.06  # the gain of a tensor before its first step
+NUMBERS = (  # of each tensor
+    *("gain", "weight_rms", "update_rms", "last_rms", "elements_seen", "clip_coef", "steps_clipped"),
+    *("effective_lr", "update_ratio"),
+)
 SUMS = ("grad_sum", "prev_grad_sum")
 # One tensor held them in older versions; the oldest lacks the last.
 PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr", "update_ratio")
@@ -66,7 +70,7 @@ class RobustRule:
         self.initial_update_ratio = initial_update_ratio
         self.hold = self.constants.hold if is_normalized else 0.0
         self.progress: float | None = None
-        self._tables = NumberTables()
+        self._tables = NumberTables(*NUMBERS)
 
     def begin_run(self) -> Group:
         """The counters that every parameter group carries, at the start of a run."""
