@@ -65,6 +65,14 @@ class RobustConstants(StrictConfig):
     smallest_window: int = Field(ROBUST.smallest_window, ge=1, description="Steps of the first windows.")
     unwind: bool = Field(ROBUST.unwind, description="Forget what the cap cut off.")
     signs: bool = Field(ROBUST.signs, description="Read the share of agreeing signs instead of the cosine.")
+    hold: float = Field(
+        ROBUST.hold, ge=0, lt=1, description="Share by which a step may be off, so that one pass over memory is enough."
+    )
+    bfloat16_sums_from: int = Field(
+        ROBUST.bfloat16_sums_from,
+        ge=1,
+        description="Elements of a tensor from which on its gradient sums are bfloat16.",
+    )
 
 
 class ActiveOptimizerConfig(BaseOptimizerConfig):

@@ -96,8 +96,8 @@ def adam_state(param: Tensor, group: Group) -> State:
 
 
 def adam_direction(grads: list[Tensor], states: list[State], steps: list[float], group: Group) -> list[Tensor]:
-    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` counts those of each. ``group`` has ``betas``, ``eps`` and maybe
-    ``amsgrad``."""
+    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` is the number of this step, of each tensor.
+    ``group`` has ``betas``, ``eps`` and maybe ``amsgrad``."""
     beta1, beta2 = group["betas"]
     factors, offsets = _denominators(steps, group)
     exp_avgs = [state["exp_avg"] for state in states]

@@ -163,9 +163,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         options = self.rule.fused_options(states, group)
         direction = self._fused_direction(states, group)  # counts the step, after all that may refuse it
         sign = -1.0 if group["maximize"] else 1.0
-        fused.take_step(
-            params, grads, states, direction, decay=factors, sign=sign, l2=l2, places=places, **options
-        )
+        fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, places=places, **options)
 
     def _step_list(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
         add_to_sums([state["grad_sum"] for state in states], grads, group.get("steps_done", 0))
@@ -308,5 +306,3 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def gain_histogram(self, edges: list[float]) -> list[int]:
         """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronization a call."""
         return gain_histogram(self, edges)
-
-

@@ -137,8 +137,9 @@ def take_step(
     """One step of tensors for which :func:`can_fuse` holds.
 
     ``decay``: what multiplies the weights of each tensor. ``sign``: -1 to maximize. ``l2``: the weight of an L2
-    penalty. ``places``: :func:`activelr_service.optim.places.addresses_of` the tensors, where they are known. ``numbers``: under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under
-    the paper's. ``options``: those of the rule, under the names of :class:`Step`.
+    penalty. ``places``: :func:`~activelr_service.optim.places.addresses_of` the tensors, where they are known. ``numbers``:
+    under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under the paper's.
+    ``options``: those of the rule, under the names of :class:`Step`.
     """
     kernel = load_kernel()
     assert kernel is not None

@@ -25,7 +25,9 @@ class NumberTable:
 
     def holds(self, states: list[State]) -> bool:
         """Whether the numbers of these states are still those of the table: users may load or replace them."""
-        return len(states) * len(self._names) == len(self._views) and all(map(is_, self._numbers_of(states), self._views))
+        return len(states) * len(self._names) == len(self._views) and all(
+            map(is_, self._numbers_of(states), self._views)
+        )
 
     def write(self, values: dict[str, Tensor]) -> None:
         """Replace columns by these values."""

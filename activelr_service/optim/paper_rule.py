@@ -47,7 +47,7 @@ class PaperRule:
     name = "paper"
     uses_lr = True
     has_epochs = True
-    state_names = ("grad_sum", "prev_sign", "gain", "grew", "non_finite")
+    state_names: ClassVar[tuple[str, ...]] = ("grad_sum", "prev_sign", "gain", "grew", "non_finite")
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress
 

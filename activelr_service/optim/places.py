@@ -57,7 +57,10 @@ def addresses_of(params: list[Tensor], states: list[State], names: Sequence[str]
 def sums_of(sums: list[Tensor]) -> dict[str, Array]:
     """The addresses of gradient sums, and whether each is bfloat16."""
     dtypes = [each.dtype for each in sums]
-    return {"sum": pointers(sums), "half": np.fromiter((dtype is torch.bfloat16 for dtype in dtypes), np.uint8, len(sums))}
+    return {
+        "sum": pointers(sums),
+        "half": np.fromiter((dtype is torch.bfloat16 for dtype in dtypes), np.uint8, len(sums)),
+    }
 
 
 def pointers(tensors: list[Tensor]) -> Array:

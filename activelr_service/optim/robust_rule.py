@@ -56,7 +56,15 @@ class RobustRule:
     uses_lr = False
     has_epochs = False
     ends_with_epochs = False
-    state_names = (*SUMS, *NUMBERS, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")
+    state_names: ClassVar[tuple[str, ...]] = (
+        *SUMS,
+        *NUMBERS,
+        "cosine",
+        "sign_agreement",
+        "clip_fraction",
+        "grew",
+        "non_finite",
+    )
 
     def __init__(
         self,

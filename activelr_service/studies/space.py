@@ -18,6 +18,8 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
+    "hold": 0.03,
+    "bfloat16_sums_from": 1024,
     **dict.fromkeys(("metric", "class_weights")),
     **dict.fromkeys(("weights", "freeze")),
     **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),
