@@ -96,7 +96,7 @@ def adam_state(param: Tensor, group: Group) -> State:
 
 
 def adam_direction(grads: list[Tensor], states: list[State], steps: list[float], group: Group) -> list[Tensor]:
-    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` is the number of this step, of each tensor.
+    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` is the number of this step of each.
     ``group`` has ``betas``, ``eps`` and maybe ``amsgrad``."""
     beta1, beta2 = group["betas"]
     factors, offsets = _denominators(steps, group)
