@@ -8,15 +8,19 @@ from typing import Any
 import torch
 from torchvision.models import resnet50
 
-from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD
+from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveMuon, ActiveRAdam, ActiveSGD, RobustConstants
 
 ROUNDS = 9
+FAR = 10**9  # steps
+TWO_PASSES = RobustConstants(hold=0.0)  # what a step costs whose size could not be known before
 MANY = (2_000, 10_000)  # tensors
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "torch AdamW fused": lambda params: torch.optim.AdamW(params, fused=True),
     "torch AdamW foreach": lambda params: torch.optim.AdamW(params, foreach=True),
     "ActiveAdamW": lambda params: ActiveAdamW(params, total_steps=100_000),
+    "ActiveAdamW, two passes": lambda params: ActiveAdamW(params, total_steps=100_000, constants=TWO_PASSES),
     "ActiveSGD": lambda params: ActiveSGD(params, total_steps=100_000, momentum=0.9),
+    "ActiveMuon": lambda params: ActiveMuon(params, total_steps=100_000),
     "ActiveAdamW, list form": lambda params: ActiveAdamW(params, total_steps=100_000, fused=False),
     "ActiveAdamW, paper's rule": lambda params: ActiveAdamW(params, rule="paper"),
     "ActiveAdamW, paper's rule, list form": lambda params: ActiveAdamW(params, rule="paper", fused=False),
@@ -83,10 +87,14 @@ def resnet_sized_params() -> list[torch.nn.Parameter]:
 
 
 def warm_up(optimizer: torch.optim.Optimizer) -> None:
-    """Allocate all state: two epochs of one step."""
+    """Allocate all state: two epochs of one step. No window ends in the steps that follow: its end is measured apart."""
     for _ in range(2):
         optimizer.step()
         getattr(optimizer, "end_sums", lambda: None)()
+    for group in optimizer.param_groups:
+        if "window_end" in group:
+            group["window_end"] = FAR
+    optimizer.step()
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:

@@ -37,7 +37,9 @@ class BaseOptimizerConfig(StrictConfig):
     @model_validator(mode="after")
     def one_warm_up(self) -> Self:
         if self.warmup and self.schedule == "wsd":
-            raise ValueError(f"warmup: wsd has its own of 5 %; leave out warmup: {self.warmup}, or take another schedule")
+            raise ValueError(
+                f"warmup: wsd has its own of 5 %; leave out warmup: {self.warmup}, or take another schedule"
+            )
         return self
 
     @classmethod
@@ -72,6 +74,14 @@ class RobustConstants(StrictConfig):
     smallest_window: int = Field(ROBUST.smallest_window, ge=1, description="Steps of the first windows.")
     unwind: bool = Field(ROBUST.unwind, description="Forget what the cap cut off.")
     signs: bool = Field(ROBUST.signs, description="Read the share of agreeing signs instead of the cosine.")
+    hold: float = Field(
+        ROBUST.hold, ge=0, lt=1, description="Share by which a step may be off, so that one pass over memory is enough."
+    )
+    bfloat16_sums_from: int = Field(
+        ROBUST.bfloat16_sums_from,
+        ge=1,
+        description="Elements of a tensor from which on its gradient sums are bfloat16.",
+    )
 
 
 class ActiveOptimizerConfig(BaseOptimizerConfig):
@@ -107,7 +117,9 @@ class ActiveOptimizerConfig(BaseOptimizerConfig):
                 if getattr(self, name) != defaults[name].default:
                     raise ValueError(f"{name} belongs to the paper's rule; leave it out, or set rule: paper")
             if self.warmup:
-                raise ValueError(f"the robust rule has its own warm-up; leave out warmup: {self.warmup}, or set rule: paper")
+                raise ValueError(
+                    f"the robust rule has its own warm-up; leave out warmup: {self.warmup}, or set rule: paper"
+                )
             if self.schedule != "constant":
                 raise ValueError(
                     f"the robust rule has its own decay; leave out schedule: {self.schedule}, or set rule: paper"
@@ -155,6 +167,18 @@ class ActiveBeliefConfig(ActiveOptimizerConfig):
     type: Literal["active_belief"] = "active_belief"
     betas: Betas = Field((0.9, 0.999), description="Decay rates of the first moment and of the variance around it.")
     eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
+
+
+class ActiveMuonConfig(ActiveOptimizerConfig):
+    """Muon: orthogonalized momentum for matrices and convolutions. Vectors and embeddings take Adam's direction."""
+
+    target = "activelr_service.optim.ActiveMuon"
+
+    type: Literal["active_muon"] = "active_muon"
+    momentum: float = Field(0.95, ge=0, lt=1, description="Momentum of matrices.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the moments of all that takes Adam's direction.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator of Adam's direction.")
 
 
 class SGDConfig(BaseOptimizerConfig):
@@ -308,6 +332,7 @@ OptimizerConfig = Annotated[
     | ActiveAdamWConfig
     | ActiveRAdamConfig
     | ActiveBeliefConfig
+    | ActiveMuonConfig
     | SGDConfig
     | AdamWConfig
     | NAdamWConfig

@@ -15,11 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from activelr_service.optim.places import addresses_of, pointers, sums_of
 from activelr_service.optim.sums import State
 
 TASK_ELEMENTS = 16_384
 KINDS = {"adam": 0, "belief": 1, "sgd": 2, "nesterov": 3, "plain": 4}  # the directions of kernel.c
-KERNEL_VERSION = 1  # goes up with each change of kernel.c, which has the same number
+KERNEL_VERSION = 2  # goes up with each change of kernel.c, which has the same number
+SUM_DTYPES = (torch.float32, torch.bfloat16)
 COUNTS = 6  # numbers that the end of a sum counts for each task
 
 Array = NDArray[Any]
@@ -52,14 +54,15 @@ class Step(ctypes.Structure):
         *(
             (name, ctypes.c_void_p)
             for name in (
-                *("tasks", "param", "grad", "avg", "avg_sq", "sum", "gains", "a", "b", "decay"),
-                *("gain", "weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr"),
-                *("update_ratio", "squares"),
+                *("tasks", "param", "grad", "avg", "avg_sq", "sum", "half", "gains", "a", "b", "decay"),
+                *("gain", "weight_rms", "update_rms", "last_rms", "elements_seen", "clip_coef", "steps_clipped"),
+                *("effective_lr", "update_ratio", "squares", "rate", "cut"),
             )
         ),
         *((name, ctypes.c_float) for name in ("weight1", "beta2", "weight2", "eps", "momentum", "sign", "l2", "lr")),
-        *((name, ctypes.c_float) for name in ("max_update_ratio", "lr_decay", "fall")),
+        *((name, ctypes.c_float) for name in ("max_update_ratio", "lr_decay", "fall", "hold")),
         *((name, ctypes.c_int32) for name in ("kind", "rule_is_paper", "threads")),
+        ("dither", ctypes.c_uint32),
     )
 
 
@@ -68,7 +71,7 @@ class Ends(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("num_tensors", "num_tasks")),
-        *((name, ctypes.c_void_p) for name in ("tasks", "sum", "previous", "gains", "counts")),
+        *((name, ctypes.c_void_p) for name in ("tasks", "sum", "half", "previous", "gains", "counts")),
         *((name, ctypes.c_float) for name in ("gain_increment", "gain_decay")),
         *((name, ctypes.c_int32) for name in ("hold_on_zero", "threads")),
     )
@@ -101,12 +104,16 @@ def can_fuse(param: Tensor, grad: Tensor, state: State, names: Sequence[str]) ->
     names, where they exist, are dense, float32 and laid out as it is."""
     if type(grad) is not Tensor or not param.is_cpu:
         return False
+    total, size = state["grad_sum"], param.numel()
     others = [grad, *[state[name] for name in names if state.get(name) is not None]]
-    is_contiguous, size = param.is_contiguous(), param.numel()
+    if total.dtype not in SUM_DTYPES or total.numel() != size:
+        return False
+    is_contiguous = param.is_contiguous() and total.is_contiguous()
     for tensor in (param, *others):
         if tensor.dtype is not torch.float32 or tensor.numel() != size:
             return False
         is_contiguous = is_contiguous and tensor.is_contiguous()
+    others.append(total)
     if is_contiguous:
         return True
     stride, shape = param.stride(), param.shape
@@ -123,35 +130,33 @@ def take_step(
     decay: list[float],
     sign: float,
     l2: float,
+    places: dict[str, Array] | None = None,
     numbers: dict[str, Tensor] | None = None,
     **options: float,
 ) -> None:
     """One step of tensors for which :func:`can_fuse` holds.
 
     ``decay``: what multiplies the weights of each tensor. ``sign``: -1 to maximize. ``l2``: the weight of an L2
-    penalty. ``numbers``: under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under
-    the paper's. ``options``: those of the rule, under the names of :class:`Step`.
+    penalty. ``places``: :func:`~activelr_service.optim.places.addresses_of` the tensors, where they are known. ``numbers``:
+    under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under the paper's.
+    ``options``: those of the rule, under the names of :class:`Step`.
     """
     kernel = load_kernel()
     assert kernel is not None
     tasks = _tasks(tuple([param.numel() for param in params]))
     n, (beta1, beta2) = len(params), direction.betas
-    averages = [_pointers([state[name] for state in states]) for name in direction.names]
     arrays = {
         "tasks": tasks,
-        "param": _pointers(params),
-        "grad": _pointers(grads),
-        **dict(zip(("avg", "avg_sq"), averages, strict=False)),
-        "sum": _pointers([state["grad_sum"] for state in states]),
+        **(places or addresses_of(params, states, (*direction.names, *(("gain",) if numbers is None else ())))),
+        "grad": pointers(grads),
         "a": np.array(direction.a, np.float32),
         "b": np.array(direction.b, np.float32),
         "decay": np.array(decay, np.float32),
     }
-    if numbers is None:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
-    else:
+    if numbers is not None:
         arrays |= {name: column.numpy() for name, column in numbers.items()}
-        arrays["squares"] = np.empty(len(tasks), np.float64)
+        scratch = (("squares", np.float64), ("rate", np.float32), ("cut", np.int32))
+        arrays |= {name: np.empty(len(tasks), dtype) for name, dtype in scratch}
     scalars = {"weight1": 1 - beta1, "beta2": beta2, "weight2": 1 - beta2, "eps": direction.eps}
     scalars |= {"momentum": direction.momentum, "sign": sign, "l2": l2, **options}
     whole = {"kind": KINDS[direction.kind], "rule_is_paper": numbers is None, "threads": torch.get_num_threads()}
@@ -172,10 +177,10 @@ def end_sums(states: list[State], previous: str, **options: float) -> Array:
     sums = [state["grad_sum"] for state in states]
     tasks = _tasks(tuple([each.numel() for each in sums]))
     counts = np.zeros((len(tasks), COUNTS), np.float64)
-    arrays = {"tasks": tasks, "sum": _pointers(sums), "counts": counts}
-    arrays["previous"] = _pointers([state[previous] for state in states])
+    arrays = {"tasks": tasks, **sums_of(sums), "counts": counts}
+    arrays["previous"] = pointers([state[previous] for state in states])
     if options:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
+        arrays["gains"] = pointers([state["gain"] for state in states])
     addresses = {name: array.ctypes.data for name, array in arrays.items()}
     ends = Ends(len(sums), len(tasks), **addresses, **options, threads=torch.get_num_threads())
     kernel.end_sums(ctypes.byref(ends))
@@ -184,19 +189,15 @@ def end_sums(states: list[State], previous: str, **options: float) -> Array:
     return totals
 
 
-def can_end(state: State, names: Sequence[str], dtypes: dict[str, torch.dtype]) -> bool:
-    """Whether the kernel can end the sum of a parameter: the sum and its states of these names are dense, on the CPU, laid
-    out alike, and have the rule's ``dtypes``."""
+def can_end(state: State, dtypes: dict[str, torch.dtype]) -> bool:
+    """Whether the kernel can end the sum of a parameter: the sum and its other states have these ``dtypes``, are on the CPU,
+    dense, and laid out alike."""
     first = state["grad_sum"]
-    if load_kernel() is None or type(first) is not Tensor or not first.is_cpu:
+    if load_kernel() is None or type(first) is not Tensor or not first.is_cpu or first.dtype not in SUM_DTYPES:
         return False
     is_dense = first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last)
-    is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in names)
-    return is_dense and all(is_alike) and all(state[name].dtype is dtypes[name] for name in ("grad_sum", *names))
-
-
-def _pointers(tensors: list[Tensor]) -> Array:
-    return np.fromiter((tensor.data_ptr() for tensor in tensors), np.uint64, len(tensors))
+    is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in dtypes)
+    return is_dense and all(is_alike) and all(state[name].dtype is dtype for name, dtype in dtypes.items())
 
 
 @functools.lru_cache(maxsize=16)

@@ -35,7 +35,9 @@ class ActiveSGD(ActiveOptimizer):
         decoupled_weight_decay (bool): as in the authors' code; False gives torch's L2 penalty (default: True).
     """
 
-    direction_keys = ("momentum_buffer",)
+    is_normalized = False
+    direction_name = "sgd"
+    direction_keys, torch_option = ("momentum_buffer",), "dampening"
 
     initial_update_ratio = 0.015  # a gradient has fewer dimensions than an adaptive direction: a step goes further
 

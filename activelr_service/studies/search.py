@@ -7,12 +7,10 @@ luck of the draw does not count for them.
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from activelr_service.config import StudyJob
-from activelr_service.config.study import RandomSearchConfig
 from activelr_service.config.task import metrics_of_task
 from activelr_service.studies.folder import StudyFolder
 from activelr_service.studies.plan import Plan

@@ -24,6 +24,8 @@ ONLY = "only"  # the key of a sweep that lists the types of the optimizers which
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
     "warmup": 0.0,
+    "hold": 0.03,
+    "bfloat16_sums_from": 1024,
     **dict.fromkeys(("metric", "class_weights")),
     **dict.fromkeys(("weights", "freeze")),
     **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),

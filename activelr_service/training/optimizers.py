@@ -13,7 +13,13 @@ from torch import nn
 
 from activelr_service import optim
 from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
-from activelr_service.config.optimizer import ActiveOptimizerConfig, MuonConfig, OptimizerConfig, PythonOptimizerConfig
+from activelr_service.config.optimizer import (
+    ActiveMuonConfig,
+    ActiveOptimizerConfig,
+    MuonConfig,
+    OptimizerConfig,
+    PythonOptimizerConfig,
+)
 from activelr_service.errors import JobError
 from activelr_service.optim import fused
 from activelr_service.runs.record import gain_edges
@@ -25,7 +31,8 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    params = [param for param in model.parameters() if param.requires_grad]
+    params: list[Any] = [param for param in model.parameters() if param.requires_grad]
+    on_cpu = any(param.device.type == "cpu" for param in params)
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
@@ -34,6 +41,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
             options = _options_of_rule(config, options)
         if isinstance(config, MuonConfig):
             options["not_hidden"] = not_hidden(model)
+        if isinstance(config, ActiveMuonConfig):
+            params = optim.muon_groups(model, only_trained=True)
         module, _, name = config.target.rpartition(".")
         with redirect_stdout(StringIO()):  # some packages print their options
             optimizer = getattr(importlib.import_module(module), name)(params, **options)
@@ -41,7 +50,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
-        if fused.load_kernel() is None and any(param.device.type == "cpu" for param in params):
+        if fused.load_kernel() is None and on_cpu:
             warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
     return optimizer
 

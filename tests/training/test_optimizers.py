@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR
@@ -144,8 +145,10 @@ def test_wsd_warms_up_stays_and_decays():
         {"type": "adamw", "schedule": "cosine", "warmup": 0.6},
         {"type": "active_adamw", "rule": "robust"},
         {"type": "active_sgd", "rule": "robust"},
+        {"type": "active_muon", "rule": "robust"},
+        {"type": "active_muon", "rule": "paper", "schedule": "cosine"},
     ],
-    ids=["cosine", "robust adamw", "robust sgd"],
+    ids=["cosine", "robust adamw", "robust sgd", "robust muon", "muon under the paper's rule"],
 )
 def test_what_follows_the_progress_of_the_run_continues_where_it_was(tmp_path, optimizer):
     job = resolved(small_job(tmp_path, epochs=2, optimizer=optimizer))
@@ -154,6 +157,34 @@ def test_what_follows_the_progress_of_the_run_continues_where_it_was(tmp_path, o
     (tmp_path / "parts" / "checkpoints" / "epoch-000002").rename(tmp_path / "parts" / "lost")
     train(job, tmp_path / "parts")
     assert_identical(final_tensors(tmp_path / "whole", 2), final_tensors(tmp_path / "parts", 2))
+
+
+def test_a_job_gives_adam_s_direction_to_the_tables_of_a_language_model_and_resumes_in_its_groups(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "tokens.npz", x=(np.arange(16)[None] + rng.integers(0, 9, (200, 1))) % 9)
+    config = {"n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 16}
+    model = {"type": "causal_lm", "name": "gpt2", "config": config}
+    data = {"type": "npz", "path": str(tmp_path / "tokens.npz")}
+    job = resolved(small_job(tmp_path, epochs=3, model=model, data=data, optimizer={"type": "active_muon"}))
+    training, history = train(job, tmp_path / "whole")
+    assert history[-1].metrics["val/perplexity"] < 0.5 * history[0].metrics["val/perplexity"]
+    names = {id(param): name for name, param in training.model.named_parameters()}
+    _, tables = training.optimizer.param_groups
+    assert [names[id(param)].rpartition("transformer.")[2] for param in tables["params"]] == [
+        "wte.weight",
+        "wpe.weight",
+    ]
+    train_an_epoch(job, tmp_path / "parts")
+    train(job, tmp_path / "parts")
+    assert_identical(final_tensors(tmp_path / "whole", 3), final_tensors(tmp_path / "parts", 3))
+
+
+def test_frozen_parameters_are_in_no_group_of_a_job(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 4), torch.nn.Linear(4, 3))
+    model[0].requires_grad_(False)
+    config = resolved(small_job(tmp_path, optimizer={"type": "active_muon"})).optimizer
+    (group,) = build_optimizer(config, model).param_groups
+    assert [id(param) for param in group["params"]] == [id(param) for param in model[1].parameters()]
 
 
 def test_rprop_takes_the_whole_training_set_at_once(tmp_path):
@@ -169,8 +200,9 @@ def test_without_gains_there_is_nothing_to_report_of_them(tmp_path):
     assert not [name for name in history[0].metrics if "gain" in name]
 
 
-def test_two_and_three_ranks_take_the_steps_of_one_under_the_robust_rule_and_agree_to_the_last_bit(tmp_path):
-    job = small_job(tmp_path, epochs=3, global_batch_size=96, optimizer={"type": "active_adamw", "rule": "robust"})
+@pytest.mark.parametrize("optimizer", ["active_adamw", "active_muon"])
+def test_two_and_three_ranks_take_the_steps_of_one_under_the_robust_rule_and_agree_to_the_last_bit(tmp_path, optimizer):
+    job = small_job(tmp_path, epochs=3, global_batch_size=96, optimizer={"type": optimizer, "rule": "robust"})
     train(resolved(job), tmp_path / "alone")
     alone = final_tensors(tmp_path / "alone", 3)
     for world_size in (2, 3):
