@@ -57,12 +57,7 @@ def run_study(study: StudyJob) -> StudyFolder:
             if pending:
                 log(f"  {estimate_cost(plan, pending, count_concurrent(study))}")
                 _run(study, plan, folder, pending, tracker, log)
-            longer = with_winners(plan, study, folder)
-            if longer is not plan:
-                log("the random search has ended: its winners are trained again with the seeds of the study")
-                plan = tracker.plan = longer
-                folder.write_plan(plan.ready)
-                _run(study, plan, folder, find_pending(plan, folder, memory), tracker, log)
+            plan = _run_winners(study, plan, folder, tracker, log)
             status = "finished"
         finally:
             if status != "finished":
@@ -70,6 +65,17 @@ def run_study(study: StudyJob) -> StudyFolder:
                 log(f"study {study.name} is interrupted with {left} trials left; the same command continues it")
             _conclude(study, plan, folder, tracker, status, log)
         return folder
+
+
+def _run_winners(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: StudyTracker, log: Log) -> Plan:
+    """Train the winners of random searches that have just ended. Returns the plan with them."""
+    longer = with_winners(plan, study, folder)
+    if longer is not plan:
+        log("the random search has ended: its winners are trained again with the seeds of the study")
+        tracker.plan = longer
+        folder.write_plan(longer.ready)
+        _run(study, longer, folder, find_pending(longer, folder, memory_of_a_trial(study)), tracker, log)
+    return longer
 
 
 def check_study_data(plan: Plan, folder: StudyFolder) -> None:

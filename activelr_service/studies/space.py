@@ -18,6 +18,7 @@ from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
 SEARCHED = "adamw"  # the optimizer of a random search
+SEARCHED_LABEL, BEST = f"{SEARCHED} (random)", f"{SEARCHED} (best of "  # of its trials, and of the winner's
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
@@ -113,7 +114,7 @@ def _random_points(study: StudyJob) -> Iterator[_Point]:
         return
     at, seed = ("random_search",), (max(study.seeds) + 1) % 2**31
     for workload, number in itertools.product(study.workloads, range(1, search.trials + 1)):
-        entry = {"type": SEARCHED, "label": f"{SEARCHED} (random)", **draw_settings(search, number)}
+        entry = {"type": SEARCHED, "label": SEARCHED_LABEL, **draw_settings(search, number)}
         yield _Point(workload, entry, at, {}, at, seed, number)
 
 
@@ -133,7 +134,7 @@ def draw_settings(search: RandomSearchConfig, number: int) -> dict[str, Any]:
 def trial_of_winner(winner: Trial, seed: int, trials: int) -> Trial:
     """The trial with the settings of the winner of a random search of so many ``trials``, and with another seed."""
     job = winner.job.model_copy(update={"seed": seed})
-    return Trial(_hash(job), winner.workload, f"{SEARCHED} (best of {trials})", {}, job)
+    return Trial(_hash(job), winner.workload, f"{BEST}{trials})", {}, job)
 
 
 def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
