@@ -90,7 +90,7 @@ def challenge(study: StudyJob, is_dry: bool) -> list[str]:
     """Run what is left of a challenge. Returns lines that say who won, by how much, and at what cost."""
     if is_dry:
         show_study(study)
-        return []
+        return [f"after them the winner of the search is trained with {_count(len(study.seeds), 'seed')}"]
     folder = run_study(study)
     table, _ = read_results(str(folder.path), study.output_dir, None, None)
     lines = result_lines(read_result(table, study), study)
@@ -139,13 +139,14 @@ def result_lines(result: Result, study: StudyJob) -> list[str]:
     """The result in words and numbers."""
     rows = [("", "mean", "standard deviation", "trainings for one model", "time for one model")]
     for side in (result.default, result.searched):
-        spread = f"{np.std(side.scores, ddof=1):.4g}" if len(side.scores) > 1 else "-"
-        rows.append((side.name, f"{np.mean(side.scores):.4g}", spread, str(side.trainings), duration(side.seconds)))
+        spread = f"{np.std(side.scores, ddof=1):.2g}" if len(side.scores) > 1 else "-"
+        rows.append((side.name, f"{np.mean(side.scores):#.4g}", spread, str(side.trainings), _time(side.seconds)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+    seeds = _count(len(study.seeds), "seed")
     better = "higher" if result.higher_is_better else "lower"
     lines = [f"{study.name}: {result.metric}, {better} is better, {seeds}"]
-    lines += ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    padded = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    lines += [f"  {line.rstrip()}" for line in padded]
     lines += [f"  the search chose {result.settings}", verdict(result)]
     if not result.is_test:
         lines.append(
@@ -155,6 +156,14 @@ def result_lines(result: Result, study: StudyJob) -> list[str]:
         lines.append(f"{result.lost} of the {result.searches[-1][0]} trials of the search diverged or failed")
     found = ", ".join(f"{size}: {score:.4g}" for size, score in result.searches)
     return [*lines, f"expected validation score of the best of so many trials: {found}"]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
 def verdict(result: Result) -> str:

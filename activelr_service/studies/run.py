@@ -71,10 +71,11 @@ def _run_winners(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: Stud
     """Train the winners of random searches that have just ended. Returns the plan with them."""
     longer = with_winners(plan, study, folder)
     if longer is not plan:
-        log("the random search has ended: its winners are trained again with the seeds of the study")
         tracker.plan = longer
         folder.write_plan(longer.ready)
-        _run(study, longer, folder, find_pending(longer, folder, memory_of_a_trial(study)), tracker, log)
+        if pending := find_pending(longer, folder, memory_of_a_trial(study)):  # the same one may have won a shorter search
+            log("the random search has ended: its winners are trained again with the seeds of the study")
+            _run(study, longer, folder, pending, tracker, log)
     return longer
 
 
