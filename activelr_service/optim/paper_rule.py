@@ -118,7 +118,7 @@ class PaperRule:
             state["grad_sum"].zero_()
         if others and all(fused.can_end(state, FUSED_DTYPES) for state in others):
             options = {name: group[name] for name in DEFAULTS}
-            counts = torch.from_numpy(fused.end_sums(others, "prev_sign", **options)).float()
+            counts = fused.end_sums(others, "prev_sign", **options).float()
             for state, (grew, non_finite) in zip(others, counts[:, :2].unbind(), strict=True):
                 state["grew"], state["non_finite"] = grew.clone(), non_finite.clone()
         else:

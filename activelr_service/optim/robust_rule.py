@@ -210,7 +210,7 @@ def _compare(states: list[State]) -> tuple[Agreement, Tensor, Tensor]:
     """How far the sums of n tensors agree with those before; how many of their elements are not zero; whether all are
     finite. (n,) each. The sums before are cleared."""
     if all(fused.can_end(state, dict.fromkeys(SUMS, state["grad_sum"].dtype)) for state in states):
-        dot, square, previous, equal, signs, seen = torch.from_numpy(fused.end_sums(states, "prev_grad_sum")).unbind(1)
+        dot, square, previous, equal, signs, seen = fused.end_sums(states, "prev_grad_sum").unbind(1)
         cosine = (dot / (square.sqrt() * previous.sqrt())).float()
         share = (equal / signs.clamp_min(1)).float()
         return Agreement(cosine.nan_to_num(0.0), share, cosine.isfinite()), seen.float(), square.isfinite()

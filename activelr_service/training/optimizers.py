@@ -46,7 +46,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
-        if fused.load_kernel() is None and on_cpu:
+        if on_cpu and not fused.has_kernel("cpu"):
             warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
     return optimizer
 
