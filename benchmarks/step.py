@@ -48,6 +48,8 @@ def measure() -> dict[str, float]:
         figures[f"the end of {label}"] = 1000 * median(timed(optimizers[name].end_sums) for _ in range(3))
         figures[f"the end of {label}, times fused AdamW"] = figures[f"the end of {label}"] / fused
     figures |= {f"{name}, state": state_bytes(optimizer) / count for name, optimizer in optimizers.items()}
+    if DEVICE == "cuda":
+        figures |= gpu_figures(optimizers)
     del optimizers, params
     for count in MANY:
         figures |= alike_tensors(count, SMALL)
@@ -71,6 +73,31 @@ def alike_tensors(count: int, size: int) -> dict[str, float]:
         end = 1000 * median(timed(optimizers[name].end_sums) for _ in range(3))
         figures[f"{name}, {label}, the end of the sums, times fused AdamW"] = end / fused
     return figures
+
+
+def gpu_figures(optimizers: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of a step on the GPU alone: the host has launched it while the GPU was busy with something else. This is
+    what a step costs where training keeps the GPU busy."""
+    matrix = torch.randn(8192, 8192, device=DEVICE)
+    figures: dict[str, float] = {}
+    for name, optimizer in optimizers.items():
+        if "Muon" in name or "list" in name:  # their host takes longer than the GPU is kept busy
+            continue
+        times = []
+        for _ in range(ROUNDS):
+            torch.cuda.synchronize()
+            for _ in range(3):
+                matrix @ matrix
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            optimizer.step()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end))
+        figures[f"{name}, GPU alone"] = median(times)
+    fused = figures["torch AdamW fused, GPU alone"]
+    ratios = {f"{name}, times fused AdamW": time / fused for name, time in figures.items() if "torch" not in name}
+    return figures | ratios
 
 
 def rounds(optimizers: dict[str, Any]) -> dict[str, list[float]]:

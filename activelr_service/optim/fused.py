@@ -8,7 +8,7 @@ up to rounding. Pointers are read anew at each step, since users may replace any
 import functools
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -21,14 +21,13 @@ from activelr_service.optim.places import Array, Direction, addresses_of, pointe
 from activelr_service.optim.sums import State
 
 SUM_DTYPES = (torch.float32, torch.bfloat16)
+OLDEST_GPU = (7, 0)
 ON_GPU = "activelr_service.optim.cuda_kernel"
 
 
 def has_kernel(device_type: str) -> bool:
     """Whether there is a kernel for the tensors of such a device."""
-    if device_type == "cpu":
-        return cpu_kernel.load_kernel() is not None
-    return device_type == "cuda" and _has_cuda_kernel()
+    return device_type in FAULTS and FAULTS[device_type]() is None
 
 
 def kernel_of(device_type: str) -> ModuleType:
@@ -36,21 +35,42 @@ def kernel_of(device_type: str) -> ModuleType:
     return cpu_kernel if device_type == "cpu" else importlib.import_module(ON_GPU)
 
 
+def _cpu_fault() -> str | None:
+    """Why there is no kernel for the CPU; None where there is."""
+    if cpu_kernel.load_kernel() is None:
+        return "the package was installed without a C compiler, or in another version"
+    return None
+
+
 @functools.cache
-def _has_cuda_kernel() -> bool:
-    """Whether there are Triton and a GPU that it compiles for."""
-    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
-        return False
-    return torch.cuda.get_device_capability() >= (7, 0)
+def _gpu_fault() -> str | None:
+    """Why there are no kernels for the GPU; None where there are. One is tried, since Triton needs a C compiler too."""
+    if not torch.cuda.is_available():
+        return "there is none"
+    if torch.cuda.get_device_capability() < OLDEST_GPU:
+        return f"Triton needs one of compute capability {'.'.join(map(str, OLDEST_GPU))} or newer"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        kernel_of("cuda").end_sums((0,), {}, torch.device("cuda"))
+    except Exception as error:  # Triton lets pass whatever its compilers raise
+        return f"Triton failed: {error}"
+    return None
+
+
+FAULTS: dict[str, Callable[[], str | None]] = {"cpu": _cpu_fault, "cuda": _gpu_fault}
 
 
 def describe_step() -> str:
-    """Which form of the step runs here, in words."""
-    compiled = [name for name, kind in (("on the CPU", "cpu"), ("on the GPU", "cuda")) if has_kernel(kind)]
-    if "on the CPU" not in compiled:
-        reason = "several times as slow: the package was installed without a C compiler, or in another version"
-        return f"list form on the CPU, {reason}{'; compiled on the GPU' if compiled else ''}"
-    return f"compiled for float32 parameters {' and '.join(compiled)}; all others take the list form"
+    """Which form of the step float32 parameters take here, in words. All others take the list form."""
+    said = []
+    for device_type, name in (("cpu", "CPU"), ("cuda", "GPU")):
+        fault = FAULTS[device_type]()
+        if fault is None:
+            said.append(f"compiled on the {name}")
+        elif device_type == "cpu" or torch.cuda.is_available():
+            said.append(f"list form on the {name}, several times as slow: {fault}")
+    return "; ".join(said)
 
 
 def can_fuse(param: Tensor, grad: Tensor, state: State, names: Sequence[str]) -> bool:

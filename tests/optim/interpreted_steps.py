@@ -10,10 +10,14 @@ import json
 import torch
 
 from activelr_service.optim import cuda_kernel, fused
-from tests.optim.test_fused import CASES, build, set_grads
+from tests.optim.test_fused import build, set_grads
 
-STEPS = 24
-SHAPES = [(30, 60), (7,), (), (3, 5, 2, 2), (4_500,)]  # the last is two pieces
+STEPS = 14
+SHAPES = [(30, 60), (7,), (4_500,)]  # the last is two pieces
+CHOSEN = {
+    "robust": ("AdamW, maximize", "Belief", "SGD", "SGD, L2", "SGD, Nesterov"),
+    "paper": ("RAdam, L2", "Belief", "SGD, momentum"),
+}
 
 
 def make_params():
@@ -27,7 +31,7 @@ def compare(case, rule):
     for step in range(STEPS):
         for own, optimizer in ((params, compiled), (twins, listed)):
             set_grads(own, step)
-            if step == 20:
+            if step == 10:
                 own[0].grad *= 1e6
             optimizer.step()
     pairs = list(zip(params, twins, strict=True))
@@ -45,8 +49,8 @@ def compare(case, rule):
 
 def main():
     fused.kernel_of, fused.has_kernel = lambda device_type: cuda_kernel, lambda device_type: True
-    for case in CASES:
-        for rule in ("robust", "paper"):
+    for rule, cases in CHOSEN.items():
+        for case in cases:
             print(json.dumps(compare(case, rule)), flush=True)
 
 
