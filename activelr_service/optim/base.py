@@ -11,7 +11,7 @@ from activelr_service.optim import fused
 from activelr_service.optim.arguments import NO_LR, check_fused, check_group, check_real, dense_grads, make_rule
 from activelr_service.optim.misuse import check_state_dict, find_misuse, has_ranks, warn
 from activelr_service.optim.numbers import NumberTables
-from activelr_service.optim.places import Places
+from activelr_service.optim.places import Array, Direction, Places
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
@@ -30,9 +30,9 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     State of a parameter: what the base optimizer keeps, under torch's names; ``grad_sum``; and what else the rule keeps, in
     dtypes of its own, whatever the parameter's. Gradients are read and never changed. ``step()`` waits for no GPU.
 
-    A step has two forms. Float32 parameters on the CPU take the compiled form (:mod:`activelr_service.optim.fused`),
-    where the package was installed with a C compiler. All others take the list form, in torch's foreach
-    functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
+    A step has two forms. Float32 parameters take the compiled form (:mod:`activelr_service.optim.fused`): on the CPU where
+    the package was installed with a C compiler, on a CUDA GPU where there is Triton. All others take the list form, in
+    torch's foreach functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
     """
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
@@ -64,7 +64,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """The base optimizer's step at learning rate 1: a fresh tensor for each gradient, which may be overwritten."""
 
     @abstractmethod
-    def _fused_direction(self, states: list[State], group: Group) -> fused.Direction:
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
         """The same step as the kernel takes it. The states that it names exist afterwards."""
 
     @property
@@ -136,7 +136,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
 
     def _fused_names(self, state: State, group: Group) -> tuple[str, ...] | None:
         """The names of what the direction keeps in a state, if the group may take the compiled step; else None."""
-        if group["fused"] is False or fused.load_kernel() is None or group.get("amsgrad"):
+        if group["fused"] is False or not fused.has_kernel(state["grad_sum"].device.type) or group.get("amsgrad"):
             return None
         kept = (name for name in self.direction_keys if name in state and name not in ("step", "max_exp_avg_sq"))
         return (*kept, *(("gain",) if self.rule.uses_lr else ()))
@@ -154,7 +154,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         grads: list[Tensor],
         states: list[State],
         group: Group,
-        places: dict[str, fused.Array] | None = None,
+        places: dict[str, Array] | None = None,
     ) -> None:
         decay, l2 = group["weight_decay"], 0.0
         if decay != 0 and not group["decoupled_weight_decay"]:

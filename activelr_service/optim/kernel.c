@@ -1,7 +1,7 @@
 /* The optimizer step for float32 parameters on the CPU: one pass over memory. Under the robust rule a second one follows for
    the tensors whose size of a step could not be known before.
 
-   Plain C with OpenMP, called through ctypes by fused.py, which also has the layout of `Step` and `Ends`. The list form in
+   Plain C with OpenMP, called through ctypes by cpu_kernel.py, which also has the layout of `Step` and `Ends`. The list form in
    base.py, robust_formulas.py and paper_rule.py is the reference: both take the same steps up to rounding.
 
    A task is a piece of one tensor of at most 16,384 elements. Sums over a tensor are taken task by task, in the order of
@@ -25,7 +25,7 @@ typedef uint32_t u32;
 #else
 #define EVERY_CPU
 #endif
-#define KERNEL_VERSION 2  /* goes up with each change of what the functions do; fused.py has the same number */
+#define KERNEL_VERSION 2  /* goes up with each change of what the functions do; cpu_kernel.py has the same number */
 #define INLINE static inline __attribute__((always_inline))
 
 enum { ADAM, BELIEF, SGD, NESTEROV, PLAIN };  /* directions: PLAIN is SGD without momentum */
@@ -36,14 +36,14 @@ enum { PAPER, HOLD, MEASURE, MEASURE_L2, MOVE };  /* what a walk over the elemen
 
 typedef struct { i64 tensor, start, len; } Task;
 
-typedef struct {  /* one step of many tensors; the same fields in the same order as fused.Step */
+typedef struct {  /* one step of many tensors; the same fields in the same order as cpu_kernel.Step */
     i64 num_tensors, num_tasks;
     const Task *tasks;
     f32 *const *param, *const *grad, *const *avg, *const *avg_sq;  /* one pointer for each tensor */
     void *const *sum;
     const uint8_t *half; /* of each tensor: whether its sum is bfloat16 */
     f32 *const *gains;  /* paper's rule: a gain for each element */
-    const f32 *a, *b;   /* of each tensor: see fused.Direction */
+    const f32 *a, *b;   /* of each tensor: see places.Direction */
     const f32 *decay;   /* of each tensor: what multiplies the weights */
     f32 *gain, *weight_rms, *update_rms, *last_rms, *elements_seen, *clip_coef, *steps_clipped, *effective_lr, *update_ratio;
     f64 *squares;       /* robust rule: scratch, one for each task */
@@ -242,7 +242,7 @@ void take_step(const Step *h) {
     else robust_step(h);
 }
 
-typedef struct {  /* the end of the sums of many tensors; the same fields in the same order as fused.Ends */
+typedef struct {  /* the end of the sums of many tensors; the same fields in the same order as cpu_kernel.Ends */
     i64 num_tensors, num_tasks;
     const Task *tasks;
     void *const *sum;
@@ -317,5 +317,5 @@ void end_sums(const Ends *h) {
     }
 }
 
-/* fused.py refuses a kernel of another version or layout: that of another installation. */
+/* cpu_kernel.py refuses a kernel of another version or layout: that of another installation. */
 i64 layout(void) { return 1000000 * KERNEL_VERSION + 1000 * (i64)sizeof(Step) + (i64)sizeof(Ends); }

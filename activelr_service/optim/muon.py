@@ -11,7 +11,7 @@ from activelr_service.optim.adamw import adam_direction, adam_kernel_direction, 
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.fused import Direction
+from activelr_service.optim.places import Direction
 from activelr_service.optim.sums import Group, State
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the iteration, from Jordan et al. 2024: the steepest at zero

@@ -12,10 +12,13 @@ from activelr_service.optim.sums import State
 
 class NumberTable:
     """Numbers of n tensors on one device, as float32 (n,) columns. The states hold views of them, 0-dim each, so that a
-    step writes all of them at once."""
+    step writes all of them at once. What a state lacks is 0."""
 
     def __init__(self, names: Sequence[str], states: list[State]) -> None:
         self._names = tuple(names)
+        for state in states:
+            if names[0] not in state:
+                state.update(dict.fromkeys(names, torch.zeros((), device=state["grad_sum"].device)))
         values = torch.stack([_stack([state[name] for state in states]) for name in names])
         self.columns: dict[str, Tensor] = dict(zip(names, values.unbind(), strict=True))
         for name, column in self.columns.items():
@@ -25,9 +28,12 @@ class NumberTable:
 
     def holds(self, states: list[State]) -> bool:
         """Whether the numbers of these states are still those of the table: users may load or replace them."""
-        return len(states) * len(self._names) == len(self._views) and all(
-            map(is_, self._numbers_of(states), self._views)
-        )
+        if len(states) * len(self._names) != len(self._views):
+            return False
+        try:
+            return all(map(is_, self._numbers_of(states), self._views))
+        except KeyError:
+            return False
 
     def write(self, values: dict[str, Tensor]) -> None:
         """Replace columns by these values."""

@@ -22,10 +22,12 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim import fused
+from activelr_service.optim.numbers import NumberTables
 from activelr_service.optim.sums import Group, State
 
 DEFAULTS = {"gain_increment": 0.1, "gain_decay": 0.9, "hold_on_zero": False}
 DEFAULT_LR = 1e-3
+COUNTS = ("grew", "non_finite")  # elements of each parameter, at the last end of an epoch
 NON_FINITE = 2  # what prev_sign keeps of an element whose sum was not finite
 
 FUSED_DTYPES = {"grad_sum": torch.float32, "prev_sign": torch.int8, "gain": torch.float32}  # that the kernel takes
@@ -47,12 +49,13 @@ class PaperRule:
     name = "paper"
     uses_lr = True
     has_epochs = True
-    state_names: ClassVar[tuple[str, ...]] = ("grad_sum", "prev_sign", "gain", "grew", "non_finite")
+    state_names: ClassVar[tuple[str, ...]] = ("grad_sum", "prev_sign", "gain", *COUNTS)
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress
 
     def __init__(self, steps_per_epoch: int | None = None) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self._counts = NumberTables(*COUNTS)
 
     @property
     def ends_with_epochs(self) -> bool:
@@ -118,9 +121,8 @@ class PaperRule:
             state["grad_sum"].zero_()
         if others and all(fused.can_end(state, FUSED_DTYPES) for state in others):
             options = {name: group[name] for name in DEFAULTS}
-            counts = torch.from_numpy(fused.end_sums(others, "prev_sign", **options)).float()
-            for state, (grew, non_finite) in zip(others, counts[:, :2].unbind(), strict=True):
-                state["grew"], state["non_finite"] = grew.clone(), non_finite.clone()
+            counts = fused.end_sums(others, "prev_sign", **options).float().unbind(1)
+            self._counts.of(others).write(dict(zip(COUNTS, counts, strict=False)))
         else:
             for state in others:
                 self._end_sum(state, group)

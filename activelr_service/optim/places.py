@@ -1,8 +1,8 @@
-"""Where the tensors of a step lie in memory, as the compiled step takes them."""
+"""What the compiled step takes: the direction as numbers, where the tensors lie in memory, and their pieces."""
 
 from collections.abc import Sequence
 from operator import eq
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,7 +11,29 @@ from torch import Tensor
 
 from activelr_service.optim.sums import State
 
+KINDS = {"adam": 0, "belief": 1, "sgd": 2, "nesterov": 3, "plain": 4}  # the directions of the kernels
+COUNTS = 6  # numbers that the end of a sum counts
+
 Array = NDArray[Any]
+
+
+class Direction(NamedTuple):
+    """A step of a base optimizer, as the kernel takes it. ``a`` and ``b`` have one number for each tensor:
+
+    - "adam", "belief": the direction is ``exp_avg / (sqrt(second moment) * a + b)``.
+    - "sgd", "nesterov": the buffer becomes ``a * buffer + b * gradient``.
+    - "plain": the direction is the gradient.
+
+    ``names`` are those of the states that the kernel updates: none, one or two.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    a: list[float]
+    b: list[float]
+    betas: tuple[float, float] = (0.0, 0.0)
+    eps: float = 0.0
+    momentum: float = 0.0
 
 
 class Places:
@@ -66,6 +88,16 @@ def sums_of(sums: list[Tensor]) -> dict[str, Array]:
 def pointers(tensors: list[Tensor]) -> Array:
     """The addresses of tensors, uint64 (n,)."""
     return np.fromiter(map(torch.Tensor.data_ptr, tensors), np.uint64, len(tensors))
+
+
+def pieces_of(sizes: tuple[int, ...], largest: int) -> Array:
+    """The pieces of tensors of these sizes, of at most so many elements, int64 (k, 3): the number of the tensor, the first
+    element, how many."""
+    pieces = np.array([-(-size // largest) for size in sizes], np.int64)
+    tensor = np.repeat(np.arange(len(sizes), dtype=np.int64), pieces)
+    start = (np.arange(len(tensor)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * largest
+    length = np.minimum(np.array(sizes, np.int64)[tensor] - start, largest)
+    return np.ascontiguousarray(np.stack([tensor, start, length], 1))
 
 
 def _strides(tensors: list[Tensor]) -> list[tuple[int, ...]]:

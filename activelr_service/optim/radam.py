@@ -10,7 +10,7 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.fused import Direction
+from activelr_service.optim.places import Direction
 from activelr_service.optim.sums import Group, State
 
 

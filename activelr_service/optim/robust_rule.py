@@ -33,6 +33,7 @@ NUMBERS = (  # of each tensor
     *("effective_lr", "update_ratio"),
 )
 SUMS = ("grad_sum", "prev_grad_sum")
+WINDOW = ("cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")  # of each tensor, of its last window
 # One tensor held them in older versions; the oldest lacks the last.
 PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr", "update_ratio")
 
@@ -56,15 +57,7 @@ class RobustRule:
     uses_lr = False
     has_epochs = False
     ends_with_epochs = False
-    state_names: ClassVar[tuple[str, ...]] = (
-        *SUMS,
-        *NUMBERS,
-        "cosine",
-        "sign_agreement",
-        "clip_fraction",
-        "grew",
-        "non_finite",
-    )
+    state_names: ClassVar[tuple[str, ...]] = (*SUMS, *NUMBERS, *WINDOW)
 
     def __init__(
         self,
@@ -78,7 +71,7 @@ class RobustRule:
         self.initial_update_ratio = initial_update_ratio
         self.hold = self.constants.hold if is_normalized else 0.0
         self.progress: float | None = None
-        self._tables = NumberTables(*NUMBERS)
+        self._tables, self._windows = NumberTables(*NUMBERS), NumberTables(*WINDOW)
 
     def begin_run(self) -> Group:
         """The counters that every parameter group carries, at the start of a run."""
@@ -180,9 +173,10 @@ class RobustRule:
             "grew": (gain > numbers["gain"]).float(),
             "non_finite": (~is_finite).float(),
         }
-        for began, state, *values in zip(is_first, states, *(each.unbind() for each in window.values()), strict=True):
-            if not began:
-                state.update(zip(window, values, strict=True))
+        ended = [number for number, began in enumerate(is_first) if not began]
+        if ended:
+            last = self._windows.of([states[number] for number in ended])
+            last.write(window if len(ended) == len(states) else {name: each[ended] for name, each in window.items()})
         gain, update_rms = bound_gain(gain, numbers["update_rms"])
         table.write({"gain": gain, "update_rms": update_rms, "steps_clipped": torch.zeros_like(gain)})
         table.write({"elements_seen": torch.maximum(numbers["elements_seen"], seen)})
@@ -210,7 +204,7 @@ def _compare(states: list[State]) -> tuple[Agreement, Tensor, Tensor]:
     """How far the sums of n tensors agree with those before; how many of their elements are not zero; whether all are
     finite. (n,) each. The sums before are cleared."""
     if all(fused.can_end(state, dict.fromkeys(SUMS, state["grad_sum"].dtype)) for state in states):
-        dot, square, previous, equal, signs, seen = torch.from_numpy(fused.end_sums(states, "prev_grad_sum")).unbind(1)
+        dot, square, previous, equal, signs, seen = fused.end_sums(states, "prev_grad_sum").unbind(1)
         cosine = (dot / (square.sqrt() * previous.sqrt())).float()
         share = (equal / signs.clamp_min(1)).float()
         return Agreement(cosine.nan_to_num(0.0), share, cosine.isfinite()), seen.float(), square.isfinite()

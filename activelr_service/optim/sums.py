@@ -56,12 +56,12 @@ def dither_of(step: int) -> int:
 def _add_dithered(total: Tensor, grad: Tensor, dither: int) -> None:
     exact = total.float().add_(grad)
     places = torch.arange(total.numel(), dtype=torch.int32, device=total.device).as_strided(total.shape, total.stride())
-    noise = ((places * _signed(DITHER_BY_ELEMENT) + _signed(dither)) >> 16) & 0xFFFF
+    noise = ((places * signed(DITHER_BY_ELEMENT) + signed(dither)) >> 16) & 0xFFFF
     rounded = ((exact.view(torch.int32) + noise) & -(2**16)).view(torch.float32)
     total.copy_(torch.where(exact.isnan(), exact, rounded))
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
     """The int32 with the bits of a number in 0..2**32-1."""
     return number - 2**32 if number >= 2**31 else number
 

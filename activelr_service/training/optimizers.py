@@ -32,7 +32,7 @@ WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
     params: list[Any] = [param for param in model.parameters() if param.requires_grad]
-    on_cpu = any(param.device.type == "cpu" for param in params)
+    device_types = {param.device.type for param in params}
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
@@ -50,8 +50,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
-        if fused.load_kernel() is None and on_cpu:
-            warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
+        if not all(map(fused.has_kernel, device_types & {"cpu", "cuda"})):
+            warnings.warn(f"the optimizer step: {fused.describe_step()}", stacklevel=2)
     return optimizer
 
 
