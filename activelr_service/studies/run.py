@@ -73,7 +73,9 @@ def _run_winners(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: Stud
     if longer is not plan:
         tracker.plan = longer
         folder.write_plan(longer.ready)
-        if pending := find_pending(longer, folder, memory_of_a_trial(study)):  # the same one may have won a shorter search
+        if pending := find_pending(
+            longer, folder, memory_of_a_trial(study)
+        ):  # the same one may have won a shorter search
             log("the random search has ended: its winners are trained again with the seeds of the study")
             _run(study, longer, folder, pending, tracker, log)
     return longer
