@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from activelr_service.optim import ActiveAdamW
+from activelr_service.optim import ActiveAdamW, ActiveMuon, muon_groups
 
 RESULTS = Path(__file__).with_suffix(".csv")
 LENGTHS, SEEDS = (100, 200, 300, 400, 600), (0, 1, 2)
@@ -114,6 +114,10 @@ def active_adamw(model: GPT, steps: int) -> Made:
     return [ActiveAdamW(model.parameters(), total_steps=steps)], None
 
 
+def active_muon(model: GPT, steps: int) -> Made:
+    return [ActiveMuon(muon_groups(model), total_steps=steps)], None
+
+
 def adamw(model: GPT, steps: int) -> Made:
     """The track's first Adam: its rate and betas, a warm-up of 5 %, and a linear end."""
     optimizer = torch.optim.AdamW(model.parameters(), 0.0015, (0.9, 0.95), weight_decay=0.0)
@@ -134,7 +138,7 @@ def muon(model: GPT, steps: int) -> Made:
     return [optimizer, rest], lambda share: min(1.0, (1 - share) / 0.7)
 
 
-OPTIMIZERS = {"active_adamw": active_adamw, "adamw": adamw, "muon": muon}
+OPTIMIZERS = {"active_adamw": active_adamw, "active_muon": active_muon, "adamw": adamw, "muon": muon}
 
 
 def train(

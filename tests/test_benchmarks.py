@@ -7,7 +7,7 @@ import torch
 
 from activelr_service.config import parse_job
 from activelr_service.data import build_data, prepare_data
-from benchmarks import generate
+from benchmarks import any_direction, generate
 from benchmarks.__main__ import BASELINE, BENCHMARKS, HIGHER_IS_BETTER, compare, conclude, fell_back, is_portable
 from benchmarks.options import JOB, make_step, timed
 from tests.conftest import ROOT
@@ -57,3 +57,9 @@ def test_the_baseline_names_its_machine_and_benchmarks_that_there_are():
 
 def test_benchmarks_import_nothing_of_the_tests():
     assert not [path.name for path in (ROOT / "benchmarks").glob("*.py") if "from tests" in path.read_text()]
+
+
+def test_the_table_of_any_direction_in_the_documents_is_that_of_its_runs():
+    shown = [line for line in (ROOT / "docs" / "results.md").read_text().splitlines() if line.startswith("|")]
+    for line in any_direction.table(any_direction.read_results()):
+        assert line in shown, line

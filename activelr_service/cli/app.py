@@ -54,6 +54,7 @@ for command in (
     run_commands.ui,
     job_commands.submit,
     study_commands.study,
+    study_commands.challenge,
     study_commands.report,
     playground_command.playground,
 ):

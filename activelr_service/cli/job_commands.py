@@ -24,7 +24,7 @@ name: {name}
 model: {{type: torchvision, name: resnet18}}
 data: {{type: digits}}            # or {{type: imagefolder, root: PATH}}, {{type: npz, path: PATH}}
 epochs: 20                        # or budget: {{time: 2h}}, or {{steps: 10000}}
-# optimizer: {{type: active_adamw}}   # or active_sgd, active_radam, active_belief
+# optimizer: {{type: active_adamw}}   # or active_muon, active_sgd, active_radam, active_belief
 # workers: {{num_workers: 2}}
 # `activelr schema` lists every key.
 """

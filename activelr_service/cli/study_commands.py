@@ -52,6 +52,31 @@ def study(
             run_study(checked)
 
 
+def challenge(
+    job: Annotated[Path, typer.Argument(help="The YAML file of a job.", show_default=False)],
+    trials: Annotated[int, typer.Option(min=1, max=10_000, help="Settings of AdamW that the search draws.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Trainings of each side.")] = 3,
+    overrides: Overrides = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which trainings would run and how long they would take, then stop.")
+    ] = False,
+) -> None:
+    """Train a job without a choice, and after a random search over AdamW. Prints who won, by how much, and at what cost.
+
+    Run the command again to run the trainings that are left. More --trials continue the search.
+
+    Example: activelr challenge job.yaml --trials 20
+    """
+    exit_on_signals()
+    from activelr_service.studies.challenge import challenge as run_challenge
+    from activelr_service.studies.challenge import read_challenge
+
+    study, source = read_challenge(job, overrides, trials, seeds)
+    with source.locating():
+        lines = run_challenge(study, dry_run)
+    print("\n".join(lines))
+
+
 def report(
     results: Results,
     output: Annotated[Path, typer.Option("--output", help="The folder to write.")] = Path("report"),

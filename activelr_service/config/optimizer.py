@@ -31,7 +31,16 @@ class BaseOptimizerConfig(StrictConfig):
         "constant",
         description="cosine: from lr to 0. wsd: 5 % linear warm-up, stable, linear decay to 0 over the last 20 %.",
     )
+    warmup: float = Field(0.0, ge=0, lt=1, description="Share of the run in which lr rises to its value, in a line.")
     weight_decay: float = Field(0.0, ge=0, description="Decoupled weight decay.")
+
+    @model_validator(mode="after")
+    def one_warm_up(self) -> Self:
+        if self.warmup and self.schedule == "wsd":
+            raise ValueError(
+                f"warmup: wsd has its own of 5 %; leave out warmup: {self.warmup}, or take another schedule"
+            )
+        return self
 
     @classmethod
     def package(cls) -> str | None:
@@ -41,7 +50,7 @@ class BaseOptimizerConfig(StrictConfig):
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments that build the optimizer."""
-        return {**self.fixed, **self.model_dump(exclude={"type", "schedule", *self.not_passed})}
+        return {**self.fixed, **self.model_dump(exclude={"type", "schedule", "warmup", *self.not_passed})}
 
 
 class RobustConstants(StrictConfig):
@@ -65,6 +74,14 @@ class RobustConstants(StrictConfig):
     smallest_window: int = Field(ROBUST.smallest_window, ge=1, description="Steps of the first windows.")
     unwind: bool = Field(ROBUST.unwind, description="Forget what the cap cut off.")
     signs: bool = Field(ROBUST.signs, description="Read the share of agreeing signs instead of the cosine.")
+    hold: float = Field(
+        ROBUST.hold, ge=0, lt=1, description="Share by which a step may be off, so that one pass over memory is enough."
+    )
+    bfloat16_sums_from: int = Field(
+        ROBUST.bfloat16_sums_from,
+        ge=1,
+        description="Elements of a tensor from which on its gradient sums are bfloat16.",
+    )
 
 
 class ActiveOptimizerConfig(BaseOptimizerConfig):
@@ -99,6 +116,10 @@ class ActiveOptimizerConfig(BaseOptimizerConfig):
             for name in ("gain_increment", "gain_decay", "hold_on_zero", "window_steps"):
                 if getattr(self, name) != defaults[name].default:
                     raise ValueError(f"{name} belongs to the paper's rule; leave it out, or set rule: paper")
+            if self.warmup:
+                raise ValueError(
+                    f"the robust rule has its own warm-up; leave out warmup: {self.warmup}, or set rule: paper"
+                )
             if self.schedule != "constant":
                 raise ValueError(
                     f"the robust rule has its own decay; leave out schedule: {self.schedule}, or set rule: paper"
@@ -148,6 +169,18 @@ class ActiveBeliefConfig(ActiveOptimizerConfig):
     eps: float = Field(1e-16, gt=0, description="Added to the variance and to the denominator.")
 
 
+class ActiveMuonConfig(ActiveOptimizerConfig):
+    """Muon: orthogonalized momentum for matrices and convolutions. Vectors and embeddings take Adam's direction."""
+
+    target = "activelr_service.optim.ActiveMuon"
+
+    type: Literal["active_muon"] = "active_muon"
+    momentum: float = Field(0.95, ge=0, lt=1, description="Momentum of matrices.")
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay, not multiplied by the gain.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the moments of all that takes Adam's direction.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator of Adam's direction.")
+
+
 class SGDConfig(BaseOptimizerConfig):
     """torch.optim.SGD with momentum."""
 
@@ -167,6 +200,39 @@ class AdamWConfig(BaseOptimizerConfig):
     weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
     betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
     eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+
+
+class NAdamWConfig(BaseOptimizerConfig):
+    """torch.optim.NAdam with decoupled weight decay and constant momentum (Dozat 2016)."""
+
+    # torch scales the momentum of step t by 1 - 0.5 * 0.96^(t * momentum_decay); with this one the factor is 1
+    target, fixed = "torch.optim.NAdam", {"decoupled_weight_decay": True, "momentum_decay": 1e6}
+
+    type: Literal["nadamw"] = "nadamw"
+    weight_decay: float = Field(0.01, ge=0, description="Decoupled weight decay.")
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the first and second moment.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator.")
+
+
+class MuonConfig(BaseOptimizerConfig):
+    """torch.optim.Muon (Jordan 2024) for the matrices of hidden layers, and torch.optim.AdamW for all other parameters.
+
+    The others are vectors, kernels of convolutions, embeddings and the last linear layer.
+    """
+
+    target = "activelr_service.training.muon.Muon"
+
+    type: Literal["muon"] = "muon"
+    weight_decay: float = Field(0.1, ge=0, description="Decoupled weight decay, of all parameters.")
+    momentum: float = Field(0.95, ge=0, lt=1, description="Momentum of the matrices.")
+    nesterov: bool = Field(True, description="Nesterov momentum of the matrices.")
+    adjust_lr: Literal["match_rms_adamw", "original"] = Field(
+        "match_rms_adamw",
+        description="How lr becomes that of a matrix. match_rms_adamw: one lr suits matrices and the others (Liu et al. "
+        "2025). original: that of torch, whose lr is usually some 20 times larger.",
+    )
+    betas: Betas = Field((0.9, 0.999), description="Decay rates of the moments of the others.")
+    eps: float = Field(1e-8, gt=0, description="Added to the denominator of the others.")
 
 
 class RAdamConfig(BaseOptimizerConfig):
@@ -238,6 +304,7 @@ class COCOBConfig(BaseOptimizerConfig):
     lr: None = Field(None, description="COCOB has none.")
     weight_decay: Literal[0] = Field(0, description="COCOB has none.")
     schedule: Literal["constant"] = Field("constant", description="There is no learning rate to schedule.")
+    warmup: Literal[0] = Field(0, description="There is no learning rate to warm up.")
     alpha: float = Field(100.0, gt=0, description="Bounds the first bets.")
 
 
@@ -265,8 +332,11 @@ OptimizerConfig = Annotated[
     | ActiveAdamWConfig
     | ActiveRAdamConfig
     | ActiveBeliefConfig
+    | ActiveMuonConfig
     | SGDConfig
     | AdamWConfig
+    | NAdamWConfig
+    | MuonConfig
     | RAdamConfig
     | AdaBeliefConfig
     | RpropConfig

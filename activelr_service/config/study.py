@@ -40,11 +40,31 @@ class TrialsConfig(StrictConfig):
         return self
 
 
+class RandomSearchConfig(StrictConfig):
+    """A random search over AdamW on each workload, for comparison.
+
+    Drawn are lr and weight_decay (1e-3 to 0.3), log-uniform; betas from 0.8, 0.9, 0.95 and from 0.95, 0.99, 0.999; schedule
+    from constant and cosine; warmup from 0, 0.02, 0.05 and 0.1. Each trial is run once. The winner is trained again with the
+    seeds of the study.
+    """
+
+    trials: int = Field(ge=1, le=10_000, description="Settings that are drawn. More of them continue the same draw.")
+    lr_from: float = Field(1e-5, gt=0, description="The smallest learning rate.")
+    lr_to: float = Field(1e-1, gt=0, le=1e3, description="The largest learning rate.")
+    draw: int = Field(0, ge=0, lt=2**31, description="The seed of the draw.")
+
+    @model_validator(mode="after")
+    def a_range(self) -> Self:
+        if self.lr_from > self.lr_to:
+            raise ValueError(f"lr_from must be at most lr_to, got lr_from: {self.lr_from:g} and lr_to: {self.lr_to:g}")
+        return self
+
+
 class StudyJob(StrictConfig):
-    """A study. Required: kind, name, workloads, optimizers, sweeps.
+    """A study. Required: kind, name, workloads, optimizers.
 
     Trials: every workload x (every optimizer x every sweep, and every baseline) x every seed. A trial that several sweeps
-    ask for is run once.
+    ask for is run once. A random search has trials of its own.
     """
 
     kind: Literal["study"] = Field(description="Says that this document is a study.")
@@ -60,9 +80,13 @@ class StudyJob(StrictConfig):
         [], description="Optimizers that keep their own settings: sweeps of `optimizer.*` leave them out."
     )
     sweeps: list[dict[str, Annotated[Values, Field(min_length=1)]]] = Field(
+        [{}],
         min_length=1,
         description="Each is a grid: values by path, such as `optimizer.lr`; a list, or {from, to, points_per_decade}. "
-        "`only` lists the types of the optimizers that it is for.",
+        "`only` lists the types of the optimizers that it is for. Left out: each optimizer has its own settings.",
+    )
+    random_search: RandomSearchConfig | None = Field(
+        None, description="AdamW at random settings, for comparison: {trials: 100}."
     )
     seeds: list[Annotated[int, Field(ge=0, lt=2**31)]] = Field(
         [0, 1, 2], min_length=1, description="Every trial is run once with each of these seeds."

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from activelr_service.optim import ActiveAdamW, ActiveLRWarning, ActiveOptimizer
+from activelr_service.optim import ActiveAdamW, ActiveLRWarning, ActiveMuon, ActiveOptimizer, muon_groups
 from activelr_service.optim.arguments import NO_LR
 from activelr_service.optim.misuse import has_ranks
 from activelr_service.optim.stats import effective_lr
@@ -71,9 +71,12 @@ def build(
     return built, StepHooks(built)
 
 
-def trainable(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a model that require gradients. Raises ``ValueError`` if there are none."""
+def trainable(model: nn.Module, optimizer: OptimizerClass = ActiveAdamW) -> list[Any]:
+    """The parameters of a model that require gradients, in the groups that the ``optimizer`` class needs. Raises
+    ``ValueError`` if there are none."""
     params = [param for param in model.parameters() if param.requires_grad]
+    if params and issubclass(optimizer, ActiveMuon):
+        return muon_groups(model, only_trained=True)
     if not params:
         raise ValueError(f"no parameter of {type(model).__name__} requires gradients: there is nothing to train")
     return params

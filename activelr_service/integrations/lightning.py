@@ -31,7 +31,7 @@ def active_optimizer(
     """
     if options.get("rule") != "paper":
         options["total_steps"] = count_steps(module.trainer) if total_steps is None else total_steps
-    built, hooks = build(trainable(module), optimizer, **options)
+    built, hooks = build(trainable(module, optimizer), optimizer, **options)
     hooks.as_number = has_callback(module.trainer, "LearningRateMonitor")
     return built
 

@@ -53,7 +53,7 @@ class ActiveLoop:
         self.total_steps = epochs * math.ceil(self._batches / accumulate)
         if options.get("rule") != "paper":
             options["total_steps"] = self.total_steps
-        self.optimizer, self._hooks = build(trainable(model), optimizer, **options)
+        self.optimizer, self._hooks = build(trainable(model, optimizer), optimizer, **options)
         self.optimizer.has_trainer = True
         self.epoch = self.steps_done = self._batch = 0
         self._epoch_rng = self._resume_rng = _random_state(loader)

@@ -5,7 +5,7 @@ from typing import Any
 
 from activelr_service.errors import naming_missing_packages
 from activelr_service.integrations.connect import OptimizerClass, build, say
-from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveOptimizer, ActiveRAdam, ActiveSGD
+from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveMuon, ActiveOptimizer, ActiveRAdam, ActiveSGD
 
 with naming_missing_packages("activelr_service.integrations.timm", "timm"):
     from timm.optim import OptimInfo
@@ -14,6 +14,7 @@ with naming_missing_packages("activelr_service.integrations.timm", "timm"):
 NAMES: dict[str, OptimizerClass] = {
     "activeadamw": ActiveAdamW,
     "activebelief": ActiveBelief,
+    "activemuon": ActiveMuon,
     "activeradam": ActiveRAdam,
     "activesgd": ActiveSGD,
 }
@@ -34,7 +35,7 @@ def register() -> list[str]:
                 description=f"{cls.__name__} of activelr-service: no learning rate, but total_steps",
                 has_eps=not is_sgd,
                 has_betas=not is_sgd,
-                has_momentum=is_sgd,
+                has_momentum=is_sgd or cls is ActiveMuon,
             )
             default_registry.register(info)
     return list(NAMES)

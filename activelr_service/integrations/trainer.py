@@ -55,7 +55,7 @@ def active_optimizers(
     """
     if options.pop("total_steps", None) is not None:
         raise ValueError("leave total_steps out: the Trainer says it, from max_steps or num_train_epochs")
-    built, hooks = build(trainable(model), optimizer, **options)
+    built, hooks = build(trainable(model, optimizer), optimizer, **options)
     return built, EffectiveLR(built, hooks)
 
 

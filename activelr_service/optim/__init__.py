@@ -1,4 +1,4 @@
-"""The ActiveLR optimizers: SGD, AdamW, RAdam and AdaBelief with gains that replace the choice of a learning rate.
+"""The ActiveLR optimizers: SGD, AdamW, RAdam, AdaBelief and Muon with gains that replace the choice of a learning rate.
 
 Names are imported when they are first used, so that :mod:`activelr_service.optim.constants` is read without torch.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from activelr_service.optim.base import ActiveOptimizer
     from activelr_service.optim.constants import RobustConstants
     from activelr_service.optim.misuse import ActiveLRWarning
+    from activelr_service.optim.muon import ActiveMuon, muon_groups
     from activelr_service.optim.radam import ActiveRAdam
     from activelr_service.optim.sgd import ActiveSGD
 
@@ -19,19 +20,23 @@ __all__ = [
     "ActiveAdamW",
     "ActiveBelief",
     "ActiveLRWarning",
+    "ActiveMuon",
     "ActiveOptimizer",
     "ActiveRAdam",
     "ActiveSGD",
     "RobustConstants",
+    "muon_groups",
 ]
 _MODULES = {
     "ActiveAdamW": "adamw",
     "ActiveBelief": "adabelief",
     "ActiveLRWarning": "misuse",
+    "ActiveMuon": "muon",
     "ActiveOptimizer": "base",
     "ActiveRAdam": "radam",
     "ActiveSGD": "sgd",
     "RobustConstants": "constants",
+    "muon_groups": "muon",
 }
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.arguments import documented
-from activelr_service.optim.base import ActiveOptimizer, count_step
+from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.fused import Direction
+from activelr_service.optim.places import Direction
 from activelr_service.optim.radam import divide_rectified_, rectified_denominators, rectified_scales
 from activelr_service.optim.sums import Group, State
 
@@ -40,6 +40,7 @@ class ActiveBelief(ActiveOptimizer):
         decoupled_weight_decay (bool): False gives torch's L2 penalty (default: True).
     """
 
+    direction_name = "belief"
     direction_keys = ("step", "exp_avg", "exp_avg_var")
 
     def __init__(
@@ -88,7 +89,7 @@ class ActiveBelief(ActiveOptimizer):
 
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
         beta1, beta2 = group["betas"]
-        steps = count_step(states)
+        steps = self._count_step(states)
         exp_avgs = [state["exp_avg"] for state in states]
         exp_avg_vars = [state["exp_avg_var"] for state in states]
         torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
@@ -103,7 +104,7 @@ class ActiveBelief(ActiveOptimizer):
         return updates
 
     def _fused_direction(self, states: list[State], group: Group) -> Direction:
-        steps = count_step(states)
+        steps = self._count_step(states)
         scales, begun = rectified_scales(steps, group["betas"][1], threshold=5)
         self.rule.forget_update_rms([states[index] for index in begun])
         factors, offsets = rectified_denominators(steps, scales, group["betas"][0], group["eps"])

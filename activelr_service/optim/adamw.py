@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim.arguments import documented
-from activelr_service.optim.base import ActiveOptimizer, count_step
+from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.fused import Direction
+from activelr_service.optim.places import Direction
 from activelr_service.optim.sums import Group, State
 
 
@@ -35,6 +35,7 @@ class ActiveAdamW(ActiveOptimizer):
         amsgrad (bool): use the largest second moment so far (default: False).
     """
 
+    direction_name = "adamw"
     direction_keys = ("step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
 
     def __init__(
@@ -79,39 +80,53 @@ class ActiveAdamW(ActiveOptimizer):
         )
 
     def _init_direction(self, param: Tensor, group: Group) -> State:
-        names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
-        return {"step": torch.tensor(0.0), **{name: torch.zeros_like(param) for name in names}}
+        return adam_state(param, group)
 
     def _direction(self, grads: list[Tensor], states: list[State], group: Group) -> list[Tensor]:
-        beta1, beta2 = group["betas"]
-        factors, offsets = self._denominators(count_step(states), group)
-        exp_avgs = [state["exp_avg"] for state in states]
-        exp_avg_sqs = [state["exp_avg_sq"] for state in states]
-        torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
-        torch._foreach_mul_(exp_avg_sqs, beta2)
-        torch._foreach_addcmul_(exp_avg_sqs, grads, grads, value=1 - beta2)
-        if group["amsgrad"]:
-            max_exp_avg_sqs = [state["max_exp_avg_sq"] for state in states]
-            torch._foreach_maximum_(max_exp_avg_sqs, exp_avg_sqs)
-            exp_avg_sqs = max_exp_avg_sqs
-        updates = torch._foreach_sqrt(exp_avg_sqs)
-        torch._foreach_mul_(updates, factors)
-        torch._foreach_add_(updates, offsets)
-        torch._foreach_reciprocal_(
-            updates
-        )  # in place: a second buffer of this size costs more than a pass over this one
-        torch._foreach_mul_(updates, exp_avgs)
-        return list(updates)
+        return adam_direction(grads, states, self._count_step(states), group)
 
     def _fused_direction(self, states: list[State], group: Group) -> Direction:
-        factors, offsets = self._denominators(count_step(states), group)
-        return Direction("adam", ("exp_avg", "exp_avg_sq"), factors, offsets, group["betas"])
+        return adam_kernel_direction(self._count_step(states), group)
 
-    @staticmethod
-    def _denominators(steps: list[float], group: Group) -> tuple[list[float], list[float]]:
-        """What multiplies the square root of each second moment, and what is added: both bias corrections are in them, as
-        scalars of the denominator: (sqrt(v) * c1 / c2) + eps * c1."""
-        (beta1, beta2), eps = group["betas"], group["eps"]
-        corrections = {step: (1 - beta1**step, math.sqrt(1 - beta2**step)) for step in set(steps)}
-        pairs = [corrections[step] for step in steps]
-        return [c1 / c2 for c1, c2 in pairs], [eps * c1 for c1, _ in pairs]
+
+def adam_state(param: Tensor, group: Group) -> State:
+    """What Adam keeps of a parameter before its first step."""
+    names = ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group.get("amsgrad") else ()))
+    return {"step": torch.tensor(0.0), **{name: torch.zeros_like(param) for name in names}}
+
+
+def adam_direction(grads: list[Tensor], states: list[State], steps: list[float], group: Group) -> list[Tensor]:
+    """Adam's step at learning rate 1: a fresh tensor for each gradient. ``steps`` is the number of this step of each.
+    ``group`` has ``betas``, ``eps`` and maybe ``amsgrad``."""
+    beta1, beta2 = group["betas"]
+    factors, offsets = _denominators(steps, group)
+    exp_avgs = [state["exp_avg"] for state in states]
+    exp_avg_sqs = [state["exp_avg_sq"] for state in states]
+    torch._foreach_lerp_(exp_avgs, grads, 1 - beta1)
+    torch._foreach_mul_(exp_avg_sqs, beta2)
+    torch._foreach_addcmul_(exp_avg_sqs, grads, grads, value=1 - beta2)
+    if group.get("amsgrad"):
+        max_exp_avg_sqs = [state["max_exp_avg_sq"] for state in states]
+        torch._foreach_maximum_(max_exp_avg_sqs, exp_avg_sqs)
+        exp_avg_sqs = max_exp_avg_sqs
+    updates = torch._foreach_sqrt(exp_avg_sqs)
+    torch._foreach_mul_(updates, factors)
+    torch._foreach_add_(updates, offsets)
+    torch._foreach_reciprocal_(updates)  # in place: a second buffer of this size costs more than a pass over this one
+    torch._foreach_mul_(updates, exp_avgs)
+    return list(updates)
+
+
+def adam_kernel_direction(steps: list[float], group: Group) -> Direction:
+    """The same step as the kernel takes it."""
+    factors, offsets = _denominators(steps, group)
+    return Direction("adam", ("exp_avg", "exp_avg_sq"), factors, offsets, group["betas"])
+
+
+def _denominators(steps: list[float], group: Group) -> tuple[list[float], list[float]]:
+    """What multiplies the square root of each second moment, and what is added: both bias corrections are in them, as
+    scalars of the denominator: (sqrt(v) * c1 / c2) + eps * c1."""
+    (beta1, beta2), eps = group["betas"], group["eps"]
+    corrections = {step: (1 - beta1**step, math.sqrt(1 - beta2**step)) for step in set(steps)}
+    pairs = [corrections[step] for step in steps]
+    return [c1 / c2 for c1, c2 in pairs], [eps * c1 for c1, _ in pairs]

@@ -65,8 +65,7 @@ def documented(optimizer: Class) -> Class:
 
 
 def make_rule(
-    optimizer: str,
-    initial_update_ratio: float,
+    optimizer: Any,
     rule: str,
     lr: float | None,
     total_steps: int | None,
@@ -74,7 +73,7 @@ def make_rule(
     steps_per_epoch: int | None,
     **gain_options: Any,
 ) -> tuple[PaperRule | RobustRule, dict[str, Any]]:
-    """The rule of a name, and the options that it puts into every parameter group.
+    """The rule of this name for an optimizer, and the options that it puts into every parameter group.
 
     Raises ``ValueError`` for a rule that does not exist, for an option of the other rule, and for a number of steps
     below one.
@@ -84,10 +83,12 @@ def make_rule(
             raise ValueError(f"{name} must be at least 1 or None, got {value}")
     if rule not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+    name = type(optimizer).__name__
     if rule == "robust":
-        _refuse(optimizer, rule, {"lr": lr, "steps_per_epoch": steps_per_epoch, **gain_options})
-        return RobustRule(total_steps, constants, initial_update_ratio), {"lr": NO_LR}
-    _refuse(optimizer, rule, {"total_steps": total_steps, "constants": constants})
+        _refuse(name, rule, {"lr": lr, "steps_per_epoch": steps_per_epoch, **gain_options})
+        chosen = RobustRule(total_steps, constants, optimizer.initial_update_ratio, optimizer.is_normalized)
+        return chosen, {"lr": NO_LR}
+    _refuse(name, rule, {"total_steps": total_steps, "constants": constants})
     given = {name: value for name, value in gain_options.items() if value is not None}
     options = {"lr": paper_rule.DEFAULT_LR if lr is None else lr, **paper_rule.DEFAULTS, **given}
     return PaperRule(steps_per_epoch), options
@@ -95,7 +96,7 @@ def make_rule(
 
 def check_fused(wanted: bool | None) -> None:
     """Raise ``RuntimeError`` if the compiled step is demanded and was not built."""
-    if wanted and fused.load_kernel() is None:
+    if wanted and not any(map(fused.has_kernel, ("cpu", "cuda"))):
         raise RuntimeError(
             f"fused=True: {fused.describe_step()}; install a C compiler and the package again, or leave it out"
         )
@@ -141,12 +142,13 @@ def check_real(param: Tensor, optimizer: str) -> None:
         )
 
 
-def dense_grad(param: Tensor, optimizer: str) -> Tensor:
-    """The gradient of a parameter that has one. Raises ``RuntimeError`` if it is sparse."""
-    assert param.grad is not None
-    if param.grad.layout != torch.strided:
-        raise RuntimeError(
-            f"{optimizer} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
-            "create the embedding with sparse=False"
-        )
-    return param.grad
+def dense_grads(params: list[Tensor], optimizer: str) -> list[Tensor]:
+    """The gradients of parameters that have one. Raises ``RuntimeError`` if one is sparse."""
+    grads = [param.grad for param in params]
+    for param, grad in zip(params, grads, strict=True):
+        if grad.layout != torch.strided:
+            raise RuntimeError(
+                f"{optimizer} does not support sparse gradients (parameter of shape {tuple(param.shape)}); "
+                "create the embedding with sparse=False"
+            )
+    return grads

@@ -1,4 +1,4 @@
-"""What the four ActiveLR optimizers share: the step in outline, and the gradient sums that a rule reads."""
+"""What the five ActiveLR optimizers share: the step in outline, and the gradient sums that a rule reads."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim import fused
-from activelr_service.optim.arguments import NO_LR, check_fused, check_group, check_real, dense_grad, make_rule
+from activelr_service.optim.arguments import NO_LR, check_fused, check_group, check_real, dense_grads, make_rule
 from activelr_service.optim.misuse import check_state_dict, find_misuse, has_ranks, warn
+from activelr_service.optim.numbers import NumberTables
+from activelr_service.optim.places import Array, Direction, Places
 from activelr_service.optim.robust_rule import INITIAL_UPDATE_RATIO
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.stats import gain_histogram, gain_stats, update_stats
-from activelr_service.optim.sums import Group, Reduce, State, by_device, reduce_flat, with_gradient
+from activelr_service.optim.sums import Group, Reduce, State, add_to_sums, by_device, reduce_flat, with_gradient
 
 Closure = Callable[[], Any]
 
@@ -28,24 +30,30 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     State of a parameter: what the base optimizer keeps, under torch's names; ``grad_sum``; and what else the rule keeps, in
     dtypes of its own, whatever the parameter's. Gradients are read and never changed. ``step()`` waits for no GPU.
 
-    A step has two forms. Float32 parameters on the CPU take the compiled form (:mod:`activelr_service.optim.fused`),
-    where the package was installed with a C compiler. All others take the list form, in torch's foreach
-    functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
+    A step has two forms. Float32 parameters take the compiled form (:mod:`activelr_service.optim.fused`): on the CPU where
+    the package was installed with a C compiler, on a CUDA GPU where there is Triton. All others take the list form, in
+    torch's foreach functions. Their steps are equal up to rounding. ``fused=False`` chooses the list form for all.
     """
 
     initial_update_ratio: ClassVar[float] = INITIAL_UPDATE_RATIO
-    direction_keys: ClassVar[tuple[str, ...]] = ()  # the state that torch's optimizer of this direction keeps
+    is_normalized: ClassVar[bool] = True  # directions are divided by second moments, and change their size little
+    direction_name: ClassVar[str] = ""  # stands in the parameter groups, so that no other optimizer takes the state
+    direction_keys: ClassVar[tuple[str, ...]] = ()  # the state of the direction, under torch's names
+    torch_option: ClassVar[str] = "betas"  # an option that torch's optimizer of this direction has
     has_trainer = False  # a training loop that calls end_step() and end_epoch() itself sets True
 
     def __init__(
         self, params: Iterable[Any], defaults: Group, rule: str, fused: bool | None, **rule_options: Any
     ) -> None:
-        chosen, options = make_rule(type(self).__name__, self.initial_update_ratio, rule, **rule_options)
+        chosen, options = make_rule(self, rule, **rule_options)
         check_fused(fused)
         self._saved_form: str | None = None
         self.rule: Rule = chosen
         self._said: set[str] = set()
-        super().__init__(params, {**defaults, "fused": fused, **options, **self.rule.begin_run()})
+        self._steps = NumberTables("step")
+        self._places = Places()
+        named = {"direction": self.direction_name} if self.direction_name else {}
+        super().__init__(params, {**defaults, **named, "fused": fused, **options, **self.rule.begin_run()})
 
     @abstractmethod
     def _init_direction(self, param: Tensor, group: Group) -> State:
@@ -56,7 +64,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         """The base optimizer's step at learning rate 1: a fresh tensor for each gradient, which may be overwritten."""
 
     @abstractmethod
-    def _fused_direction(self, states: list[State], group: Group) -> fused.Direction:
+    def _fused_direction(self, states: list[State], group: Group) -> Direction:
         """The same step as the kernel takes it. The states that it names exist afterwards."""
 
     @property
@@ -99,29 +107,55 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         return loss
 
     def _step_group(self, params: list[Tensor], group: Group) -> None:
-        grads = [dense_grad(param, type(self).__name__) for param in params]
-        states = [self._state_of(param, group) for param in params]
-        is_fused = self._can_fuse(params, grads, states, group)
-        for fits, take_step in ((True, self._step_fused), (False, self._step_list)):
-            own = [number for number, is_chosen in enumerate(is_fused) if is_chosen == fits]
-            if own:
-                take_step([params[i] for i in own], [grads[i] for i in own], [states[i] for i in own], group)
-        group["step_form"] = "compiled" if all(is_fused) else "mixed" if any(is_fused) else "list"
+        grads = dense_grads(params, type(self).__name__)
+        states = self._states_of(params, group)
+        names = self._fused_names(states[0], group)
+        places = self._places.find(params, grads, states, names) if names is not None else None
+        if places is not None:
+            self._step_fused(params, grads, states, group, places)
+            group["step_form"] = "compiled"
+        else:
+            group["step_form"] = self._step_mixed(params, grads, states, group)
         if group is self.param_groups[0] and self._saved_form not in (None, group["step_form"]):
             self._say_once(
                 f"the state was saved by steps in the {self._saved_form} form, these have the {group['step_form']} form: "
                 "results are equal up to rounding, not to the last bit"
             )
 
+    def _step_mixed(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> str:
+        """The step of tensors of which some may not fit the kernel. Returns the form that it had."""
+        is_fused = self._can_fuse(params, grads, states, group)
+        for fits, take_step in ((True, self._step_fused), (False, self._step_list)):
+            own = [number for number, is_chosen in enumerate(is_fused) if is_chosen == fits]
+            if own:
+                take_step([params[i] for i in own], [grads[i] for i in own], [states[i] for i in own], group)
+        if all(is_fused):
+            self._places.learn(params, states, self._fused_names(states[0], group) or ())
+            return "compiled"
+        return "mixed" if any(is_fused) else "list"
+
+    def _fused_names(self, state: State, group: Group) -> tuple[str, ...] | None:
+        """The names of what the direction keeps in a state, if the group may take the compiled step; else None."""
+        if group["fused"] is False or not fused.has_kernel(state["grad_sum"].device.type) or group.get("amsgrad"):
+            return None
+        kept = (name for name in self.direction_keys if name in state and name not in ("step", "max_exp_avg_sq"))
+        return (*kept, *(("gain",) if self.rule.uses_lr else ()))
+
     def _can_fuse(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> list[bool]:
         """Of each parameter, whether the kernel takes its step."""
-        if group["fused"] is False or fused.load_kernel() is None or group.get("amsgrad"):
+        names = self._fused_names(states[0], group)
+        if names is None:
             return [False] * len(params)
-        names = ["grad_sum", *(name for name in self.direction_keys if name not in ("step", "max_exp_avg_sq"))]
-        names += ["gain"] if self.rule.uses_lr else []
         return [fused.can_fuse(*row, names) for row in zip(params, grads, states, strict=True)]
 
-    def _step_fused(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
+    def _step_fused(
+        self,
+        params: list[Tensor],
+        grads: list[Tensor],
+        states: list[State],
+        group: Group,
+        places: dict[str, Array] | None = None,
+    ) -> None:
         decay, l2 = group["weight_decay"], 0.0
         if decay != 0 and not group["decoupled_weight_decay"]:
             decay, l2 = 0.0, decay
@@ -129,10 +163,10 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         options = self.rule.fused_options(states, group)
         direction = self._fused_direction(states, group)  # counts the step, after all that may refuse it
         sign = -1.0 if group["maximize"] else 1.0
-        fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, **options)
+        fused.take_step(params, grads, states, direction, decay=factors, sign=sign, l2=l2, places=places, **options)
 
     def _step_list(self, params: list[Tensor], grads: list[Tensor], states: list[State], group: Group) -> None:
-        torch._foreach_add_([state["grad_sum"] for state in states], grads)
+        add_to_sums([state["grad_sum"] for state in states], grads, group.get("steps_done", 0))
         if group["maximize"]:
             grads = list(torch._foreach_neg(grads))
         if group["weight_decay"] != 0:
@@ -142,14 +176,25 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
                 grads = list(torch._foreach_add(grads, params, alpha=group["weight_decay"]))
         self.rule.move(params, self._direction(grads, states, group), states, group)
 
+    def _states_of(self, params: list[Tensor], group: Group) -> list[State]:
+        states: list[State] = [self.state[param] for param in params]
+        if any("gain" not in state for state in states):
+            states = [self._state_of(param, group) for param in params]
+        return states
+
     def _state_of(self, param: Tensor, group: Group) -> State:
-        state = self.state[param]
+        state: State = self.state[param]
         if "gain" not in state:
             taken_over = dict(state)  # of torch's optimizer of the same direction
             state.update(self._init_direction(param, group))
             state.update(taken_over)
             state.update(self.rule.init_state(param))
         return state
+
+    def _count_step(self, states: list[State]) -> list[float]:
+        """Advance the ``step`` of each parameter (a float32 scalar on the CPU, as in torch). Returns the new counts."""
+        steps: list[float] = self._steps.of(states).columns["step"].add_(1.0).tolist()
+        return steps
 
     def end_step(self, reduce: Reduce | None = None) -> None:
         """End the sums if the rule says that they are due. With several ranks, call it after every :meth:`step`.
@@ -205,7 +250,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
             warn(message)
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("rule", "has_trainer", "_said", "_saved_form")
+        names = ("rule", "has_trainer", "_said", "_saved_form", "_steps", "_places")
         return {**super().__getstate__(), **{name: getattr(self, name) for name in names}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -223,7 +268,7 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         It takes states of older versions, and those of torch's optimizer of the same direction: then its moments go on,
         and the gains begin. Raises ``ValueError`` for the state of another rule or of another kind of optimizer.
         """
-        check_state_dict(state_dict, self.rule.name, type(self).__name__, self.direction_keys)
+        check_state_dict(state_dict, self)
         super().load_state_dict(state_dict)
         saved_ids = (index for group in state_dict["param_groups"] for index in group["params"])
         params = (param for group in self.param_groups for param in group["params"])
@@ -243,11 +288,12 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
         if "gain" not in saved:
             return
         self.rule.upgrade_state(state)
-        for name, dtype in self.rule.state_dtypes.items():
+        for name in self.rule.state_names:
             if name in saved:
+                dtype = self.rule.dtype_of(name, param)
                 like = param if saved[name].shape == param.shape else saved[name]
                 state[name] = torch.empty_like(like, dtype=dtype, device=param.device).copy_(saved[name].detach())
-        state.setdefault("grad_sum", torch.zeros_like(param, dtype=self.rule.state_dtypes["grad_sum"]))
+        state.setdefault("grad_sum", torch.zeros_like(param, dtype=self.rule.dtype_of("grad_sum", param)))
 
     def gain_stats(self, named_parameters: Iterable[tuple[str, Tensor]] | None = None) -> dict[str, Any]:
         """See :func:`activelr_service.optim.stats.gain_stats`: one host synchronization a call."""
@@ -260,10 +306,3 @@ class ActiveOptimizer(torch.optim.Optimizer, ABC):
     def gain_histogram(self, edges: list[float]) -> list[int]:
         """See :func:`activelr_service.optim.stats.gain_histogram`: one host synchronization a call."""
         return gain_histogram(self, edges)
-
-
-def count_step(states: list[State]) -> list[float]:
-    """Advance the ``step`` of each parameter (a float32 scalar on the CPU, as in torch). Returns the new counts."""
-    steps = [state["step"] for state in states]
-    torch._foreach_add_(steps, 1.0)
-    return [step.item() for step in steps]

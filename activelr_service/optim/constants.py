@@ -23,6 +23,9 @@ class RobustConstants:
         smallest_window: number of steps of the shortest window.
         unwind: whether a gain loses what the cap has cut off (anti-windup, in the words of control theory).
         signs: whether the agreement is the share of equal signs instead of the cosine.
+        hold: the share by which the size of a step may be off, so that one pass over memory is enough; 0 measures each
+            direction before it moves a tensor.
+        bfloat16_sums_from: number of elements of a tensor from which on its gradient sums are bfloat16.
     """
 
     cap: float = 0.1
@@ -37,3 +40,5 @@ class RobustConstants:
     smallest_window: int = 2
     unwind: bool = True
     signs: bool = False
+    hold: float = 0.03
+    bfloat16_sums_from: int = 1024

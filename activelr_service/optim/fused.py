@@ -1,112 +1,93 @@
-"""The compiled form of a step: :file:`kernel.c`, for float32 parameters on the CPU.
+"""The compiled form of a step: :file:`kernel.c` for float32 parameters on the CPU, Triton for those on a CUDA GPU.
 
-It is built when the package is installed, where there is a C compiler. Without one, and for all other tensors, the list form
-runs: it takes the same steps, up to rounding. Pointers are read anew at each step, since users may replace any tensor.
+The C kernel is built when the package is installed, where there is a C compiler; Triton comes with torch's CUDA builds, and
+compiles its kernels at the first step. Without them, and for all other tensors, the list form runs: it takes the same steps,
+up to rounding. Pointers are read anew at each step, since users may replace any tensor.
 """
 
-import ctypes
 import functools
+import importlib
 import importlib.util
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from activelr_service.optim import cpu_kernel
+from activelr_service.optim.places import Array, Direction, addresses_of, pointers, sums_of
 from activelr_service.optim.sums import State
 
-TASK_ELEMENTS = 16_384
-KINDS = {"adam": 0, "belief": 1, "sgd": 2, "nesterov": 3, "plain": 4}  # the directions of kernel.c
-KERNEL_VERSION = 1  # goes up with each change of kernel.c, which has the same number
-COUNTS = 6  # numbers that the end of a sum counts for each task
-
-Array = NDArray[Any]
+SUM_DTYPES = (torch.float32, torch.bfloat16)
+OLDEST_GPU = (7, 0)
+ON_GPU = "activelr_service.optim.cuda_kernel"
 
 
-class Direction(NamedTuple):
-    """A step of a base optimizer, as the kernel takes it. ``a`` and ``b`` have one number for each tensor:
-
-    - "adam", "belief": the direction is ``exp_avg / (sqrt(second moment) * a + b)``.
-    - "sgd", "nesterov": the buffer becomes ``a * buffer + b * gradient``.
-    - "plain": the direction is the gradient.
-
-    ``names`` are those of the states that the kernel updates: none, one or two.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    a: list[float]
-    b: list[float]
-    betas: tuple[float, float] = (0.0, 0.0)
-    eps: float = 0.0
-    momentum: float = 0.0
+def has_kernel(device_type: str) -> bool:
+    """Whether there is a kernel for the tensors of such a device."""
+    return device_type in FAULTS and FAULTS[device_type]() is None
 
 
-class Step(ctypes.Structure):
-    """The same fields in the same order as in kernel.c; so is :class:`Ends`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("num_tensors", "num_tasks")),
-        *(
-            (name, ctypes.c_void_p)
-            for name in (
-                *("tasks", "param", "grad", "avg", "avg_sq", "sum", "gains", "a", "b", "decay"),
-                *("gain", "weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr"),
-                *("update_ratio", "squares"),
-            )
-        ),
-        *((name, ctypes.c_float) for name in ("weight1", "beta2", "weight2", "eps", "momentum", "sign", "l2", "lr")),
-        *((name, ctypes.c_float) for name in ("max_update_ratio", "lr_decay", "fall")),
-        *((name, ctypes.c_int32) for name in ("kind", "rule_is_paper", "threads")),
-    )
+def kernel_of(device_type: str) -> ModuleType:
+    """The module that launches the kernel for such a device, where :func:`has_kernel` holds."""
+    return cpu_kernel if device_type == "cpu" else importlib.import_module(ON_GPU)
 
 
-class Ends(ctypes.Structure):
-    """See :class:`Step`."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("num_tensors", "num_tasks")),
-        *((name, ctypes.c_void_p) for name in ("tasks", "sum", "previous", "gains", "counts")),
-        *((name, ctypes.c_float) for name in ("gain_increment", "gain_decay")),
-        *((name, ctypes.c_int32) for name in ("hold_on_zero", "threads")),
-    )
+def _cpu_fault() -> str | None:
+    """Why there is no kernel for the CPU; None where there is."""
+    if cpu_kernel.load_kernel() is None:
+        return "the package was installed without a C compiler, or in another version"
+    return None
 
 
 @functools.cache
-def load_kernel() -> ctypes.CDLL | None:
-    """The compiled kernel; None where the package was installed without a C compiler, or with that of another version."""
-    spec = importlib.util.find_spec("_activelr_kernel")
-    if spec is None or spec.origin is None:
-        return None
-    kernel = ctypes.CDLL(spec.origin)
-    kernel.layout.restype = ctypes.c_int64
-    if kernel.layout() != 1_000_000 * KERNEL_VERSION + 1000 * ctypes.sizeof(Step) + ctypes.sizeof(Ends):
-        return None
-    kernel.take_step.argtypes = kernel.end_sums.argtypes = (ctypes.c_void_p,)
-    kernel.take_step.restype = kernel.end_sums.restype = None
-    return kernel
+def _gpu_fault() -> str | None:
+    """Why there are no kernels for the GPU; None where there are. One is tried, since Triton needs a C compiler too."""
+    if not torch.cuda.is_available():
+        return "there is none"
+    if torch.cuda.get_device_capability() < OLDEST_GPU:
+        return f"Triton needs one of compute capability {'.'.join(map(str, OLDEST_GPU))} or newer"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        kernel_of("cuda").end_sums((0,), {}, torch.device("cuda"))
+    except Exception as error:  # Triton lets pass whatever its compilers raise
+        return f"Triton failed: {error}"
+    return None
+
+
+FAULTS: dict[str, Callable[[], str | None]] = {"cpu": _cpu_fault, "cuda": _gpu_fault}
 
 
 def describe_step() -> str:
-    """Which form of the step runs here, in words."""
-    if load_kernel() is None:
-        return "list form, several times as slow: the package was installed without a C compiler, or in another version"
-    return "compiled for float32 parameters on the CPU; all others take the list form"
+    """Which form of the step float32 parameters take here, in words. All others take the list form."""
+    said = []
+    for device_type, name in (("cpu", "CPU"), ("cuda", "GPU")):
+        fault = FAULTS[device_type]()
+        if fault is None:
+            said.append(f"compiled on the {name}")
+        elif device_type == "cpu" or torch.cuda.is_available():
+            said.append(f"list form on the {name}, several times as slow: {fault}")
+    return "; ".join(said)
 
 
 def can_fuse(param: Tensor, grad: Tensor, state: State, names: Sequence[str]) -> bool:
-    """Whether the kernel can take the step of a parameter: on the CPU, float32, and its gradient and its states of these
+    """Whether a kernel can take the step of a parameter: on its device, float32, and its gradient and its states of these
     names, where they exist, are dense, float32 and laid out as it is."""
-    if type(grad) is not Tensor or not param.is_cpu:
+    if type(grad) is not Tensor or not has_kernel(param.device.type):
         return False
+    total, size = state["grad_sum"], param.numel()
     others = [grad, *[state[name] for name in names if state.get(name) is not None]]
-    is_contiguous, size = param.is_contiguous(), param.numel()
+    if total.dtype not in SUM_DTYPES or total.numel() != size:
+        return False
+    is_contiguous = param.is_contiguous() and total.is_contiguous()
     for tensor in (param, *others):
         if tensor.dtype is not torch.float32 or tensor.numel() != size:
             return False
         is_contiguous = is_contiguous and tensor.is_contiguous()
+    others.append(total)
     if is_contiguous:
         return True
     stride, shape = param.stride(), param.shape
@@ -121,89 +102,47 @@ def take_step(
     direction: Direction,
     *,
     decay: list[float],
-    sign: float,
-    l2: float,
+    places: dict[str, Array] | None = None,
     numbers: dict[str, Tensor] | None = None,
-    **options: float,
+    **options: Any,
 ) -> None:
-    """One step of tensors for which :func:`can_fuse` holds.
+    """One step of tensors of one device for which :func:`can_fuse` holds.
 
-    ``decay``: what multiplies the weights of each tensor. ``sign``: -1 to maximize. ``l2``: the weight of an L2
-    penalty. ``numbers``: under the robust rule, what it keeps of each tensor, float32 (n,), changed in place; None under
-    the paper's. ``options``: those of the rule, under the names of :class:`Step`.
+    ``decay``: what multiplies the weights of each tensor. ``places``:
+    :func:`~activelr_service.optim.places.addresses_of` the tensors, where they are known. ``numbers``: under the robust
+    rule, what it keeps of each tensor, float32 (n,), changed in place; None under the paper's. ``options``: ``sign``, which
+    is -1 to maximize, ``l2``, the weight of an L2 penalty, and those of the rule.
     """
-    kernel = load_kernel()
-    assert kernel is not None
-    tasks = _tasks(tuple([param.numel() for param in params]))
-    n, (beta1, beta2) = len(params), direction.betas
-    averages = [_pointers([state[name] for state in states]) for name in direction.names]
-    arrays = {
-        "tasks": tasks,
-        "param": _pointers(params),
-        "grad": _pointers(grads),
-        **dict(zip(("avg", "avg_sq"), averages, strict=False)),
-        "sum": _pointers([state["grad_sum"] for state in states]),
-        "a": np.array(direction.a, np.float32),
-        "b": np.array(direction.b, np.float32),
-        "decay": np.array(decay, np.float32),
-    }
-    if numbers is None:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
-    else:
-        arrays |= {name: column.numpy() for name, column in numbers.items()}
-        arrays["squares"] = np.empty(len(tasks), np.float64)
-    scalars = {"weight1": 1 - beta1, "beta2": beta2, "weight2": 1 - beta2, "eps": direction.eps}
-    scalars |= {"momentum": direction.momentum, "sign": sign, "l2": l2, **options}
-    whole = {"kind": KINDS[direction.kind], "rule_is_paper": numbers is None, "threads": torch.get_num_threads()}
-    addresses = {name: array.ctypes.data for name, array in arrays.items()}
-    step = Step(num_tensors=n, num_tasks=len(tasks), **addresses, **scalars, **whole)
-    kernel.take_step(ctypes.byref(step))
+    names = (*direction.names, *(("gain",) if numbers is None else ()))
+    rows = {**(places or addresses_of(params, states, names)), "grad": pointers(grads)}
+    rows |= {"a": np.array(direction.a), "b": np.array(direction.b), "decay": np.array(decay)}
+    sizes = tuple([param.numel() for param in params])
+    device = params[0].device
+    kernel_of(device.type).take_step(sizes, rows, direction, device, numbers, **options)
     torch.autograd.graph.increment_version(params)
 
 
-def end_sums(states: list[State], previous: str, **options: float) -> Array:
-    """Read and clear the sums of tensors for which :func:`can_end` holds, as the two functions of kernel.c say.
+def end_sums(states: list[State], previous: str, **options: float) -> Tensor:
+    """Read and clear the sums of tensors of one device for which :func:`can_end` holds, as kernel.c says.
 
     ``previous`` is the name of what is kept of the sum before. ``options``: under the paper's rule its own, and then the
-    gains move. Returns float64 (n, 6): the counts of each tensor.
+    gains move. Returns float64 (n, 6) on the device: the counts of each tensor.
     """
-    kernel = load_kernel()
-    assert kernel is not None
     sums = [state["grad_sum"] for state in states]
-    tasks = _tasks(tuple([each.numel() for each in sums]))
-    counts = np.zeros((len(tasks), COUNTS), np.float64)
-    arrays = {"tasks": tasks, "sum": _pointers(sums), "counts": counts}
-    arrays["previous"] = _pointers([state[previous] for state in states])
+    rows = {**sums_of(sums), "previous": pointers([state[previous] for state in states])}
     if options:
-        arrays["gains"] = _pointers([state["gain"] for state in states])
-    addresses = {name: array.ctypes.data for name, array in arrays.items()}
-    ends = Ends(len(sums), len(tasks), **addresses, **options, threads=torch.get_num_threads())
-    kernel.end_sums(ctypes.byref(ends))
-    totals = np.zeros((len(sums), COUNTS), np.float64)
-    np.add.at(totals, tasks[:, 0], counts)
-    return totals
+        rows["gains"] = pointers([state["gain"] for state in states])
+    sizes = tuple([each.numel() for each in sums])
+    found: Tensor = kernel_of(sums[0].device.type).end_sums(sizes, rows, sums[0].device, **options)
+    return found
 
 
-def can_end(state: State, names: Sequence[str], dtypes: dict[str, torch.dtype]) -> bool:
-    """Whether the kernel can end the sum of a parameter: the sum and its states of these names are dense, on the CPU, laid
-    out alike, and have the rule's ``dtypes``."""
+def can_end(state: State, dtypes: dict[str, torch.dtype]) -> bool:
+    """Whether a kernel can end the sum of a parameter: the sum and its other states have these ``dtypes``, are
+    dense, and laid out alike."""
     first = state["grad_sum"]
-    if load_kernel() is None or type(first) is not Tensor or not first.is_cpu:
+    if not has_kernel(first.device.type) or type(first) is not Tensor or first.dtype not in SUM_DTYPES:
         return False
     is_dense = first.is_contiguous() or first.is_contiguous(memory_format=torch.channels_last)
-    is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in names)
-    return is_dense and all(is_alike) and all(state[name].dtype is dtypes[name] for name in ("grad_sum", *names))
-
-
-def _pointers(tensors: list[Tensor]) -> Array:
-    return np.fromiter((tensor.data_ptr() for tensor in tensors), np.uint64, len(tensors))
-
-
-@functools.lru_cache(maxsize=16)
-def _tasks(sizes: tuple[int, ...]) -> Array:
-    """The pieces of tensors of these sizes, int64 (k, 3): the number of the tensor, the first element, how many."""
-    pieces = np.array([-(-size // TASK_ELEMENTS) for size in sizes], np.int64)
-    tensor = np.repeat(np.arange(len(sizes), dtype=np.int64), pieces)
-    start = (np.arange(len(tensor)) - np.repeat(np.cumsum(pieces) - pieces, pieces)) * TASK_ELEMENTS
-    length = np.minimum(np.array(sizes, np.int64)[tensor] - start, TASK_ELEMENTS)
-    return np.ascontiguousarray(np.stack([tensor, start, length], 1))
+    is_alike = (state[name].shape == first.shape and state[name].stride() == first.stride() for name in dtypes)
+    return is_dense and all(is_alike) and all(state[name].dtype is dtype for name, dtype in dtypes.items())

@@ -2,15 +2,18 @@
 
 import inspect
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from activelr_service.optim.arguments import NO_LR
 from activelr_service.optim.rule import Rule
 from activelr_service.optim.sums import Group
+
+if TYPE_CHECKING:
+    from activelr_service.optim.base import ActiveOptimizer
 
 LONG_EPOCH = 2000  # steps
 
@@ -56,23 +59,35 @@ def warn(message: str) -> None:
     warnings.warn(message, ActiveLRWarning, stacklevel=level)
 
 
-def check_state_dict(state_dict: dict[str, Any], rule: str, optimizer: str, direction_keys: Collection[str]) -> None:
-    """Raise ``ValueError`` for a state of another rule, or of another kind of optimizer.
-
-    ``direction_keys`` names the state that torch's optimizer of the same direction keeps.
-    """
+def check_state_dict(state_dict: dict[str, Any], optimizer: "ActiveOptimizer") -> None:
+    """Raise ``ValueError`` for a state of another rule, or of another kind of optimizer, than those of ``optimizer``."""
     group = state_dict["param_groups"][0]
     if "steps_done" in group or "steps_since_epoch_end" in group:
         found = "robust" if "steps_done" in group else "paper"
-        if found != rule:
-            raise ValueError(f"this state is of the {found} rule, the optimizer follows the {rule} rule")
-        return
-    unknown = {key for state in state_dict["state"].values() for key in state} - set(direction_keys)
-    if unknown:
+        if found != optimizer.rule.name:
+            raise ValueError(f"this state is of the {found} rule, the optimizer follows the {optimizer.rule.name} rule")
+        reason = _other_direction(group, optimizer)
+    else:
+        unknown = {key for state in state_dict["state"].values() for key in state} - set(optimizer.direction_keys)
+        reason = f"it has {', '.join(sorted(unknown))}" if unknown else _lacking(optimizer.torch_option, group)
+    if reason:
         raise ValueError(
-            f"this state is of another kind of optimizer than {optimizer}: it has {', '.join(sorted(unknown))}; load it "
-            "into an optimizer of its own kind"
+            f"this state is of another kind of optimizer than {type(optimizer).__name__}: {reason}; load it into an "
+            "optimizer of its own kind"
         )
+
+
+def _other_direction(group: Group, optimizer: "ActiveOptimizer") -> str:
+    """Why the direction of a saved group is not that of the optimizer; empty where it is. States of older versions have no
+    name of it, but its options."""
+    if "direction" not in group:
+        return _lacking(optimizer.torch_option, group)
+    found, own = group["direction"], optimizer.direction_name
+    return "" if found == own else f'its direction is "{found}", not "{own}"'
+
+
+def _lacking(option: str, group: Group) -> str:
+    return "" if option in group else f"it has no option {option}"
 
 
 def has_ranks() -> bool:

@@ -22,11 +22,15 @@ import torch
 from torch import Tensor
 
 from activelr_service.optim import fused
+from activelr_service.optim.numbers import NumberTables
 from activelr_service.optim.sums import Group, State
 
 DEFAULTS = {"gain_increment": 0.1, "gain_decay": 0.9, "hold_on_zero": False}
 DEFAULT_LR = 1e-3
+COUNTS = ("grew", "non_finite")  # elements of each parameter, at the last end of an epoch
 NON_FINITE = 2  # what prev_sign keeps of an element whose sum was not finite
+
+FUSED_DTYPES = {"grad_sum": torch.float32, "prev_sign": torch.int8, "gain": torch.float32}  # that the kernel takes
 
 
 class PaperRule:
@@ -45,15 +49,13 @@ class PaperRule:
     name = "paper"
     uses_lr = True
     has_epochs = True
-    state_dtypes: ClassVar[dict[str, torch.dtype]] = {
-        **dict.fromkeys(("grad_sum", "gain", "grew", "non_finite"), torch.float32),
-        "prev_sign": torch.int8,
-    }
+    state_names: ClassVar[tuple[str, ...]] = ("grad_sum", "prev_sign", "gain", *COUNTS)
     total_steps: int | None = None  # this rule needs neither the length of the run
     progress: float | None = None  # nor its progress
 
     def __init__(self, steps_per_epoch: int | None = None) -> None:
         self.steps_per_epoch = steps_per_epoch
+        self._counts = NumberTables(*COUNTS)
 
     @property
     def ends_with_epochs(self) -> bool:
@@ -68,6 +70,10 @@ class PaperRule:
         """The state of one parameter before its first step."""
         zeros = torch.zeros_like(param, dtype=torch.float32)
         return {"gain": torch.ones_like(zeros), "grad_sum": zeros}
+
+    def dtype_of(self, name: str, param: Tensor) -> torch.dtype:
+        """The dtype of what it keeps of a parameter under this name."""
+        return torch.int8 if name == "prev_sign" else torch.float32
 
     def upgrade_state(self, state: State) -> None:
         """Rewrite, in place, the state of a parameter as an older version saved it."""
@@ -113,11 +119,10 @@ class PaperRule:
         for state in first:
             state["prev_sign"] = signs_of(state["grad_sum"])
             state["grad_sum"].zero_()
-        if others and all(fused.can_end(state, ("prev_sign", "gain"), self.state_dtypes) for state in others):
+        if others and all(fused.can_end(state, FUSED_DTYPES) for state in others):
             options = {name: group[name] for name in DEFAULTS}
-            counts = torch.from_numpy(fused.end_sums(others, "prev_sign", **options)).float()
-            for state, (grew, non_finite) in zip(others, counts[:, :2].unbind(), strict=True):
-                state["grew"], state["non_finite"] = grew.clone(), non_finite.clone()
+            counts = fused.end_sums(others, "prev_sign", **options).float().unbind(1)
+            self._counts.of(others).write(dict(zip(COUNTS, counts, strict=False)))
         else:
             for state in others:
                 self._end_sum(state, group)

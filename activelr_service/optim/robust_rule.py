@@ -11,7 +11,7 @@ from torch import Tensor
 
 from activelr_service.optim import fused
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.numbers import NUMBERS, NumberTables
+from activelr_service.optim.numbers import NumberTables
 from activelr_service.optim.robust_formulas import (
     UPDATE_RMS_FALL,
     Agreement,
@@ -25,9 +25,15 @@ from activelr_service.optim.robust_formulas import (
     weight_decay_factor,
     weight_rms_of,
 )
-from activelr_service.optim.sums import Group, State
+from activelr_service.optim.sums import Group, State, dither_of
 
 INITIAL_UPDATE_RATIO = 0.06  # the gain of a tensor before its first step
+NUMBERS = (  # of each tensor
+    *("gain", "weight_rms", "update_rms", "last_rms", "elements_seen", "clip_coef", "steps_clipped"),
+    *("effective_lr", "update_ratio"),
+)
+SUMS = ("grad_sum", "prev_grad_sum")
+WINDOW = ("cosine", "sign_agreement", "clip_fraction", "grew", "non_finite")  # of each tensor, of its last window
 # One tensor held them in older versions; the oldest lacks the last.
 PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipped", "effective_lr", "update_ratio")
 
@@ -35,9 +41,11 @@ PACKED = ("weight_rms", "update_rms", "elements_seen", "clip_coef", "steps_clipp
 class RobustRule:
     """The robust rule as an object, in the verbs of :class:`~activelr_service.optim.rule.Rule`.
 
-    State of a tensor: ``grad_sum`` and ``prev_grad_sum``, float32 in its shape, and 0-dim float32 numbers:
+    State of a tensor: ``grad_sum`` and ``prev_grad_sum`` in its shape, bfloat16 from 1,024 elements on and float32 below,
+    and 0-dim float32 numbers:
 
-    - ``gain``, ``weight_rms``, ``update_rms``, and ``elements_seen``: how many of its elements gradients have reached.
+    - ``gain``, ``weight_rms``, ``update_rms``, ``last_rms`` (the RMS of the last direction), and ``elements_seen``: how many
+      of its elements gradients have reached.
     - Of the last step: ``clip_coef``, ``effective_lr`` (what multiplied the direction) and ``update_ratio`` (how far the
       step went, as a share of ``weight_rms``).
     - Of this window: ``steps_clipped``, the steps that the cap cut.
@@ -49,22 +57,21 @@ class RobustRule:
     uses_lr = False
     has_epochs = False
     ends_with_epochs = False
-    state_dtypes: ClassVar[dict[str, torch.dtype]] = dict.fromkeys(
-        ("grad_sum", "prev_grad_sum", *NUMBERS, "cosine", "sign_agreement", "clip_fraction", "grew", "non_finite"),
-        torch.float32,
-    )
+    state_names: ClassVar[tuple[str, ...]] = (*SUMS, *NUMBERS, *WINDOW)
 
     def __init__(
         self,
         total_steps: int | None = None,
         constants: RobustConstants | None = None,
         initial_update_ratio: float = INITIAL_UPDATE_RATIO,
+        is_normalized: bool = False,
     ) -> None:
         self.total_steps = total_steps
         self.constants = constants or RobustConstants()
         self.initial_update_ratio = initial_update_ratio
+        self.hold = self.constants.hold if is_normalized else 0.0
         self.progress: float | None = None
-        self._tables = NumberTables()
+        self._tables, self._windows = NumberTables(*NUMBERS), NumberTables(*WINDOW)
 
     def begin_run(self) -> Group:
         """The counters that every parameter group carries, at the start of a run."""
@@ -76,12 +83,17 @@ class RobustRule:
         seen = torch.count_nonzero(param.grad).float() if param.grad is not None else weight_rms.new_zeros(())
         numbers = dict(zip(NUMBERS, weight_rms.new_zeros(len(NUMBERS)).unbind(), strict=True))
         return numbers | {
-            "grad_sum": torch.zeros_like(param, dtype=torch.float32),
+            "grad_sum": torch.zeros_like(param, dtype=self.dtype_of("grad_sum", param)),
             "gain": torch.full_like(weight_rms, self.initial_update_ratio),
             "weight_rms": weight_rms,
             "elements_seen": torch.where(seen > 0, seen, float(max(1, param.numel()))),
             "clip_coef": torch.ones_like(weight_rms),
         }
+
+    def dtype_of(self, name: str, param: Tensor) -> torch.dtype:
+        """The dtype of what it keeps of a parameter under this name."""
+        is_half = name in SUMS and param.numel() >= self.constants.bfloat16_sums_from
+        return torch.bfloat16 if is_half else torch.float32
 
     def upgrade_state(self, state: State) -> None:
         """Rewrite, in place, the state of a tensor as an older version saved it: several quantities in one tensor."""
@@ -94,6 +106,8 @@ class RobustRule:
             state.update(zip(names, state.pop("window").unbind(), strict=True))
         if "gain_counts" in state:
             state["grew"], state["non_finite"] = state.pop("gain_counts").unbind()
+        if "gain" in state:
+            state.setdefault("last_rms", torch.zeros_like(state["gain"]))
 
     def decay_factors(self, params: list[Tensor], group: Group) -> list[float]:
         """What decoupled weight decay multiplies each tensor by: vectors (biases, norms) stay as they are."""
@@ -104,7 +118,7 @@ class RobustRule:
         """Take one step along ``updates``."""
         table = self._tables.of(states)
         step, progress = group["steps_done"], self._progress_after(group)
-        scaled = scale_updates(updates, table.columns, step, progress, self.constants)
+        scaled = scale_updates(updates, table.columns, step, progress, self.constants, self.hold)
         table.write(scaled)
         for param, update, effective_lr in zip(params, updates, scaled["effective_lr"].unbind(), strict=True):
             param.addcmul_(update, effective_lr, value=-1.0)  # no foreach function broadcasts a 0-dim tensor
@@ -117,12 +131,15 @@ class RobustRule:
             "max_update_ratio": max_update_ratio(step, progress, self.constants),
             "lr_decay": lr_decay_factor(step, progress, self.constants),
             "fall": UPDATE_RMS_FALL,
+            "hold": self.hold,
+            "dither": dither_of(step),
         }
 
     def forget_update_rms(self, states: list[State]) -> None:
         """Measure the directions of these tensors anew: their scale changes with this step."""
         for state in states:
             state["update_rms"].zero_()
+            state["last_rms"].zero_()
 
     def count_step(self, group: Group) -> None:
         """Count a step that was taken."""
@@ -156,9 +173,10 @@ class RobustRule:
             "grew": (gain > numbers["gain"]).float(),
             "non_finite": (~is_finite).float(),
         }
-        for began, state, *values in zip(is_first, states, *(each.unbind() for each in window.values()), strict=True):
-            if not began:
-                state.update(zip(window, values, strict=True))
+        ended = [number for number, began in enumerate(is_first) if not began]
+        if ended:
+            last = self._windows.of([states[number] for number in ended])
+            last.write(window if len(ended) == len(states) else {name: each[ended] for name, each in window.items()})
         gain, update_rms = bound_gain(gain, numbers["update_rms"])
         table.write({"gain": gain, "update_rms": update_rms, "steps_clipped": torch.zeros_like(gain)})
         table.write({"elements_seen": torch.maximum(numbers["elements_seen"], seen)})
@@ -185,8 +203,8 @@ class RobustRule:
 def _compare(states: list[State]) -> tuple[Agreement, Tensor, Tensor]:
     """How far the sums of n tensors agree with those before; how many of their elements are not zero; whether all are
     finite. (n,) each. The sums before are cleared."""
-    if all(fused.can_end(state, ("prev_grad_sum",), RobustRule.state_dtypes) for state in states):
-        dot, square, previous, equal, signs, seen = torch.from_numpy(fused.end_sums(states, "prev_grad_sum")).unbind(1)
+    if all(fused.can_end(state, dict.fromkeys(SUMS, state["grad_sum"].dtype)) for state in states):
+        dot, square, previous, equal, signs, seen = fused.end_sums(states, "prev_grad_sum").unbind(1)
         cosine = (dot / (square.sqrt() * previous.sqrt())).float()
         share = (equal / signs.clamp_min(1)).float()
         return Agreement(cosine.nan_to_num(0.0), share, cosine.isfinite()), seen.float(), square.isfinite()

@@ -20,7 +20,7 @@ class Rule(Protocol):
     has_epochs: bool  # whether the end of an epoch can end the sums
     total_steps: int | None  # of the whole run, where the rule needs it and was told
     progress: float | None  # the share of the run that is behind after the coming step, where a trainer sets it
-    state_dtypes: ClassVar[dict[str, torch.dtype]]  # of what it keeps of a parameter
+    state_names: ClassVar[tuple[str, ...]]  # of what it keeps of a parameter
 
     @property
     def ends_with_epochs(self) -> bool:
@@ -31,6 +31,9 @@ class Rule(Protocol):
 
     def init_state(self, param: Tensor) -> State:
         """The state of one parameter before its first step."""
+
+    def dtype_of(self, name: str, param: Tensor) -> torch.dtype:
+        """The dtype of what it keeps of a parameter under this name."""
 
     def upgrade_state(self, state: State) -> None:
         """Rewrite, in place, the state of a parameter as an older version saved it."""

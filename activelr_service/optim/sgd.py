@@ -9,7 +9,7 @@ from torch import Tensor
 from activelr_service.optim.arguments import documented
 from activelr_service.optim.base import ActiveOptimizer
 from activelr_service.optim.constants import RobustConstants
-from activelr_service.optim.fused import Direction
+from activelr_service.optim.places import Direction
 from activelr_service.optim.sums import Group, State
 
 
@@ -35,7 +35,9 @@ class ActiveSGD(ActiveOptimizer):
         decoupled_weight_decay (bool): as in the authors' code; False gives torch's L2 penalty (default: True).
     """
 
-    direction_keys = ("momentum_buffer",)
+    is_normalized = False
+    direction_name = "sgd"
+    direction_keys, torch_option = ("momentum_buffer",), "dampening"
 
     initial_update_ratio = 0.015  # a gradient has fewer dimensions than an adaptive direction: a step goes further
 

@@ -22,17 +22,24 @@ def trials_of(table: DataFrame) -> DataFrame:
     - ``score``, ``loss``: all numbers of a report are made of these two. They are the best score and the lowest
       validation loss. A trial that diverged or ran out of memory has those of its untrained model, or NaN if they are
       unknown. A failed trial has NaN;
-    - ``clipped_score``, ``clipped_loss``: the same, but not worse than those of the untrained model.
+    - ``clipped_score``, ``clipped_loss``: the same, but not worse than those of the untrained model;
+    - ``test_score``, ``final_test_score``, ``untrained_test_score``: on the test samples, of the epoch with the best score,
+      of the last epoch and of epoch 0. NaN where there are none. For a trial that diverged as for ``score``.
     """
     table = table.sort_values([*KEYS, "epoch"], kind="stable")
-    table = table.assign(**{name: table[name].where(np.isfinite(table[name])) for name in ("score", "val_loss")})
+    table = table if "test_score" in table else table.assign(test_score=np.nan)
+    finite = {name: table[name].where(np.isfinite(table[name])) for name in ("score", "val_loss", "test_score")}
+    table = table.assign(**finite)
     trials = table.drop_duplicates(KEYS, keep="last").set_index(KEYS)
     trials = trials.drop(columns=["val_loss", "train_loss", "seconds", "samples"])
-    trials = trials.rename(columns={"epoch": "epochs", "score": "final_score"})
+    trials = trials.rename(columns={"epoch": "epochs", "score": "final_score", "test_score": "final_test_score"})
     trained = table[table["epoch"] >= 1].groupby(KEYS)
     sign = sign_of(trials)
     oriented = table.assign(score=table["score"] * sign_of(table))
-    trials["best_score"] = oriented[oriented["epoch"] >= 1].groupby(KEYS)["score"].max() * sign
+    oriented = oriented[(oriented["epoch"] >= 1) & oriented["score"].notna()]
+    best = oriented.loc[oriented.groupby(KEYS)["score"].idxmax()].set_index(KEYS)  # the first epoch of the best ones
+    trials["best_score"] = best["score"] * sign
+    trials["best_test_score"] = best["test_score"]
     trials["lowest_loss"] = trained["val_loss"].min()
     for name in ("seconds", "samples"):
         trials[name] = trained[name].sum(min_count=1)
@@ -54,14 +61,15 @@ def counted(trials: DataFrame) -> DataFrame:
 
 def _add_untrained(trials: DataFrame, table: DataFrame) -> None:
     untrained = table[table["epoch"] == 0].set_index(KEYS)
-    for name, column in (("untrained_score", "score"), ("untrained_loss", "val_loss")):
+    columns = {"untrained_score": "score", "untrained_loss": "val_loss", "untrained_test_score": "test_score"}
+    for name, column in columns.items():
         own = untrained[column].reindex(trials.index)
         trials[name] = own.fillna(own.groupby("workload").transform("mean"))
 
 
 def _add_what_counts(trials: DataFrame, sign: Series) -> None:
     lost, failed = trials["status"].isin(NOT_TRAINED), trials["status"] == "failed"
-    for name, best in (("score", "best_score"), ("loss", "lowest_loss")):
+    for name, best in (("score", "best_score"), ("loss", "lowest_loss"), ("test_score", "best_test_score")):
         trials[name] = trials[best].mask(lost, trials[f"untrained_{name}"]).mask(failed)
     worse_than_untrained = sign * trials["score"] < sign * trials["untrained_score"]
     trials["clipped_score"] = trials["score"].mask(worse_than_untrained, trials["untrained_score"])

@@ -113,11 +113,16 @@ def update_series(history: list[Record], field: str, group: str) -> list[tuple[i
 
 
 def best_epoch(history: list[Record], score: str, higher_is_better: bool) -> int:
-    """The first epoch with the best ``val/{score}``; the last epoch if none has one."""
+    """The epoch with the best ``val/{score}``; of equal ones that with the lowest ``val/loss``, and of these the first. The
+    last epoch if none has a score."""
     sign = 1 if higher_is_better else -1
     name = f"val/{score}"
-    scored = [(sign * record.metrics[name], -record.epoch) for record in history if name in record.metrics]
-    return -max(scored)[1] if scored else history[-1].epoch
+    scored = [
+        (sign * record.metrics[name], -record.metrics.get("val/loss", math.inf), -record.epoch)
+        for record in history
+        if name in record.metrics
+    ]
+    return -max(scored)[2] if scored else history[-1].epoch
 
 
 def elapsed(history: list[Record]) -> float:

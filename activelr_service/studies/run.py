@@ -13,6 +13,7 @@ from activelr_service.runs.files import write_text
 from activelr_service.runs.run import output_root
 from activelr_service.studies.folder import StudyFolder, lock_study
 from activelr_service.studies.plan import Plan, describe_plan, estimate_cost, make_plan
+from activelr_service.studies.search import with_winners
 from activelr_service.studies.table import make_table
 from activelr_service.studies.track import Progress, StudyTracker
 from activelr_service.studies.tune import check_resources, count_concurrent, memory_of_a_trial, run_trials
@@ -25,7 +26,7 @@ def show_study(study: StudyJob) -> None:
     """Print which trials of a study would run and how long they would take. Nothing is run."""
     with lock_study(study.output_dir, study.name) as folder:
         check_resources(study)
-        plan = make_plan(study)
+        plan = with_winners(make_plan(study), study, folder)
         pending = find_pending(plan, folder, memory_of_a_trial(study))
         _log_plan(study, plan, len(pending), print)
         print(f"  {estimate_cost(plan, pending, count_concurrent(study))}; nothing is started (--dry-run)")
@@ -40,7 +41,7 @@ def run_study(study: StudyJob) -> StudyFolder:
     with lock_study(study.output_dir, study.name) as folder:
         log = log_to(folder.log)
         check_resources(study)
-        plan = make_plan(study)
+        plan = with_winners(make_plan(study), study, folder)
         check_study_data(plan, folder)
         memory = memory_of_a_trial(study)
         pending = find_pending(plan, folder, memory)
@@ -56,6 +57,7 @@ def run_study(study: StudyJob) -> StudyFolder:
             if pending:
                 log(f"  {estimate_cost(plan, pending, count_concurrent(study))}")
                 _run(study, plan, folder, pending, tracker, log)
+            plan = _run_winners(study, plan, folder, tracker, log)
             status = "finished"
         finally:
             if status != "finished":
@@ -63,6 +65,20 @@ def run_study(study: StudyJob) -> StudyFolder:
                 log(f"study {study.name} is interrupted with {left} trials left; the same command continues it")
             _conclude(study, plan, folder, tracker, status, log)
         return folder
+
+
+def _run_winners(study: StudyJob, plan: Plan, folder: StudyFolder, tracker: StudyTracker, log: Log) -> Plan:
+    """Train the winners of random searches that have just ended. Returns the plan with them."""
+    longer = with_winners(plan, study, folder)
+    if longer is not plan:
+        tracker.plan = longer
+        folder.write_plan(longer.ready)
+        if pending := find_pending(
+            longer, folder, memory_of_a_trial(study)
+        ):  # the same one may have won a shorter search
+            log("the random search has ended: its winners are trained again with the seeds of the study")
+            _run(study, longer, folder, pending, tracker, log)
+    return longer
 
 
 def check_study_data(plan: Plan, folder: StudyFolder) -> None:

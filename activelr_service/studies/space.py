@@ -4,20 +4,29 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from activelr_service.config import StudyJob, TrainJob, parse_job
 from activelr_service.config.optimizer import OPTIMIZER_CONFIGS
+from activelr_service.config.study import RandomSearchConfig
 from activelr_service.errors import JobError, Location, Problem
 
 LR, BATCH_SIZE = "optimizer.lr", "global_batch_size"
+SEARCHED = "adamw"  # the optimizer of a random search
+SEARCHED_LABEL, BEST = f"{SEARCHED} (random)", f"{SEARCHED} (best of "  # of its trials, and of the winner's
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
 # older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
+    "warmup": 0.0,
+    "hold": 0.03,
+    "bfloat16_sums_from": 1024,
     **dict.fromkeys(("metric", "class_weights")),
     **dict.fromkeys(("weights", "freeze")),
     **dict.fromkeys(("augment", "crop_share", "interpolation", "mean", "squash", "std")),
@@ -41,7 +50,8 @@ class Trial:
     - ``workload``: the name of its workload;
     - ``optimizer``: the label of its optimizer, see :func:`optimizer_label`;
     - ``settings``: the swept values by path, without the learning rate and the batch size;
-    - ``job``: the training job.
+    - ``job``: the training job;
+    - ``random_trial``: its number in the random search of its workload, from 1; 0 if it is not of a search.
     """
 
     id: str
@@ -49,6 +59,7 @@ class Trial:
     optimizer: str
     settings: dict[str, Any]
     job: TrainJob
+    random_trial: int = 0
 
     def describe(self) -> str:
         """One line for a log: workload, optimizer, learning rate, batch size and seed."""
@@ -66,6 +77,7 @@ class _Point(NamedTuple):
     values: dict[str, Any]
     sweep_at: Location
     seed: int
+    random_trial: int = 0
 
 
 def make_trials(study: StudyJob) -> list[Trial]:
@@ -74,7 +86,7 @@ def make_trials(study: StudyJob) -> list[Trial]:
     Raises :class:`JobError`, with the place in the file, for a value that a training job does not take.
     """
     _check_paths(study)
-    trials = (_make_trial(study, point) for point in _points(study))
+    trials = (_make_trial(study, point) for point in itertools.chain(_points(study), _random_points(study)))
     by_id: dict[str, Trial] = {}
     for trial in trials:
         by_id.setdefault(trial.id, trial)
@@ -93,6 +105,36 @@ def _points(study: StudyJob) -> Iterator[_Point]:
                 for seed in study.seeds:
                     point = dict(zip(taken, values, strict=True))
                     yield _Point(workload, entry, at, point, ("sweeps", index), seed)
+
+
+def _random_points(study: StudyJob) -> Iterator[_Point]:
+    """The trials of the random search, which have a seed that no other trial has."""
+    search = study.random_search
+    if search is None:
+        return
+    at, seed = ("random_search",), (max(study.seeds) + 1) % 2**31
+    for workload, number in itertools.product(study.workloads, range(1, search.trials + 1)):
+        entry = {"type": SEARCHED, "label": SEARCHED_LABEL, **draw_settings(search, number)}
+        yield _Point(workload, entry, at, {}, at, seed, number)
+
+
+def draw_settings(search: RandomSearchConfig, number: int) -> dict[str, Any]:
+    """The settings of trial ``number`` of a search. They depend on the number and the seed of the draw only."""
+    draw = np.random.default_rng([search.draw, number])
+    low, high = math.log(search.lr_from), math.log(search.lr_to)
+    return {
+        "lr": float(f"{math.exp(draw.uniform(low, high)):.6g}"),
+        "weight_decay": float(f"{math.exp(draw.uniform(math.log(1e-3), math.log(0.3))):.6g}"),
+        "betas": [float(draw.choice(values)) for values in ((0.8, 0.9, 0.95), (0.95, 0.99, 0.999))],
+        "schedule": str(draw.choice(["constant", "cosine"])),
+        "warmup": float(draw.choice([0.0, 0.02, 0.05, 0.1])),
+    }
+
+
+def trial_of_winner(winner: Trial, seed: int, trials: int) -> Trial:
+    """The trial with the settings of the winner of a random search of so many ``trials``, and with another seed."""
+    job = winner.job.model_copy(update={"seed": seed})
+    return Trial(_hash(job), winner.workload, f"{BEST}{trials})", {}, job)
 
 
 def _takes(entry: dict[str, Any], path: str, is_swept: bool) -> bool:
@@ -139,7 +181,7 @@ def _make_trial(study: StudyJob, point: _Point) -> Trial:
     job = _complete(job, study)
     settings = {path: value for path, value in point.values.items() if path not in (LR, BATCH_SIZE)}
     label = optimizer_label(point.optimizer, settings)
-    return Trial(_hash(job), point.workload, label, settings, job)
+    return Trial(_hash(job), point.workload, label, settings, job, point.random_trial)
 
 
 def _complete(job: TrainJob, study: StudyJob) -> TrainJob:

@@ -49,6 +49,7 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
         "batch_size": job.global_batch_size,
         "seed": job.seed,
         **{path: str(value) for path, value in trial.settings.items()},
+        **({"random_trial": trial.random_trial} if trial.random_trial else {}),
         "trial": trial.id,
         "status": outcome.status,
         "reason": outcome.reason,
@@ -59,7 +60,15 @@ def trial_rows(trial: Trial, plan: Plan, outcome: Outcome) -> list[dict[str, Any
     if outcome.status != "finished":
         rows = [row for row in rows if row["epoch"] < outcome.epoch]
         rows.append({**constant, "epoch": outcome.epoch})
-    return [{**row, "score": row.get(metric, math.nan)} for row in rows]
+    return with_scores(rows, metric)
+
+
+def with_scores(rows: list[dict[str, Any]], metric: str) -> list[dict[str, Any]]:
+    """The rows with their ``score``, and with their ``test_score`` if there are test samples: the same metric on these."""
+    test = metric.replace("val_", "test_", 1)
+    has_test = any(test in row for row in rows)
+    columns = {"score": metric, "test_score": test} if has_test else {"score": metric}
+    return [{**row, **{name: row.get(column, math.nan) for name, column in columns.items()}} for row in rows]
 
 
 def metrics_of_trial(trial: Trial, plan: Plan) -> TaskMetrics:
@@ -180,4 +189,4 @@ def run_rows(run: TrackedRun) -> list[dict[str, Any]]:
     rows = [{**constant, "epoch": epoch, **table_names(row)} for epoch, row in zip(epochs, by_epoch, strict=True)]
     if status != "finished":
         rows.append({**constant, "epoch": max(epochs, default=-1) + 1})
-    return [{**row, "score": row.get(metric, math.nan)} for row in rows]
+    return with_scores(rows, metric)

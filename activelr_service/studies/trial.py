@@ -27,6 +27,7 @@ from activelr_service.runs.record import UPDATE_PREFIX, Record, finite_metrics
 from activelr_service.runs.run import Run
 from activelr_service.service.ray_run import train_on_ray
 from activelr_service.studies.folder import Outcome, StudyFolder
+from activelr_service.studies.held_out import HeldOut
 from activelr_service.training.build import build_training, seed_everything
 from activelr_service.training.evaluate import MetricAccumulator
 from activelr_service.training.loop import evaluate_val, run_epoch, train_step
@@ -53,14 +54,16 @@ def run_trial(job: CompleteJob, info: DataInfo) -> Outcome:
 
 
 def train_rows(job: CompleteJob, info: DataInfo) -> Iterator[dict[str, float]]:
-    """Yield the row of the untrained model, then the row of each epoch.
+    """Yield the row of the untrained model, then the row of each epoch. Some have metrics of the test samples, see
+    :class:`~activelr_service.studies.held_out.HeldOut`.
 
     Raises :class:`NonFiniteLossError` for a metric that is finite before the training and not after an epoch.
     """
     device = device_of(job)
     training = build_training(job, info, device)
+    held_out = HeldOut(training, info)
     untrained = untrained_row(evaluate_val(training))
-    yield untrained
+    yield untrained | held_out.row(untrained, is_last=True)
     epoch = 0
     while not training.progress.is_over():
         epoch += 1
@@ -68,7 +71,7 @@ def train_rows(job: CompleteJob, info: DataInfo) -> Iterator[dict[str, float]]:
         row = epoch_row(run_epoch(training, epoch))
         if lost := sorted(untrained.keys() - row.keys()):
             raise NonFiniteLossError(f"{', '.join(lost)} was not finite at the end of epoch {epoch}")
-        yield row
+        yield row | held_out.row(row, is_last=training.progress.is_over())
 
 
 def device_of(job: CompleteJob) -> torch.device:

@@ -127,7 +127,8 @@ def train_epoch(training: TrainContext, running: RunningEpoch, within: WithinEpo
     while running.steps < training.steps_per_epoch and not progress.is_over():
         shares = progress.at(progress.step), progress.at(progress.step + 1)
         ending = None if training.job.early_stop is None else progress.share_of_ending()
-        begin_step(training.optimizer, training.job.optimizer.schedule, *shares, ending)
+        config = training.job.optimizer
+        begin_step(training.optimizer, config.schedule, *shares, ending, config.warmup)
         norm = train_step(training, running.batches, running.totals, running.steps)
         running.totals.add({"grad_norm": norm / distributed.world_size()})
         progress.end_step()

@@ -13,24 +13,36 @@ from torch import nn
 
 from activelr_service import optim
 from activelr_service.config.entry_points import OPTIMIZERS, load_entry_point
-from activelr_service.config.optimizer import ActiveOptimizerConfig, OptimizerConfig, PythonOptimizerConfig
+from activelr_service.config.optimizer import (
+    ActiveMuonConfig,
+    ActiveOptimizerConfig,
+    MuonConfig,
+    OptimizerConfig,
+    PythonOptimizerConfig,
+)
 from activelr_service.errors import JobError
 from activelr_service.optim import fused
 from activelr_service.runs.record import gain_edges
 from activelr_service.training import distributed
+from activelr_service.training.muon import not_hidden
 
 WARM_UP, DECAY = 0.05, 0.2  # shares of the run; the decay is that of Haegele et al. 2024 (arXiv 2405.18392)
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a resolved config over the parameters that require gradients."""
-    params = [param for param in model.parameters() if param.requires_grad]
+    params: list[Any] = [param for param in model.parameters() if param.requires_grad]
+    device_types = {param.device.type for param in params}
     if isinstance(config, PythonOptimizerConfig):
         optimizer = _build_own(config, params)
     else:
         options = config.options()
         if isinstance(config, ActiveOptimizerConfig):
             options = _options_of_rule(config, options)
+        if isinstance(config, MuonConfig):
+            options["not_hidden"] = not_hidden(model)
+        if isinstance(config, ActiveMuonConfig):
+            params = optim.muon_groups(model, only_trained=True)
         module, _, name = config.target.rpartition(".")
         with redirect_stdout(StringIO()):  # some packages print their options
             optimizer = getattr(importlib.import_module(module), name)(params, **options)
@@ -38,8 +50,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> torch.optim.Op
         group["initial_lr"] = group.get("lr") if config.lr is None else config.lr
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.has_trainer = True
-        if fused.load_kernel() is None and any(param.device.type == "cpu" for param in params):
-            warnings.warn(f"the optimizer step takes its {fused.describe_step()}", stacklevel=2)
+        if not all(map(fused.has_kernel, device_types & {"cpu", "cuda"})):
+            warnings.warn(f"the optimizer step: {fused.describe_step()}", stacklevel=2)
     return optimizer
 
 
@@ -66,13 +78,19 @@ def _options_of_rule(config: ActiveOptimizerConfig, options: dict[str, Any]) -> 
 
 
 def begin_step(
-    optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float, ending: float | None = None
+    optimizer: torch.optim.Optimizer,
+    schedule: str,
+    before: float,
+    after: float,
+    ending: float | None = None,
+    warmup: float = 0.0,
 ) -> None:
     """What an optimizer must know before a step: the progress of the run before and after it, as fractions.
 
     ``ending``: how much of the decay of early stopping is behind, from 0 to 1; None in a run that cannot end early.
+    ``warmup``: the share of the run in which the learning rate rises.
     """
-    set_lr(optimizer, schedule, before, after, ending)
+    set_lr(optimizer, schedule, before, after, ending, warmup)
     if isinstance(optimizer, optim.ActiveOptimizer):
         optimizer.progress = after
 
@@ -90,19 +108,34 @@ def end_epoch(optimizer: torch.optim.Optimizer) -> None:
 
 
 def set_lr(
-    optimizer: torch.optim.Optimizer, schedule: str, before: float, after: float, ending: float | None = None
+    optimizer: torch.optim.Optimizer,
+    schedule: str,
+    before: float,
+    after: float,
+    ending: float | None = None,
+    warmup: float = 0.0,
 ) -> None:
     """Set the learning rate of a step: a function of the shares done and nothing else, so that nothing is saved of it.
 
     Where early stopping ends the run, it goes to 0 at least as fast as a straight line, whatever the schedule.
     """
     decays = ending is not None and uses_lr(optimizer)
-    if schedule == "constant" and not decays:
+    if schedule == "constant" and not decays and not warmup:
         return
-    factor = SCHEDULES[schedule](before, after) if schedule != "constant" else 1.0
+    factor = lr_factor(schedule, before, after, warmup)
     for group in optimizer.param_groups:
         if group["initial_lr"] is not None:
             group["lr"] = group["initial_lr"] * (min(factor, 1 - ending) if decays and ending is not None else factor)
+
+
+def lr_factor(schedule: str, before: float, after: float, warmup: float = 0.0) -> float:
+    """What multiplies the learning rate of a step: a line from 0 to 1 in the warm-up, then the schedule over the rest."""
+    if after < warmup:
+        return after / warmup
+    if schedule == "constant":
+        return 1.0
+    shares = [max(0.0, share - warmup) / (1 - warmup) for share in (before, after)]
+    return SCHEDULES[schedule](*shares)
 
 
 def cosine(before: float, after: float) -> float:

@@ -12,6 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from activelr_service.optim import ActiveMuon, muon_groups
 from benchmarks.algoperf import submission as active_adamw
 from benchmarks.algoperf_mini import spec
 
@@ -118,6 +119,10 @@ def build_muon(model: torch.nn.Module, steps: int) -> Built:
     return optimizers, [warmup_cosine(optimizer, steps, 0.05) for optimizer in optimizers]
 
 
+def build_active_muon(model: torch.nn.Module, steps: int) -> Built:
+    return [ActiveMuon(muon_groups(model), total_steps=steps)], []
+
+
 def build_prodigy(model: torch.nn.Module, steps: int) -> Built:
     """Its defaults, with the cosine that its authors advise."""
     from prodigyopt import Prodigy
@@ -192,6 +197,7 @@ def set_mode(optimizer_state: spec.OptimizerState, mode: str) -> None:
 
 COMPETITORS: dict[str, Any] = {
     "active_adamw": active_adamw,
+    "active_muon": TorchSubmission(build_active_muon),
     "nadamw": TorchSubmission(build_fixed),
     "nadamw_10x": TorchSubmission(build_fixed_10x),
     "schedule_free": TorchSubmission(build_schedule_free, has_end=False),

@@ -6,8 +6,8 @@ import warnings
 import pytest
 import torch
 
-from activelr_service.integrations.connect import build
-from activelr_service.optim import ActiveAdamW, ActiveLRWarning
+from activelr_service.integrations.connect import build, trainable
+from activelr_service.optim import ActiveAdamW, ActiveLRWarning, ActiveMuon
 from activelr_service.optim.stats import effective_lr
 from tests.integrations.models import INPUTS, TARGETS, make_network, same_bits
 
@@ -95,3 +95,12 @@ def test_the_median_is_over_the_tensors_that_have_taken_the_step():
     rates = sorted(state["effective_lr"].item() for state in optimizer.state.values())
     assert len(rates) == 3
     assert hooks.lr.item() == rates[1]
+
+
+def test_a_trainer_gives_muon_the_tables_of_embeddings_in_a_group_of_their_own_and_leaves_out_what_is_frozen():
+    model = torch.nn.Sequential(torch.nn.Embedding(5, 8), make_network())
+    model[1][0].requires_grad_(False)
+    others, tables = build(trainable(model, ActiveMuon), ActiveMuon, total_steps=9)[0].param_groups
+    assert [id(param) for param in others["params"]] == [id(param) for param in model[1][2].parameters()]
+    assert tables["params"] == [model[0].weight]
+    assert tables["orthogonalize"] is False

@@ -94,3 +94,23 @@ def adabelief(beta1=0.9, beta2=0.999, eps=1e-16):
         return m_hat
 
     return direction
+
+
+def muon(momentum=0.95):
+    """Orthogonalized momentum of matrices (Jordan et al. 2024), sized as Liu et al. 2025; Adam for vectors."""
+    of_vectors = adam()
+
+    def direction(state, g, t):
+        if g.dim() < 2:
+            return of_vectors(state, g, t)
+        state["m"] = momentum * state.get("m", torch.zeros_like(g)) + (1 - momentum) * g
+        nesterov = momentum * state["m"] + (1 - momentum) * g
+        x = nesterov.flatten(1)
+        size = 0.2 * math.sqrt(max(x.shape))
+        x = x / x.norm()
+        for _ in range(5):
+            gram = x @ x.T
+            x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+        return size * x.view_as(g)
+
+    return direction

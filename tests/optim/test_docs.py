@@ -16,5 +16,5 @@ def test_the_code_of_the_page_runs_from_top_to_bottom():
         warnings.simplefilter("error")
         for block in blocks:
             exec(compile(block, "docs/optimizers.md", "exec"), names)  # noqa: S102 - it is our own page
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert names["stats"]["0.weight"]["update_ratio"] > 0

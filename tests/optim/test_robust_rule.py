@@ -29,8 +29,9 @@ def rms(tensor):
 class Oracle:
     """One tensor at a time, in plain numbers, from the formulas of the rule."""
 
-    def __init__(self, params, direction, first_step, total_steps, weight_decay, rectified_at):
-        self.weight_decay = weight_decay
+    def __init__(self, params, direction, first_step, total_steps, weight_decay, rectified_at, hold):
+        self.weight_decay, self.hold = weight_decay, hold
+        self.last, self.held_steps = [0.0] * len(params), 0
         self.rectified_at = rectified_at
         self.params, self.direction, self.total = params, direction, total_steps
         self.states = [{} for _ in params]
@@ -53,14 +54,22 @@ class Oracle:
             self.sums[i] += p.grad
             d = self.direction(self.states[i], p.grad, self.t)
             if self.t == self.rectified_at:
-                self.lengths[i] = 0.0
+                self.lengths[i] = self.last[i] = 0.0
             if p.dim() > 1:
                 p.data *= 1 - self.weight_decay * 0.1 * (1 - self.t / self.total)
-            self.lengths[i] = max(rms(d), 0.99 * self.lengths[i] + 0.01 * rms(d))
-            self.clips[i] = min(1.0, cap * self.lengths[i] / (self.gains[i] * rms(d)))
-            p.data -= decay * self.clips[i] * self.gains[i] * self.sizes[i] * d / self.lengths[i]
+            held = self.rate(i, self.last[i], cap, decay)[0] if self.hold and self.last[i] else 0.0
+            rate, self.lengths[i], self.clips[i] = self.rate(i, rms(d), cap, decay)
+            self.last[i] = rms(d)
+            if abs(held - rate) <= self.hold * rate:
+                rate, self.held_steps = held, self.held_steps + 1
+            p.data -= rate * d
         if self.t >= self.window_end:
             self.end_window()
+
+    def rate(self, i, size, cap, decay):
+        length = max(size, 0.99 * self.lengths[i] + 0.01 * size)
+        clip = min(1.0, cap * length / (self.gains[i] * size))
+        return decay * clip * self.gains[i] * self.sizes[i] / length, length, clip
 
     def end_window(self):
         speed = min(1, (self.t - self.window_begin) / 20)
@@ -79,7 +88,8 @@ def test_matches_the_oracle(member):
     params, twins = make_params(), make_params()
     optimizer = member.build(params, rule="robust", total_steps=140, weight_decay=0.1)
     rectified_at = 6 if member.active in (ActiveRAdam, ActiveBelief) else None
-    oracle = Oracle(twins, member.direction(), member.active.initial_update_ratio, 140, 0.1, rectified_at)
+    hold = 0.03 if member.active.is_normalized else 0.0
+    oracle = Oracle(twins, member.direction(), member.active.initial_update_ratio, 140, 0.1, rectified_at, hold)
     rng, twin_rng = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     for _ in range(140):
         set_grads(params, rng)
@@ -89,6 +99,8 @@ def test_matches_the_oracle(member):
     for param, twin, gain in zip(params, twins, oracle.gains, strict=True):
         assert torch.allclose(param, twin, atol=1e-5)
         assert optimizer.state[param]["gain"].item() == pytest.approx(gain, rel=1e-4)
+    if hold:
+        assert 100 < oracle.held_steps < 140 * len(params)
 
 
 @every_member

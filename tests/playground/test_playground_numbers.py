@@ -14,12 +14,12 @@ pytestmark = [
 ]
 
 STEPS, TOLERANCE = 1000, 1e-9
-STARTS = {
+STARTS = {  # of stable runs: one that bounces at its minimum, where gradients are all rounding, doubles each difference
     "saddle": [0.5, 0.001],
-    "mse": [-1.0, 2.2],
+    "mse": [-2.0, 3.0],
     "shelf": [5.0],
     "passes": [-4.2, 6.1],
-    "ravine": [-1.2, 1.6],
+    "ravine": [-1.4, 1.2],
     "quadratic": [-2.5, 0.9],
 }
 VALUES = {
@@ -81,7 +81,7 @@ def test_the_paper_rule_of_the_page_is_that_of_the_product_on_every_function(kin
     follow(runs, lambda params: [KINDS[kind](params, **options)])
 
 
-@pytest.mark.skipif(fused.load_kernel() is None, reason="no C compiler was there at the installation")
+@pytest.mark.skipif(not fused.has_kernel("cpu"), reason="no C compiler was there at the installation")
 @pytest.mark.parametrize(("batch", "noise"), BATCHES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_robust_rule_of_the_page_is_that_of_the_product_on_every_function(kind, batch, noise):
@@ -92,7 +92,7 @@ def test_the_robust_rule_of_the_page_is_that_of_the_product_on_every_function(ki
 @pytest.mark.parametrize("rule", ["paper", "robust"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_step_of_the_page_is_that_of_the_list_form_also_where_a_race_is_unstable(kind, rule, monkeypatch):
-    monkeypatch.setattr(fused, "load_kernel", lambda: None)  # as where no C compiler was
+    monkeypatch.setattr(fused, "has_kernel", lambda device_type: False)  # as where no C compiler was
     starts = {"ravine": [-2.2, 3.0], "passes": [-3.99, 6.0], "saddle": [0.9, -0.7], "mse": [3.0, -2.5]}
     runs = run_with_torch_exp(settings(kind + rule[0], 0.1, 8, 1.0, starts), is_list=True)
     own = {"lr": 0.1, "steps_per_epoch": 4} if rule == "paper" else {"total_steps": STEPS}

@@ -79,7 +79,7 @@ def assert_identical(left, right):
         assert torch.equal(tensor, right[name]), name
 
 
-@pytest.mark.parametrize("optimizer", ["active_sgd", "active_adamw", "active_radam", "active_belief"])
+@pytest.mark.parametrize("optimizer", ["active_sgd", "active_adamw", "active_radam", "active_belief", "active_muon"])
 def test_every_optimizer_learns_the_digits_without_a_learning_rate(tmp_path, optimizer):
     job = resolved(small_job(tmp_path, epochs=16, optimizer={"type": optimizer}))
     _, history = train(job, tmp_path)

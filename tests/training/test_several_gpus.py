@@ -87,7 +87,7 @@ def run_epochs(gpu, training, epochs=2):
 
 
 OPTIMIZERS = [
-    *({"type": name, "rule": rule} for name in ("active_sgd", "active_adamw", "active_radam", "active_belief")
+    *({"type": name, "rule": rule} for name in ("active_sgd", "active_adamw", "active_radam", "active_belief", "active_muon")
       for rule in ("paper", "robust")),
     {"type": "active_sgd", "rule": "robust", "momentum": 0.9, "weight_decay": 0.01},
     {"type": "active_adamw", "rule": "paper", "window_steps": 3},
@@ -179,7 +179,7 @@ def train_on_the_gpu(rank, job, folder):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("rule", ["paper", "robust"])
-@pytest.mark.parametrize("name", ["active_sgd", "active_adamw", "active_radam", "active_belief"])
+@pytest.mark.parametrize("name", ["active_sgd", "active_adamw", "active_radam", "active_belief", "active_muon"])
 def test_where_there_is_a_gpu_two_ranks_train_on_it(tmp_path, name, rule):
     job = resolved(small_job(tmp_path, epochs=2, optimizer={"type": name, "rule": rule}), 2)
     assert run_ranks(train_on_the_gpu, 2, tmp_path, job, tmp_path) == [2, 2]
