@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def no_net(monkeypatch, tmp_path):
         monkeypatch.setenv(name, NO_NET)
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(urllib.request, "_opener", None)  # the first call keeps the proxies for the whole process
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))  # what $HF_HOME sets when it is imported
     return tmp_path / "torch" / "hub" / "checkpoints", tmp_path / "hub"
