@@ -1,6 +1,7 @@
 """Shared by all tests: small jobs, real parts, and no home directory but a temporary one for what is written."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,15 @@ for name in ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "AC
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 900  # for what ends in seconds to a minute: a limit against hangs, whatever the speed of the machine
 ACTIVELR = [sys.executable, "-m", "activelr_service.cli"]
+
+
+@pytest.fixture(autouse=True)
+def _own_signal_handlers():
+    """A command that a test calls in this process sets handlers for the rest of the process: here, of the test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def small_job(folder: Path, **changes) -> TrainJob:
