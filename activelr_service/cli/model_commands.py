@@ -61,7 +61,8 @@ def predict(
     options = Options(batch_size, tuple(keep), overwrite, max_new_tokens)
     answered = predict(model, output_dir, source, output, device, options)
     errors = f", {answered.bad:,} with an error" if answered.bad else ""
-    print(f"{answered.rows:,} rows answered{errors}: {output}")
+    rows = "1 row" if answered.rows == 1 else f"{answered.rows:,} rows"
+    print(f"{rows} answered{errors}: {output}")
 
 
 def serve(

@@ -149,7 +149,8 @@ class CIFAR100DataConfig(StrictConfig):
 
 
 class VOCDataConfig(StrictConfig):
-    """PASCAL VOC images and boxes as published: folders ``VOC2007`` and ``VOC2012`` in a ``VOCdevkit``.
+    """PASCAL VOC images and boxes as published: folders ``VOC2007`` and ``VOC2012`` in a ``VOCdevkit``; or your own images
+    in one such folder of any name, with any classes.
 
     Several years are trained on together. The images keep their size: the model resizes them (``min_size`` and
     ``max_size`` in ``model.args``).

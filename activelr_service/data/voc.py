@@ -1,9 +1,11 @@
 """PASCAL VOC object detection (Everingham et al. 2010), in the published folders.
 
 ``VOCdevkit/VOC2012`` holds ``ImageSets/Main/SET.txt`` with one image name a line, ``JPEGImages/NAME.jpg`` and
-``Annotations/NAME.xml``.
+``Annotations/NAME.xml``. The classes are the 20 of VOC, or those of the annotations where these have others.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -12,7 +14,7 @@ import numpy as np
 
 from activelr_service.config.data import VOCDataConfig
 from activelr_service.data.images import check_images, find_empty, load_image, or_skip
-from activelr_service.data.info import DataInfo, describe_classes
+from activelr_service.data.info import DataInfo, describe_classes, shorten
 from activelr_service.data.splits import draw_splits
 from activelr_service.data.voc_layout import find_year, list_year
 from activelr_service.errors import JobError
@@ -24,25 +26,29 @@ CLASSES = (
 
 
 class Annotation(NamedTuple):
-    """The objects in one image: boxes (xmin, ymin, xmax, ymax) in pixels from 0, labels from 1, and difficult marks."""
+    """The objects in one image: boxes (xmin, ymin, xmax, ymax) in pixels from 0, names of classes, and difficult marks."""
 
     image: Path
     boxes: list[list[float]]
-    labels: list[int]
+    names: list[str]
     difficult: list[bool]
 
 
 class VOCDataset:
     """A map-style dataset of ``(image, target)``. The image is a float32 tensor (3, height, width) in [0, 1].
 
-    The target is a dict of ``boxes`` float32 (n, 4), ``labels`` int64 (n,), ``difficult`` bool (n,) and ``image_id`` int64,
-    the index of the sample. Boxes are clipped to the image; boxes that are then less than one pixel wide or high are left
-    out. In training, the image is flipped left to right half of the time, and difficult objects are left out, so that they
-    count as background. An image without objects has zero boxes. A sample is None if its image is corrupt and skipped.
+    The target is a dict of ``boxes`` float32 (n, 4), ``labels`` int64 (n,), which count the classes from 1, ``difficult``
+    bool (n,) and ``image_id`` int64, the index of the sample. Boxes are clipped to the image; boxes that are then less than
+    one pixel wide or high are left out. In training, the image is flipped left to right half of the time, and difficult
+    objects are left out, so that they count as background. An image without objects has zero boxes. A sample is None if its
+    image is corrupt and skipped.
     """
 
-    def __init__(self, annotations: list[Annotation], on_corrupt: str, is_training: bool) -> None:
+    def __init__(
+        self, annotations: list[Annotation], classes: Sequence[str], on_corrupt: str, is_training: bool
+    ) -> None:
         self.annotations = annotations
+        self.labels = {name: label for label, name in enumerate(classes, start=1)}
         self.on_corrupt = on_corrupt
         self.is_training = is_training
         self.transform = transform_of(is_training)
@@ -65,7 +71,7 @@ class VOCDataset:
         kept = (boxes[:, 2:] - boxes[:, :2] >= 1).all(dim=1)
         if self.is_training:
             kept &= ~difficult
-        labels = torch.tensor(annotation.labels, dtype=torch.int64)
+        labels = torch.tensor([self.labels[name] for name in annotation.names], dtype=torch.int64)
         target = {"boxes": boxes[kept], "labels": labels[kept], "difficult": difficult[kept]}
         return image, {**target, "image_id": torch.tensor(index)}
 
@@ -73,11 +79,14 @@ class VOCDataset:
 def inspect(config: VOCDataConfig) -> DataInfo:
     """Describe the data from the image sets and all annotations. No image is read."""
     parts, warned = _read_parts(config)
-    counts = [np.bincount([label for one in part for label in one.labels], minlength=21)[1:] for part in parts.values()]
+    classes = classes_of(parts)
+    counts = [_count(part, classes) for part in parts.values()]
     test = counts[2] if "test" in parts else None
-    notes, warnings = describe_classes(CLASSES, counts[0], counts[1], "objects", test)
+    notes, warnings = describe_classes(classes, counts[0], counts[1], "objects", test)
+    if classes != CLASSES:
+        notes.insert(0, f"the classes are those of the annotations, not the 20 of VOC: {shorten(classes, 20)}")
     for name, part in parts.items():
-        empty = sum(not annotation.labels for annotation in part)
+        empty = sum(not annotation.names for annotation in part)
         difficult = sum(map(sum, (annotation.difficult for annotation in part)))
         use = {"train": "train on", "val": "validate on", "test": "measure once, at the end"}[name]
         notes.append(
@@ -88,8 +97,8 @@ def inspect(config: VOCDataConfig) -> DataInfo:
         len(parts["train"]),
         len(parts["val"]),
         (),
-        num_classes=len(CLASSES),
-        classes=CLASSES,
+        num_classes=len(classes),
+        classes=classes,
         notes=tuple(notes),
         warnings=(*warned, *warnings),
         num_test=len(parts.get("test", ())),
@@ -99,8 +108,9 @@ def inspect(config: VOCDataConfig) -> DataInfo:
 def build(config: VOCDataConfig) -> tuple[Any, Any]:
     """Make (train, val) datasets. Raises :class:`JobError` with the first annotation that cannot be used."""
     parts, _ = _read_parts(config)
-    val = VOCDataset(parts["val"], config.on_corrupt, is_training=False)
-    return VOCDataset(parts["train"], config.on_corrupt, is_training=True), val
+    classes = classes_of(parts)
+    val = VOCDataset(parts["val"], classes, config.on_corrupt, is_training=False)
+    return VOCDataset(parts["train"], classes, config.on_corrupt, is_training=True), val
 
 
 def build_split(config: VOCDataConfig, split: str) -> Any:
@@ -108,8 +118,9 @@ def build_split(config: VOCDataConfig, split: str) -> Any:
 
     Images that cannot be decoded are left out and named.
     """
-    part = _read_parts(config)[0].get({"validation": "val"}.get(split, split))
-    return part and VOCDataset(part, "skip", is_training=False)
+    parts, _ = _read_parts(config)
+    part = parts.get({"validation": "val"}.get(split, split))
+    return part and VOCDataset(part, classes_of(parts), "skip", is_training=False)
 
 
 def check_files(config: VOCDataConfig, limit: int | None) -> None:
@@ -144,6 +155,18 @@ def _read_parts(config: VOCDataConfig) -> tuple[dict[str, list[Annotation]], lis
     return {**parts, "test": test}, []
 
 
+def classes_of(parts: dict[str, list[Annotation]]) -> tuple[str, ...]:
+    """The 20 classes of VOC, or all names of the annotations, sorted, where one of them is not among the 20."""
+    names = {name for part in parts.values() for annotation in part for name in annotation.names}
+    return CLASSES if names <= set(CLASSES) else tuple(sorted(names))
+
+
+def _count(part: list[Annotation], classes: Sequence[str]) -> Any:
+    """The objects of each class, int64 (classes,)."""
+    found = Counter(name for annotation in part for name in annotation.names)
+    return np.array([found[name] for name in classes])
+
+
 def _has_test(config: VOCDataConfig) -> bool:
     """Whether the published test set of 2007 is there, and does not validate."""
     if config.val_set == "test" or "2007" not in config.years:
@@ -166,7 +189,7 @@ def read_annotation(image: Path, path: Path) -> Annotation:
     annotation = Annotation(image, [], [], [])
     try:
         for item in ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).iterfind("object"):  # noqa: S314
-            annotation.labels.append(_label(_text(item, "name")))
+            annotation.names.append(_text(item, "name"))
             xmin, ymin, xmax, ymax = (float(_text(item, f"bndbox/{side}")) for side in ("xmin", "ymin", "xmax", "ymax"))
             annotation.boxes.append([xmin - 1, ymin - 1, xmax, ymax])
             annotation.difficult.append(item.findtext("difficult", "0").strip() == "1")
@@ -182,17 +205,9 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("an annotation must not have a document type")
 
 
-def _label(name: str) -> int:
-    if name not in CLASSES:
-        raise ValueError(
-            f"{name!r} is none of the 20 classes of VOC, and only these can be trained on: {', '.join(CLASSES)}"
-        )
-    return CLASSES.index(name) + 1
-
-
 def _text(item: ElementTree.Element, name: str) -> str:
     text = item.findtext(name)
-    if text is None:
+    if text is None or not text.strip():
         raise ValueError(f"an object without {name}")
     return text.strip()
 

@@ -34,7 +34,8 @@ class Notes:
                 self._said |= {f"{column}={name}" for name in fresh}
                 shown = shorten(map(repr, fresh), 5)
                 text = f"the column {column!r} has categories that no training row has, counted as none of them"
-                lines.append(f"{text}: {shown} (in {sum(fresh.values()):,} rows)")
+                number = sum(fresh.values())
+                lines.append(f"{text}: {shown} (in {number:,} row{'s' * (number != 1)})")
         self.unknown.clear()
         self.lines.clear()
         for line in lines:

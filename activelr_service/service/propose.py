@@ -88,7 +88,9 @@ def _of_folder(path: Path, target: str | None) -> Proposal | None:
     folders = list_folders(path, "data")
     if is_saved(path):
         return _saved(path)
-    if any(name.startswith("VOC") for name in (path.name, *folders)):
+    if {"Annotations", "ImageSets", "JPEGImages"} <= set(folders) or any(
+        name.startswith("VOC") for name in (path.name, *folders)
+    ):
         detector = {"type": "torchvision_detection", "name": "fasterrcnn_mobilenet_v3_large_320_fpn"}
         return Proposal({"type": "voc", "root": str(path)}, detector, 26, [f"{path}: images with boxes, as PASCAL VOC"])
     for number in (10, 100):

@@ -9,7 +9,9 @@ from PIL import Image
 from activelr_service.data import build_data, check_files, inspect_data
 from activelr_service.data.images import load_image
 from activelr_service.data.voc import CLASSES
+from activelr_service.data.voc_whole import build_whole
 from activelr_service.errors import JobError
+from activelr_service.service.propose import propose
 from tests.data.generate_voc import annotate, draw, write_voc
 from tests.data.test_data import data_config
 
@@ -139,7 +141,7 @@ def test_the_folder_of_another_year_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("<name>cat</name>", "<name>unicorn</name>"), "'unicorn' is none of the 20 classes"),
+        (("<name>cat</name>", "<name> </name>"), "an object without name"),
         (("<xmin>1</xmin>", "<xmin>left</xmin>"), "could not convert"),
         (("<bndbox>", "<box>"), "mismatched tag"),
         (("<ymax>9</ymax>", ""), "an object without bndbox/ymax"),
@@ -152,6 +154,33 @@ def test_an_annotation_that_cannot_be_used_is_named(tmp_path, change, expected):
     path.write_text(path.read_text().replace(*change))
     with pytest.raises(JobError, match=f"{name}\\.xml: .*{expected}"):
         build_data(voc(tmp_path))
+
+
+def test_classes_other_than_those_of_voc_are_taken_from_the_annotations_of_all_sets(tmp_path):
+    folder, _ = write_one(tmp_path, [("tile", (1, 1, 9, 9)), ("cat", (2, 2, 9, 9))])
+    annotate(folder / "Annotations" / "2007_train_000001.xml", (64, 48), [("brick", (1, 1, 9, 9))])
+    for name in ("000000", "000001"):
+        annotate(folder / "Annotations" / f"2007_val_{name}.xml", (64, 48), [("tile", (1, 1, 9, 9))])
+    info = inspect_data(voc(tmp_path))
+    assert info.classes == ("brick", "cat", "tile")
+    assert "the classes are those of the annotations, not the 20 of VOC: brick, cat, tile" in info.notes
+    train, val = build_data(voc(tmp_path))
+    assert train[0][1]["labels"].tolist() == [3, 2]
+    assert val[0][1]["labels"].tolist() == [3]
+
+
+def test_a_folder_of_any_name_in_the_format_of_a_year_is_read_and_proposed(tmp_path):
+    folder = write_voc(tmp_path).rename(tmp_path / "bricks")
+    info = inspect_data(voc(folder, years=["2012"]))
+    assert (info.num_train, info.num_val) == (8, 4)
+    assert propose(folder).data == {"type": "voc", "root": str(folder)}
+
+
+def test_other_data_with_a_class_that_was_not_trained_on_are_refused_by_its_name(tmp_path):
+    trained = inspect_data(voc(write_voc(tmp_path / "a").parent))
+    folder, _ = write_one(tmp_path / "b", [("unicorn", (1, 1, 9, 9)), ("cat", (2, 2, 9, 9))])
+    with pytest.raises(JobError, match=r"train\.txt has classes that are not among those trained on: unicorn \(1 "):
+        build_whole(voc(folder.parent), trained, tmp_path)
 
 
 def test_a_set_without_an_object_to_learn_or_find_is_refused(tmp_path):
