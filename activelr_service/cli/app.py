@@ -55,6 +55,7 @@ for command in (
     job_commands.submit,
     study_commands.study,
     study_commands.challenge,
+    study_commands.prove,
     study_commands.report,
     playground_command.playground,
 ):

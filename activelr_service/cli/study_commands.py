@@ -77,6 +77,28 @@ def challenge(
     print("\n".join(lines))
 
 
+def prove(
+    overrides: Overrides = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print which trainings would run and how long they would take, then stop.")
+    ] = False,
+) -> None:
+    """Repeat the table of the results: the default against a random search over AdamW, on six small tasks.
+
+    It downloads nothing. Run the command again to run the trainings that are left.
+
+    Example: activelr prove --set random_search.trials=20
+    """
+    exit_on_signals()
+    from activelr_service.studies.challenge import challenge as run_challenge
+    from activelr_service.studies.challenge import read_proof
+
+    study, source = read_proof(overrides)
+    with source.locating():
+        lines = run_challenge(study, dry_run)
+    print("\n".join(lines))
+
+
 def report(
     results: Results,
     output: Annotated[Path, typer.Option("--output", help="The folder to write.")] = Path("report"),

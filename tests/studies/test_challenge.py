@@ -6,7 +6,18 @@ import pytest
 from scipy import stats
 
 from activelr_service.errors import JobError
-from activelr_service.studies.challenge import Result, Side, interval, read_challenge, result_lines, verdict, win_share
+from activelr_service.studies.challenge import read_challenge, read_proof
+from activelr_service.studies.verdict import (
+    Result,
+    Side,
+    holm,
+    interval,
+    p_value,
+    result_lines,
+    table_lines,
+    verdict,
+    win_share,
+)
 from tests.conftest import activelr
 
 JOB = """\
@@ -29,7 +40,9 @@ def job_file(tmp_path):
 def result_of(ours, theirs, higher_is_better=True, is_test=True):
     default = Side("active_adamw", np.array(ours), 1, 2.0)
     searched = Side("adamw (best of 4)", np.array(theirs), 5, 9.0)
-    return Result("test accuracy", higher_is_better, is_test, default, searched, "lr: 0.01", 1, [(1, 0.5), (4, 0.9)])
+    return Result(
+        "digits", "test accuracy", higher_is_better, is_test, default, searched, "lr: 0.01", 1, [(1, 0.5), (4, 0.9)]
+    )
 
 
 def test_a_side_wins_where_the_interval_of_the_difference_leaves_out_zero():
@@ -55,11 +68,35 @@ def test_the_share_of_pairs_that_are_won_counts_a_tie_as_half():
     assert win_share(np.array([1.0, 2.0]), np.array([1.0, 0.0])) == pytest.approx(3.5 / 4)
 
 
-def test_the_lines_say_the_costs_what_was_lost_and_whether_the_comparison_favors_the_search(job_file):
-    study, _ = read_challenge(job_file, [], 4, 3)
-    text = "\n".join(result_lines(result_of([0.9, 0.8, 0.9], [0.8, 0.9, 0.8], is_test=False), study))
+def test_the_lines_say_the_costs_what_was_lost_and_whether_the_comparison_favors_the_search():
+    text = "\n".join(result_lines(result_of([0.9, 0.8, 0.9], [0.8, 0.9, 0.8], is_test=False)))
     for part in ("trainings for one model", "1 of the 4 trials", "favors it", "1: 0.5, 4: 0.9", "lr: 0.01", "3 seeds"):
         assert part in text
+
+
+def test_p_values_are_corrected_for_the_number_of_workloads_as_holm_did():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9]) == [0.9]
+    ours, theirs = np.array([3.0, 4.0, 6.0]), np.array([1.0, 1.5, 2.5, 2.0])
+    assert p_value(ours, theirs) == stats.ttest_ind(ours, theirs, equal_var=False).pvalue
+    assert (p_value(np.ones(3), np.zeros(3)), p_value(np.ones(3), np.ones(3))) == (0.0, 1.0)
+
+
+def test_the_table_counts_who_has_won_how_many_workloads():
+    won = result_of([0.90, 0.91, 0.92], [0.50, 0.51, 0.52])
+    lost = result_of([0.90, 0.91, 0.92], [0.50, 0.51, 0.52], higher_is_better=False)
+    unclear = result_of([0.90, 0.95, 0.85], [0.91, 0.86, 0.96])
+    lines = table_lines([won, lost, unclear])
+    assert lines[2].startswith("| digits | test accuracy, higher is better | 0.9100 ± 0.01 | 0.5100 ± 0.01 | +0.4 |")
+    assert "| -0.4 |" in lines[3]
+    assert lines[-1].startswith("the default won 1, the search won 1, nobody won 1 of 3 workloads")
+
+
+def test_the_study_of_the_proof_is_valid_and_takes_overrides():
+    study, _ = read_proof(["random_search.trials=5", "seeds=[0]"])
+    assert (study.random_search.trials, study.seeds, len(study.workloads)) == (5, [0], 6)
+    with pytest.raises(JobError, match="--set sedes=.*unknown key"):
+        read_proof(["sedes=[0]"])
 
 
 @pytest.mark.parametrize(
