@@ -13,7 +13,7 @@ import argparse
 import csv
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
@@ -210,12 +210,14 @@ def library_bytes() -> tuple[Tensor, Tensor]:
 Row = tuple[str, int, int, float]  # optimizer, steps, seed, loss
 
 
-def run_all(path: Path, setup: Setup, tokens: tuple[Tensor, Tensor]) -> None:
+def run_all(
+    path: Path, setup: Setup, tokens: tuple[Tensor, Tensor], lengths: Sequence[int], seeds: Sequence[int]
+) -> None:
     """Every run that the file lacks, a line of the file each."""
     known = {row[:3] for row in read(path)}
     for name, make in OPTIMIZERS.items():
-        for steps in LENGTHS:
-            for seed in SEEDS:
+        for steps in lengths:
+            for seed in seeds:
                 if (name, steps, seed) not in known:
                     started = time.perf_counter()
                     loss = train(setup, tokens, make, steps, seed)
@@ -264,6 +266,8 @@ def main() -> None:
     parser.add_argument("file", nargs="?", type=Path, default=RESULTS, help="the raw table (default: %(default)s)")
     parser.add_argument("--train", type=Path, help="a token file of the track")
     parser.add_argument("--validation", type=Path, help="a token file of the track")
+    parser.add_argument("--steps", type=int, nargs="+", default=LENGTHS, help="(default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help="(default: %(default)s)")
     for name, default in asdict(Setup()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default, help="(default: %(default)s)")
     asked = vars(parser.parse_args())
@@ -277,8 +281,10 @@ def main() -> None:
     given = asked["train"] is not None
     tokens = (load_tokens(asked["train"]), load_tokens(asked["validation"])) if given else library_bytes()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TensorFloat-32
     setup = Setup(**{name: asked[name] for name in asdict(Setup())})
-    run_all(asked["file"], setup, (tokens[0].to(device), tokens[1].to(device)))
+    run_all(asked["file"], setup, (tokens[0].to(device), tokens[1].to(device)), asked["steps"], asked["seeds"])
 
 
 if __name__ == "__main__":
