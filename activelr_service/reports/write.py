@@ -78,6 +78,7 @@ def compute_results(table: DataFrame) -> Results:
 
 
 WIDTH, LABEL, CELL = 120, 28, 7
+MOST_VALUES = 40  # of an axis in the terminal; the report has all
 HEADS = {"mean": "mean", "best": "best", "worst": "worst", "range": "range", "sensitivity": "sens", "regret": "regret"}
 Column = tuple[str, list[str]]
 
@@ -85,8 +86,8 @@ Column = tuple[str, list[str]]
 def summary_lines(table: DataFrame) -> list[str]:
     """The summary for the terminal: a block of lines for each workload and axis of a table in normal form.
 
-    A block has the mean score at each value of the axis and the numbers of ``metrics.summarize``. A line has at most 120
-    characters. Raises ``CommandError`` as ``normal_form`` does.
+    A block has the mean score at each value of the axis, if there are at most 40, and the numbers of ``metrics.summarize``. A
+    line has at most 120 characters. Raises ``CommandError`` as ``normal_form`` does.
     """
     trials = trials_of(normal_form(table, "the table", "study"))
     lines: list[str] = []
@@ -107,6 +108,8 @@ def _block(rows: DataFrame, means: DataFrame, axis: str) -> Iterator[str]:
     end = f": {metric}, mean over seeds by {AXIS_NAMES[axis]}{held and ', '}{held}"
     yield _cut(_cut(first["workload"], max(WIDTH - len(end), LABEL)) + end, WIDTH)
     at_values = [(_narrow(value), [*map(short, column)]) for value, column in grid(means).items()]
+    if len(at_values) > MOST_VALUES:  # a random search, with a value for each trial
+        at_values = []
     numbers = [(head, [*map(short, rows[name])]) for name, head in HEADS.items()]
     numbers.append(("div", [f"{share:.0%}" for share in rows["divergence"]]))
     for columns in _fitting(at_values, numbers):

@@ -129,6 +129,12 @@ def test_the_summary_fits_into_120_columns():
     assert max(map(len, summary_lines(table_of(*many)))) <= 120
 
 
+def test_the_many_values_of_a_random_search_are_left_to_the_report():
+    rows = [trial("a", 2.0**-place, [1e-5 * place]) for place in range(1, 60)]
+    assert len(summary_lines(table_of(*rows))) < 6
+    assert len(summary_lines(table_of(*rows[:39]))) > 6
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [(85.3571, "85.36"), (0.85357, "0.8536"), (-0.85357, "-0.854"), (1884.295, "1884"), (0.000316, "3.2e-4")]
