@@ -86,8 +86,8 @@ Column = tuple[str, list[str]]
 def summary_lines(table: DataFrame) -> list[str]:
     """The summary for the terminal: a block of lines for each workload and axis of a table in normal form.
 
-    A block has the mean score at each value of the axis, if there are at most 40, and the numbers of ``metrics.summarize``. A
-    line has at most 120 characters. Raises ``CommandError`` as ``normal_form`` does.
+    A block has the mean score at each value of the axis, if there are at most 40, and the numbers of ``metrics.summarize``.
+    A line has at most 120 characters. Raises ``CommandError`` as ``normal_form`` does.
     """
     trials = trials_of(normal_form(table, "the table", "study"))
     lines: list[str] = []

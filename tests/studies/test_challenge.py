@@ -95,7 +95,7 @@ def test_the_table_counts_who_has_won_how_many_workloads():
 def test_the_study_of_the_proof_is_valid_and_takes_overrides():
     study, _ = read_proof(["random_search.trials=5", "seeds=[0]"])
     assert (study.random_search.trials, study.seeds, len(study.workloads)) == (5, [0], 6)
-    with pytest.raises(JobError, match="--set sedes=.*unknown key"):
+    with pytest.raises(JobError, match=r"--set sedes=.*unknown key"):
         read_proof(["sedes=[0]"])
 
 
