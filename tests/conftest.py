@@ -29,7 +29,8 @@ def _own_signal_handlers():
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
-        signal.signal(number, handler)
+        if handler is not None:  # one that was not set from Python
+            signal.signal(number, handler)
 
 
 def small_job(folder: Path, **changes) -> TrainJob:

@@ -36,6 +36,7 @@ def test_a_server_that_does_not_answer_is_said(tmp_path):
 @pytest.mark.slow
 def test_a_stop_while_the_tracker_opens_leaves_no_run_that_seems_to_go_on(tmp_path):
     opened = []
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets processes in the background ignore it
 
     def open_it():
         opened.append(open_tracker(embedded_store(tmp_path), "x", "x/001", tmp_path))
