@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pandas import DataFrame
 
 from activelr_service.config import StudyJob
@@ -105,8 +106,11 @@ def read_result(trials: DataFrame, study: StudyJob) -> Result:
 
 
 def _side(trials: DataFrame, column: str, trainings: int, seconds: float) -> Side:
-    scores = trials.sort_values("seed")[column].to_numpy(float)
-    return Side(str(trials["optimizer"].iloc[0]), scores, trainings, seconds + float(trials["seconds"].mean()))
+    scores, name = trials.sort_values("seed")[column].to_numpy(float), str(trials["optimizer"].iloc[0])
+    if missing := int(np.isnan(scores).sum()):
+        text = f"{missing} of the {count(len(scores), 'training')} of {name} left no score"
+        raise CommandError(f"{text}: there is nothing to compare; the same command runs those that failed again")
+    return Side(name, scores, trainings, seconds + float(trials["seconds"].mean()))
 
 
 def _best(searched: DataFrame, higher_is_better: bool) -> Any:

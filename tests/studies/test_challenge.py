@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from activelr_service.errors import JobError
-from activelr_service.studies.challenge import read_challenge, read_proof
+from activelr_service.errors import CommandError, JobError
+from activelr_service.studies.challenge import read_challenge, read_proof, read_result
 from activelr_service.studies.verdict import (
     Result,
     Side,
@@ -97,6 +97,18 @@ def test_the_study_of_the_proof_is_valid_and_takes_overrides():
     assert (study.random_search.trials, study.seeds, len(study.workloads)) == (5, [0], 6)
     with pytest.raises(JobError, match=r"--set sedes=.*unknown key"):
         read_proof(["sedes=[0]"])
+
+
+def test_a_training_without_a_score_is_said_and_not_averaged(job_file):
+    study, _ = read_challenge(job_file, [], 1, 2)
+    rows = [("active_adamw", 0, 0.9, 0), ("active_adamw", 1, np.nan, 0)]
+    rows += [("adamw (random)", 2, 0.8, 1), ("adamw (best of 1)", 0, 0.8, 0), ("adamw (best of 1)", 1, 0.8, 0)]
+    trials = pd.DataFrame(rows, columns=["optimizer", "seed", "score", "random_trial"])
+    trials = trials.assign(workload="digits", test_score=np.nan, seconds=1.0, status="finished", metric="val_accuracy")
+    with pytest.raises(CommandError, match="1 of the 2 trainings of active_adamw left no score"):
+        read_result(trials.assign(higher_is_better=True), study)
+    result = read_result(trials.assign(higher_is_better=True).fillna({"score": 0.7}), study)
+    assert result.default.scores.tolist() == [0.9, 0.7]
 
 
 @pytest.mark.parametrize(
