@@ -15,6 +15,9 @@ class RobustConstants:
         cap_rises_until: share of the run in which the cap rises to its full value; 0 gives the full cap from the start.
         full_cap_at: number of steps of a run from which on the cap is ``cap``. In a shorter run it is larger.
         set_point: agreement of two successive gradient sums at which a gain stays as it is.
+        grows_until: share of the run after which an agreement above the set point lets no gain grow; 1: it always does.
+        pull: how fast the learning rates of tensors come closer to their mean; 0 keeps them apart.
+        largest_weight_rms: the largest ``weight_rms`` of a tensor; of a vector, half of it.
         speed: how fast a gain moves; 0 keeps it where it starts.
         full_speed_at: number of steps of a window from which on a gain moves at full speed.
         decay: power of the decay of the steps over the run; 0 is no decay.
@@ -32,6 +35,9 @@ class RobustConstants:
     cap_rises_until: float = 0.2
     full_cap_at: int = 400
     set_point: float = -0.2
+    grows_until: float = 0.5
+    pull: float = 0.3
+    largest_weight_rms: float = 0.2
     speed: float = 1.0
     full_speed_at: int = 20
     decay: float = 1.0

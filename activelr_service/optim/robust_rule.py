@@ -79,7 +79,7 @@ class RobustRule:
 
     def init_state(self, param: Tensor) -> State:
         """The state of one tensor before its first step."""
-        weight_rms = weight_rms_of(param.detach())
+        weight_rms = weight_rms_of(param.detach(), self.constants)
         seen = torch.count_nonzero(param.grad).float() if param.grad is not None else weight_rms.new_zeros(())
         numbers = dict(zip(NUMBERS, weight_rms.new_zeros(len(NUMBERS)).unbind(), strict=True))
         return numbers | {
@@ -165,7 +165,7 @@ class RobustRule:
         table = self._tables.of(states)
         numbers, steps = table.columns, self.steps_in_sum(group)
         agreement, seen, is_finite = _compare(states)
-        gain = update_gain(numbers["gain"], numbers["clip_coef"], agreement, steps, self.constants)
+        gain = update_gain(numbers, agreement, steps, self._progress_after(group), self.constants)
         window = {
             "cosine": agreement.cosine,
             "sign_agreement": agreement.sign_agreement,

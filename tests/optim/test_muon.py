@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from activelr_service.optim import ActiveAdamW, ActiveMuon, ActiveSGD, fused, muon_groups
+from activelr_service.optim import ActiveAdamW, ActiveMuon, ActiveSGD, RobustConstants, fused, muon_groups
 from activelr_service.optim.muon import orthogonalize
 from tests.optim.test_family import set_grads
 
@@ -62,7 +62,8 @@ def test_with_the_rule_switched_off_a_matrix_takes_the_steps_of_torch_s_muon():
 def test_vectors_thin_matrices_and_tables_take_the_steps_of_active_adamw(rule):
     shapes = [(5,), (), (1, 6), (6, 1), (7, 4)]
     params, twins = make_params(*shapes), make_params(*shapes)
-    options = {"rule": rule, **({"total_steps": 20} if rule == "robust" else {"steps_per_epoch": 5})}
+    apart = {"total_steps": 20, "constants": RobustConstants(pull=0.0)}
+    options = {"rule": rule, **(apart if rule == "robust" else {"steps_per_epoch": 5})}
     run(ActiveMuon([{"params": params[:4]}, {"params": params[4:], "orthogonalize": False}], **options), params, 20)
     run(ActiveAdamW(twins, **options), twins, 20)
     assert all(torch.equal(param, twin) for param, twin in zip(params, twins, strict=True))
@@ -130,6 +131,8 @@ def test_each_parameter_keeps_the_moments_of_its_own_direction_alone():
 
 def test_bfloat16_parameters_follow_those_in_float32():
     params, twins = make_params((40, 30), (30,)), make_params((40, 30), (30,), dtype=torch.bfloat16)
+    for param in (*params, *twins):
+        param.data *= 0.1  # the size of weights that begin
     start = copy.deepcopy(params)
     run(ActiveMuon(params, total_steps=30), params, 30)
     run(ActiveMuon(twins, total_steps=30), twins, 30)
