@@ -5,8 +5,8 @@ and the scale of the loss cancel. The names below are those of the code. For eve
 direction :math:`d` of the base optimizer, in step number :math:`step` (counted from 0) of a run of :math:`T` steps:
 
 .. math::
-    weight\_rms &= \min(0.2,\ \max(rms(\theta_0),\ 1 / \sqrt{fan})), \quad
-    \text{once, before the first step; vectors: } 0.1
+    weight\_rms &= \max(rms(\theta_0),\ 1 / \sqrt{fan}), \quad \text{once, before the first step;
+    vectors: } \max(rms(\theta_0),\ 0.1)
     progress &= (step + 1) / T, \qquad behind = step / T \\
     update\_rms &\leftarrow \max(rms(d),\ 0.99\, update\_rms + 0.01\, rms(d)) \\
     max\_update\_ratio &= cap \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ progress / 0.2) \\
@@ -21,15 +21,17 @@ direction :math:`d` of the base optimizer, in step number :math:`step` (counted 
 Directions that second moments normalize change their size little from step to step. For them a step takes the
 :math:`effective\_lr` of a direction as large as the one before, where it is off by at most 3 %, so that one pass over memory
 is enough.
-At the end of a window of :math:`w` steps, with its gradient sum and that of the window before:
+At the end of a window of :math:`w` steps, with the cosine of its gradient sum and that of the window before:
 
 .. math::
-    agreement &= \cos(grad\_sum, prev\_grad\_sum) + 0.2, \quad \text{in the second half of the run at most } 0 \\
-    lr &= gain \cdot clip\_coef \cdot weight\_rms \\
-    gain &\leftarrow gain \cdot clip\_coef \cdot
-    \exp(\min(1, w / 20) \cdot (agreement + 0.3 \cdot (mean(\log lr) - \log lr)))
+    gain &\leftarrow gain \cdot clip\_coef, \qquad lr = gain \cdot weight\_rms \\
+    says &= \min(1,\ w / 20) \cdot (cosine + 0.2)
+    + 0.5 \min(1,\ T / 200) \min(1,\ w / 5) \cdot \max(0,\ cosine - 0.3) \\
+    says &\leftarrow \min(0,\ says), \quad \text{in the second half of the run} \\
+    gain &\leftarrow gain \cdot \exp(says + 0.1\, (mean(\log lr) - \log lr))
 
-The mean is over the tensors of a parameter group on one device.
+The mean is over the tensors of a parameter group that are on one device. The first window has none before it: there the
+first line is all.
 
 A window that begins after :math:`n` steps has :math:`\max(2, \lfloor n / 5 \rfloor)` steps.
 
@@ -44,14 +46,12 @@ Why it is so:
   mean, the gains of the others would shrink as well, by a factor of ten and more, and these tensors would stop learning.
 - In the second half of the run the steps shrink with the decay. Then sums are mostly noise, their cosine is close to 0,
   and gains that grow would undo the decay.
-- Pretrained weights and the scales of normalization are larger than weights that begin. They need no larger steps: hence
-  the limits of ``weight_rms``.
 - The cap rises over the first fifth of the run. This is the warm-up.
 - ``weight_rms`` is measured once. Steps in proportion to the present size could make a tensor grow without bound.
 - ``update_rms`` rises at once and falls slowly, so that a large step does not follow a time of small gradients.
 - A gain above 1 is divided by itself, and ``update_rms`` with it. This changes no step, and it keeps the gain bounded.
 - Windows grow with the run. Short windows let the gain adapt early; long windows read sums that are more than noise.
-  Short windows move the gain less, because momentum answers later than they end.
+  Short windows move the gain less, because momentum answers later than they end. But a clear agreement is no accident.
 - Short runs decay later and have a larger cap, because they have few steps to cover the distance.
 """
 
@@ -67,7 +67,9 @@ from activelr_service.optim.constants import RobustConstants
 SHORT_RUN_CAP_POWER = 0.3  # power of full_cap_at / T by which the cap of a shorter run is larger
 LARGEST_GAIN = 1.0  # a step as large as the whole tensor, which the cap never allows
 UPDATE_RMS_FALL = 0.01  # the share of update_rms that a step may take away
-VECTOR_RMS = 0.1  # the smallest weight_rms of a vector; a bias starts at zero
+SMALLEST_VECTOR_RMS = 0.1  # weight_rms of a bias that starts at zero
+CLEAR_AGREEMENT = 0.3  # the cosine from which on a gain grows faster
+EAGER_WINDOW = 5  # number of steps of a window from which on it grows at the full eagerness
 WEIGHT_DECAY_OF_RUN = 100.0  # the steps of a long run together multiply weight decay by half of this
 LARGEST_WEIGHT_DECAY = 0.1  # one step multiplies weight decay by at most this
 
@@ -81,16 +83,12 @@ class Agreement(NamedTuple):
     is_finite: Tensor
 
 
-def weight_rms_of(values: Tensor, constants: RobustConstants) -> Tensor:
-    """The RMS of a tensor, float32, 0-dim; at least 0.1 for a vector and ``1 / sqrt(fan)`` for all others.
-
-    It is at most ``constants.largest_weight_rms``, half of it for a vector.
-    """
-    shape, is_vector = values.shape, values.dim() < 2
-    smallest = VECTOR_RMS if is_vector else 1 / math.sqrt(max(1, max(shape[:2]) * math.prod(shape[2:])))
-    norm = torch.linalg.vector_norm(values, dtype=norm_dtype(values.dtype))
-    rms = (norm / math.sqrt(max(1, values.numel()))).float().clamp_min(smallest)
-    return rms.clamp_max(constants.largest_weight_rms / (1 + is_vector))
+def weight_rms_of(values: Tensor) -> Tensor:
+    """The RMS of a tensor, float32, 0-dim; at least 0.1 for a vector and ``1 / sqrt(fan)`` for all others."""
+    shape = values.shape
+    smallest = SMALLEST_VECTOR_RMS if len(shape) < 2 else 1 / math.sqrt(max(1, max(shape[:2]) * math.prod(shape[2:])))
+    rms = torch.linalg.vector_norm(values, dtype=norm_dtype(values.dtype)) / math.sqrt(max(1, values.numel()))
+    return rms.float().clamp_min(smallest)
 
 
 def norm_dtype(*dtypes: torch.dtype) -> torch.dtype:
@@ -170,23 +168,30 @@ def agreement_of(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:
 
 
 def update_gain(
-    state: dict[str, Tensor], agreement: Agreement, window: int, progress: float, constants: RobustConstants
+    state: dict[str, Tensor], agreement: Agreement, window: int, step: int, progress: float, constants: RobustConstants
 ) -> Tensor:
-    """The gains of n tensors after a window of ``window`` steps, float32 (n,).
+    """The gains of n tensors after a window of ``window`` steps that ends before step number ``step``, float32 (n,).
 
     ``state`` holds float32 (n,) tensors under the names ``gain``, ``clip_coef`` and ``weight_rms``. Where the sums of a
     tensor say nothing, its gain stays, and it does not count in the mean of the others.
     """
     measured = 2 * agreement.sign_agreement - 1 if constants.signs else agreement.cosine
-    says = measured - constants.set_point
+    speed = constants.speed * min(1.0, window / constants.full_speed_at)
+    says = speed * (measured - constants.set_point)
+    says += eagerness(window, step, progress, constants) * (measured - CLEAR_AGREEMENT).clamp_min(0.0)
     if progress > constants.grows_until:
         says = says.clamp_max(0.0)
     kept = state["gain"] * (state["clip_coef"] if constants.unwind else 1.0)
     log_lr = (kept * state["weight_rms"]).clamp_min(1e-30).log()
     mean = torch.where(agreement.is_finite, log_lr, 0.0).sum() / agreement.is_finite.sum().clamp_min(1)
-    speed = constants.speed * min(1.0, window / constants.full_speed_at)
-    moved = kept * torch.exp(speed * (says + constants.pull * (mean - log_lr)))
+    moved = kept * torch.exp(says + constants.pull * (mean - log_lr))
     return torch.where(agreement.is_finite, moved, state["gain"])
+
+
+def eagerness(window: int, step: int, progress: float, constants: RobustConstants) -> float:
+    """How fast a gain grows where sums agree clearly, beside ``speed``. Short runs have no time to take it back."""
+    run = min(1.0, estimated_steps(step, progress) / constants.full_eagerness_at)
+    return constants.eagerness * run * min(1.0, window / EAGER_WINDOW)
 
 
 def bound_gain(gain: Tensor, update_rms: Tensor) -> tuple[Tensor, Tensor]:

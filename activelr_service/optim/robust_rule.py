@@ -79,7 +79,7 @@ class RobustRule:
 
     def init_state(self, param: Tensor) -> State:
         """The state of one tensor before its first step."""
-        weight_rms = weight_rms_of(param.detach(), self.constants)
+        weight_rms = weight_rms_of(param.detach())
         seen = torch.count_nonzero(param.grad).float() if param.grad is not None else weight_rms.new_zeros(())
         numbers = dict(zip(NUMBERS, weight_rms.new_zeros(len(NUMBERS)).unbind(), strict=True))
         return numbers | {
@@ -156,8 +156,8 @@ class RobustRule:
         return is_over
 
     def end_sums(self, states: list[State], group: Group) -> None:
-        """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. A tensor whose first window
-        this is only begins."""
+        """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. In the first window of a
+        tensor its gain only loses what the cap has cut off."""
         is_first = ["prev_grad_sum" not in state for state in states]
         for began, state in zip(is_first, states, strict=True):
             if began:
@@ -165,7 +165,10 @@ class RobustRule:
         table = self._tables.of(states)
         numbers, steps = table.columns, self.steps_in_sum(group)
         agreement, seen, is_finite = _compare(states)
-        gain = update_gain(numbers, agreement, steps, self._progress_after(group), self.constants)
+        gain = update_gain(numbers, agreement, steps, group["steps_done"], self._progress_after(group), self.constants)
+        if any(is_first) and self.constants.unwind:
+            begins = torch.tensor(is_first, device=gain.device) & is_finite
+            gain = torch.where(begins, numbers["gain"] * numbers["clip_coef"], gain)
         window = {
             "cosine": agreement.cosine,
             "sign_agreement": agreement.sign_agreement,
