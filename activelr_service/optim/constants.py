@@ -14,7 +14,8 @@ class RobustConstants:
         cap: largest step, as a share of a tensor's ``weight_rms``.
         cap_rises_until: share of the run in which the cap rises to its full value; 0 gives the full cap from the start.
         full_cap_at: number of steps of a run from which on the cap is ``cap``. In a shorter run it is larger.
-        set_point: agreement of two successive gradient sums at which a gain stays as it is.
+        set_point: agreement of two successive gradient sums at which a gain stays as it is, in windows of at most
+            ``full_speed_at`` steps. In longer windows it is closer to 0, in proportion.
         grows_until: share of the run after which an agreement above the set point lets no gain grow; 1: it always does.
         pull: how far a window brings the logarithm of a tensor's learning rate towards the mean; 0 lets it be.
         speed: how fast a gain moves; 0 keeps it where it starts.

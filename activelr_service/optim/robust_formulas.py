@@ -25,7 +25,7 @@ At the end of a window of :math:`w` steps, with the cosine of its gradient sum a
 
 .. math::
     gain &\leftarrow gain \cdot clip\_coef, \qquad lr = gain \cdot weight\_rms \\
-    says &= \min(1,\ w / 20) \cdot (cosine + 0.2)
+    says &= \min(1,\ w / 20) \cdot (cosine + 0.2 \min(1,\ 20 / w))
     + 0.5 \min(1,\ T / 200) \min(1,\ w / 5) \cdot \max(0,\ cosine - 0.3) \\
     says &\leftarrow \min(0,\ says), \quad \text{in the second half of the run} \\
     gain &\leftarrow gain \cdot \exp(says + 0.1\, (mean(\log lr) - \log lr))
@@ -39,7 +39,8 @@ Why it is so:
 
 - The cosine is the agreement of signs that the paper reads, weighted by size. Without weights, the many coordinates
   that hold only noise drown it. Sums that keep their direction say that the steps are too small; sums that turn back
-  say that they are too large. A slightly negative agreement (-0.2) worked best.
+  say that they are too large. In short windows a slightly negative agreement (-0.2) worked best. In long ones it is 0:
+  sums that are pure noise have a cosine of 0, and if that let gains grow, a long run would end with steps far too large.
 - ``gain * clip_coef`` removes from the gain what the cap cut off. Otherwise a gain that is too large would go on
   growing behind the cap.
 - When a few tensors move too far, the loss oscillates, and the sums of all tensors turn back. Without the pull towards the
@@ -176,8 +177,7 @@ def update_gain(
     tensor say nothing, its gain stays, and it does not count in the mean of the others.
     """
     measured = 2 * agreement.sign_agreement - 1 if constants.signs else agreement.cosine
-    speed = constants.speed * min(1.0, window / constants.full_speed_at)
-    says = speed * (measured - constants.set_point)
+    says = speed_of(window, constants) * (measured - set_point_of(window, constants))
     says += eagerness(window, step, progress, constants) * (measured - CLEAR_AGREEMENT).clamp_min(0.0)
     if progress > constants.grows_until:
         says = says.clamp_max(0.0)
@@ -186,6 +186,16 @@ def update_gain(
     mean = torch.where(agreement.is_finite, log_lr, 0.0).sum() / agreement.is_finite.sum().clamp_min(1)
     moved = kept * torch.exp(says + constants.pull * (mean - log_lr))
     return torch.where(agreement.is_finite, moved, state["gain"])
+
+
+def speed_of(window: int, constants: RobustConstants) -> float:
+    """How fast a gain moves. Momentum answers later than a short window ends."""
+    return constants.speed * min(1.0, window / constants.full_speed_at)
+
+
+def set_point_of(window: int, constants: RobustConstants) -> float:
+    """The cosine at which a gain stays: close to 0 in long windows, where a cosine of 0 is noise and no call for growth."""
+    return constants.set_point * min(1.0, constants.full_speed_at / max(1, window))
 
 
 def eagerness(window: int, step: int, progress: float, constants: RobustConstants) -> float:

@@ -79,7 +79,7 @@ class Oracle:
             rates = [math.log(gain * size) for gain, size in zip(self.gains, self.sizes, strict=True)]
             for i, (new, old) in enumerate(zip(self.sums, self.previous, strict=True)):
                 cosine = functional.cosine_similarity(new.flatten(), old.flatten(), dim=0).item()
-                says = min(1, length / 20) * (cosine + 0.2)
+                says = min(1, length / 20) * (cosine + 0.2 * min(1, 20 / length))
                 says += 0.5 * min(1, self.total / 200) * min(1, length / 5) * max(0, cosine - 0.3)
                 if (self.t + 1) / self.total > 0.5:
                     says = min(0.0, says)
@@ -145,6 +145,12 @@ def test_agreement_grows_a_gain_and_disagreement_shrinks_it():
     assert updated(1.0, 1.0, total, -total) == pytest.approx(math.exp(-0.8))
     assert updated(1.0, 1.0, total, total, window=5) == pytest.approx(math.exp(0.3 + 0.35))
     assert updated(1.0, 1.0, total, total, window=2) == pytest.approx(math.exp(0.12 + 0.35 * 0.4))
+
+
+def test_sums_of_pure_noise_let_a_gain_grow_in_short_windows_and_hardly_in_long_ones():
+    total, square = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
+    assert updated(1.0, 1.0, total, square, window=20) == pytest.approx(math.exp(0.2))
+    assert updated(1.0, 1.0, total, square, window=400) == pytest.approx(math.exp(0.01))
 
 
 def test_a_short_run_is_less_eager():

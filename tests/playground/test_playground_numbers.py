@@ -19,7 +19,7 @@ STARTS = {  # of stable runs: one that bounces at its minimum, where gradients a
     "mse": [2.0, 3.0],
     "shelf": [5.0],
     "passes": [-4.2, 6.1],
-    "ravine": [-1.4, 1.2],
+    "ravine": [-1.2, 1.0],
     "quadratic": [-2.5, 0.9],
 }
 VALUES = {

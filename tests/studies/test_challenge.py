@@ -10,8 +10,12 @@ from activelr_service.studies.challenge import read_challenge, read_proof, read_
 from activelr_service.studies.verdict import (
     Result,
     Side,
+    aggregate_lines,
+    bootstrap_interval,
     holm,
+    interquartile_mean,
     interval,
+    on_one_scale,
     p_value,
     result_lines,
     table_lines,
@@ -89,7 +93,24 @@ def test_the_table_counts_who_has_won_how_many_workloads():
     lines = table_lines([won, lost, unclear])
     assert lines[2].startswith("| digits | test accuracy, higher is better | 0.9100 ± 0.01 | 0.5100 ± 0.01 | +0.4 |")
     assert "| -0.4 |" in lines[3]
-    assert lines[-1].startswith("the default won 1, the search won 1, nobody won 1 of 3 workloads")
+    assert lines[6].startswith("the default won 1, the search won 1, nobody won 1 of 3 workloads")
+
+
+def test_all_workloads_together_are_an_interquartile_mean_with_an_interval():
+    ours, theirs = [0.90, 0.92, 0.94, 0.96], [0.80, 0.82, 0.88, 0.90]
+    result = result_of(ours, theirs)
+    scaled = [(np.array(scores) - 0.5) / 0.35 for scores in (ours, theirs)]  # a random AdamW 0.5, the search 0.85
+    assert [side.tolist() for side in on_one_scale(result)] == [pytest.approx(side.tolist()) for side in scaled]
+    assert interquartile_mean(*scaled[:1]) == pytest.approx((0.93 - 0.5) / 0.35)
+    low, high = bootstrap_interval(scaled[:1], scaled[1:])
+    assert 0 < low < 0.08 / 0.35 < high < 0.5
+    assert "ahead by +0.229 (95 % interval +0." in aggregate_lines([result, result])[0]
+    assert "better one in 97%" in aggregate_lines([result, result])[0]
+
+
+def test_workloads_on_which_the_search_found_nothing_have_no_mean():
+    assert "no mean" in aggregate_lines([result_of([0.9, 0.8], [0.4, 0.5])])[0]
+    assert aggregate_lines([result_of([0.9], [0.8])]) == []
 
 
 def test_the_study_of_the_proof_is_valid_and_takes_overrides():
