@@ -65,14 +65,10 @@ class RobustConstants(StrictConfig):
     grows_until: float = Field(
         ROBUST.grows_until, ge=0, le=1, description="Share of the run after which no gain grows."
     )
-    pull: float = Field(ROBUST.pull, ge=0, le=1, description="How far a window brings learning rates to their mean.")
+    pull: float = Field(ROBUST.pull, ge=0, le=1, description="How far a window brings gains to their mean.")
     speed: float = Field(ROBUST.speed, ge=0, description="How fast gains move; 0 keeps them where they start.")
     full_speed_at: int = Field(
         ROBUST.full_speed_at, ge=1, description="Steps of a window in which a gain moves at full speed."
-    )
-    eagerness: float = Field(ROBUST.eagerness, ge=0, description="How much faster gains grow in clear agreement.")
-    full_eagerness_at: int = Field(
-        ROBUST.full_eagerness_at, ge=1, description="Steps of a run from which on gains are so eager."
     )
     decay: float = Field(ROBUST.decay, ge=0, description="Power of the decay over the run; 0: none.")
     full_decay_at: int = Field(ROBUST.full_decay_at, ge=1, description="Steps of a run that decays at that power.")

@@ -17,11 +17,9 @@ class RobustConstants:
         set_point: agreement of two successive gradient sums at which a gain stays as it is, in windows of at most
             ``full_speed_at`` steps. In longer windows it is closer to 0, in proportion.
         grows_until: share of the run after which an agreement above the set point lets no gain grow; 1: it always does.
-        pull: how far a window brings the logarithm of a tensor's learning rate towards the mean; 0 lets it be.
+        pull: how far a window brings the logarithm of a gain towards the mean of its group; 0 lets it be.
         speed: how fast a gain moves; 0 keeps it where it starts.
         full_speed_at: number of steps of a window from which on a gain moves at full speed.
-        eagerness: how much faster a gain grows where sums agree clearly; 0 is no faster.
-        full_eagerness_at: number of steps of a run from which on gains are so eager. In a shorter run they are less.
         decay: power of the decay of the steps over the run; 0 is no decay.
         full_decay_at: number of steps of a run from which on the decay has that power. In a shorter run it is smaller.
         window_growth: length of a window, as a share of the steps that were taken before it.
@@ -38,11 +36,9 @@ class RobustConstants:
     full_cap_at: int = 400
     set_point: float = -0.2
     grows_until: float = 0.5
-    pull: float = 0.1
+    pull: float = 0.2
     speed: float = 1.0
     full_speed_at: int = 20
-    eagerness: float = 0.5
-    full_eagerness_at: int = 200
     decay: float = 1.0
     full_decay_at: int = 400
     window_growth: float = 0.2

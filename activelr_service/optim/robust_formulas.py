@@ -24,14 +24,12 @@ is enough.
 At the end of a window of :math:`w` steps, with the cosine of its gradient sum and that of the window before:
 
 .. math::
-    gain &\leftarrow gain \cdot clip\_coef, \qquad lr = gain \cdot weight\_rms \\
-    says &= \min(1,\ w / 20) \cdot (cosine + 0.2 \min(1,\ 20 / w))
-    + 0.5 \min(1,\ T / 200) \min(1,\ w / 5) \cdot \max(0,\ cosine - 0.3) \\
-    says &\leftarrow \min(0,\ says), \quad \text{in the second half of the run} \\
-    gain &\leftarrow gain \cdot \exp(says + 0.1\, (mean(\log lr) - \log lr))
+    gain &\leftarrow gain \cdot clip\_coef \\
+    says &= \min(1,\ w / 20) \cdot (cosine + 0.2 \min(1,\ 20 / w)), \quad
+    \text{in the second half of the run at most } 0 \\
+    gain &\leftarrow gain \cdot \exp(says + 0.2\, (mean(\log gain) - \log gain))
 
-The mean is over the tensors of a parameter group that are on one device. The first window has none before it: there the
-first line is all.
+The mean is over the tensors of a parameter group that are on one device.
 
 A window that begins after :math:`n` steps has :math:`\max(2, \lfloor n / 5 \rfloor)` steps.
 
@@ -52,7 +50,7 @@ Why it is so:
 - ``update_rms`` rises at once and falls slowly, so that a large step does not follow a time of small gradients.
 - A gain above 1 is divided by itself, and ``update_rms`` with it. This changes no step, and it keeps the gain bounded.
 - Windows grow with the run. Short windows let the gain adapt early; long windows read sums that are more than noise.
-  Short windows move the gain less, because momentum answers later than they end. But a clear agreement is no accident.
+  Short windows move the gain less, because momentum answers later than they end.
 - Short runs decay later and have a larger cap, because they have few steps to cover the distance.
 """
 
@@ -69,8 +67,6 @@ SHORT_RUN_CAP_POWER = 0.3  # power of full_cap_at / T by which the cap of a shor
 LARGEST_GAIN = 1.0  # a step as large as the whole tensor, which the cap never allows
 UPDATE_RMS_FALL = 0.01  # the share of update_rms that a step may take away
 SMALLEST_VECTOR_RMS = 0.1  # weight_rms of a bias that starts at zero
-CLEAR_AGREEMENT = 0.3  # the cosine from which on a gain grows faster
-EAGER_WINDOW = 5  # number of steps of a window from which on it grows at the full eagerness
 WEIGHT_DECAY_OF_RUN = 100.0  # the steps of a long run together multiply weight decay by half of this
 LARGEST_WEIGHT_DECAY = 0.1  # one step multiplies weight decay by at most this
 
@@ -169,39 +165,25 @@ def agreement_of(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:
 
 
 def update_gain(
-    state: dict[str, Tensor], agreement: Agreement, window: int, step: int, progress: float, constants: RobustConstants
+    gain: Tensor, clip_coef: Tensor, agreement: Agreement, window: int, progress: float, constants: RobustConstants
 ) -> Tensor:
-    """The gains of n tensors after a window of ``window`` steps that ends before step number ``step``, float32 (n,).
-
-    ``state`` holds float32 (n,) tensors under the names ``gain``, ``clip_coef`` and ``weight_rms``. Where the sums of a
-    tensor say nothing, its gain stays, and it does not count in the mean of the others.
-    """
+    """The gains of n tensors after a window of ``window`` steps, in the shape of ``gain``. Where the sums of a tensor say
+    nothing, its gain stays, and it does not count in the mean of the others."""
     measured = 2 * agreement.sign_agreement - 1 if constants.signs else agreement.cosine
-    says = speed_of(window, constants) * (measured - set_point_of(window, constants))
-    says += eagerness(window, step, progress, constants) * (measured - CLEAR_AGREEMENT).clamp_min(0.0)
+    speed = constants.speed * min(1.0, window / constants.full_speed_at)
+    says = speed * (measured - set_point_of(window, constants))
     if progress > constants.grows_until:
         says = says.clamp_max(0.0)
-    kept = state["gain"] * (state["clip_coef"] if constants.unwind else 1.0)
-    log_lr = (kept * state["weight_rms"]).clamp_min(1e-30).log()
-    mean = torch.where(agreement.is_finite, log_lr, 0.0).sum() / agreement.is_finite.sum().clamp_min(1)
-    moved = kept * torch.exp(says + constants.pull * (mean - log_lr))
-    return torch.where(agreement.is_finite, moved, state["gain"])
-
-
-def speed_of(window: int, constants: RobustConstants) -> float:
-    """How fast a gain moves. Momentum answers later than a short window ends."""
-    return constants.speed * min(1.0, window / constants.full_speed_at)
+    kept = gain * (clip_coef if constants.unwind else 1.0)
+    log_gain = kept.clamp_min(1e-30).log()
+    mean = torch.where(agreement.is_finite, log_gain, 0.0).sum() / agreement.is_finite.sum().clamp_min(1)
+    moved = kept * torch.exp(says + constants.pull * (mean - log_gain))
+    return torch.where(agreement.is_finite, moved, gain)
 
 
 def set_point_of(window: int, constants: RobustConstants) -> float:
     """The cosine at which a gain stays: close to 0 in long windows, where a cosine of 0 is noise and no call for growth."""
     return constants.set_point * min(1.0, constants.full_speed_at / max(1, window))
-
-
-def eagerness(window: int, step: int, progress: float, constants: RobustConstants) -> float:
-    """How fast a gain grows where sums agree clearly, beside ``speed``. Short runs have no time to take it back."""
-    run = min(1.0, estimated_steps(step, progress) / constants.full_eagerness_at)
-    return constants.eagerness * run * min(1.0, window / EAGER_WINDOW)
 
 
 def bound_gain(gain: Tensor, update_rms: Tensor) -> tuple[Tensor, Tensor]:

@@ -156,8 +156,8 @@ class RobustRule:
         return is_over
 
     def end_sums(self, states: list[State], group: Group) -> None:
-        """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. In the first window of a
-        tensor its gain only loses what the cap has cut off."""
+        """Move the gains of tensors of one device on their (reduced) sums, and begin new ones. A tensor whose first window
+        this is only begins."""
         is_first = ["prev_grad_sum" not in state for state in states]
         for began, state in zip(is_first, states, strict=True):
             if began:
@@ -165,10 +165,8 @@ class RobustRule:
         table = self._tables.of(states)
         numbers, steps = table.columns, self.steps_in_sum(group)
         agreement, seen, is_finite = _compare(states)
-        gain = update_gain(numbers, agreement, steps, group["steps_done"], self._progress_after(group), self.constants)
-        if any(is_first) and self.constants.unwind:
-            begins = torch.tensor(is_first, device=gain.device) & is_finite
-            gain = torch.where(begins, numbers["gain"] * numbers["clip_coef"], gain)
+        progress = self._progress_after(group)
+        gain = update_gain(numbers["gain"], numbers["clip_coef"], agreement, steps, progress, self.constants)
         window = {
             "cosine": agreement.cosine,
             "sign_agreement": agreement.sign_agreement,

@@ -112,6 +112,10 @@ TASKS = [
     of_classes("20 % wrong classes", 1000, lambda: perceptron(64, 128, 128, 10), upright(1000, 64, 0.2)),
     of_loss("breast cancer", 600, lambda: perceptron(30, 64, 64, 2), rows(cancer, 16), cross_entropy),
     of_loss("Friedman", 1000, lambda: perceptron(10, 64, 64, 1), rows(friedman, 32), functional.mse_loss),
+    of_classes("10,000 steps, 20 % wrong", 10_000, lambda: perceptron(64, 32, 32, 10), upright(1000, 16, 0.2)),
+    of_loss(
+        "10,000 steps of Friedman", 10_000, lambda: perceptron(10, 32, 32, 1), rows(friedman, 16), functional.mse_loss
+    ),
     of_precision("waves", 1500, lambda: Waves(1), rows(waves, 256)),
     of_loss("autoencoder", 600, lambda: perceptron(64, 64, 12, 64, 64), rows(itself, 64), functional.mse_loss),
     of_classes("fine-tuned convnet, 30 steps", 30, pretrained(convnet, upright(1000, 64), "12"), TURNED(32)),
