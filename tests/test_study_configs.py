@@ -70,8 +70,8 @@ def test_a_trial_of_the_small_version_runs(path, data, tables, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("name", "first_id"),
     [
-        ("ablation", "c8bf4fe645ae1ab3"),
-        ("digits_grid", "979084e999c69ff8"),
+        ("ablation", "51d19720886345bb"),
+        ("digits_grid", "d1e6e0081e65eba4"),
         ("small_tables", "a0499b8fa27b065b"),
         ("wikitext2_gpt2", "a4a233b83a1d3c5f"),
     ],

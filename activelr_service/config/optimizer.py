@@ -62,10 +62,6 @@ class RobustConstants(StrictConfig):
     )
     full_cap_at: int = Field(ROBUST.full_cap_at, ge=1, description="Steps of a run below which the cap is looser.")
     set_point: float = Field(ROBUST.set_point, ge=-1, le=1, description="The agreement at which a gain stays.")
-    grows_until: float = Field(
-        ROBUST.grows_until, ge=0, le=1, description="Share of the run after which no gain grows."
-    )
-    pull: float = Field(ROBUST.pull, ge=0, le=1, description="How far a window brings gains to their mean.")
     speed: float = Field(ROBUST.speed, ge=0, description="How fast gains move; 0 keeps them where they start.")
     full_speed_at: int = Field(
         ROBUST.full_speed_at, ge=1, description="Steps of a window in which a gain moves at full speed."

@@ -14,12 +14,10 @@ class RobustConstants:
         cap: largest step, as a share of a tensor's ``weight_rms``.
         cap_rises_until: share of the run in which the cap rises to its full value; 0 gives the full cap from the start.
         full_cap_at: number of steps of a run from which on the cap is ``cap``. In a shorter run it is larger.
-        set_point: agreement of two successive gradient sums at which a gain stays as it is, in windows of at most
+        set_point: agreement of two successive gradient sums at which a gain stays as it is, in windows of up to
             ``full_speed_at`` steps. In longer windows it is closer to 0, in proportion.
-        grows_until: share of the run after which an agreement above the set point lets no gain grow; 1: it always does.
-        pull: how far a window brings the logarithm of a gain towards the mean of its group; 0 lets it be.
         speed: how fast a gain moves; 0 keeps it where it starts.
-        full_speed_at: number of steps of a window from which on a gain moves at full speed.
+        full_speed_at: number of steps of a window from which on a gain moves at full speed and the set point is nearer to 0.
         decay: power of the decay of the steps over the run; 0 is no decay.
         full_decay_at: number of steps of a run from which on the decay has that power. In a shorter run it is smaller.
         window_growth: length of a window, as a share of the steps that were taken before it.
@@ -35,8 +33,6 @@ class RobustConstants:
     cap_rises_until: float = 0.2
     full_cap_at: int = 400
     set_point: float = -0.2
-    grows_until: float = 0.5
-    pull: float = 0.2
     speed: float = 1.0
     full_speed_at: int = 20
     decay: float = 1.0

@@ -6,7 +6,7 @@ direction :math:`d` of the base optimizer, in step number :math:`step` (counted 
 
 .. math::
     weight\_rms &= \max(rms(\theta_0),\ 1 / \sqrt{fan}), \quad \text{once, before the first step;
-    vectors: } \max(rms(\theta_0),\ 0.1)
+    vectors: } \max(rms(\theta_0),\ 0.1) \\
     progress &= (step + 1) / T, \qquad behind = step / T \\
     update\_rms &\leftarrow \max(rms(d),\ 0.99\, update\_rms + 0.01\, rms(d)) \\
     max\_update\_ratio &= cap \cdot \max(1,\ 400 / T)^{0.3} \cdot \min(1,\ progress / 0.2) \\
@@ -21,15 +21,11 @@ direction :math:`d` of the base optimizer, in step number :math:`step` (counted 
 Directions that second moments normalize change their size little from step to step. For them a step takes the
 :math:`effective\_lr` of a direction as large as the one before, where it is off by at most 3 %, so that one pass over memory
 is enough.
-At the end of a window of :math:`w` steps, with the cosine of its gradient sum and that of the window before:
+At the end of a window of :math:`w` steps, with its gradient sum and that of the window before:
 
 .. math::
-    gain &\leftarrow gain \cdot clip\_coef \\
-    says &= \min(1,\ w / 20) \cdot (cosine + 0.2 \min(1,\ 20 / w)), \quad
-    \text{in the second half of the run at most } 0 \\
-    gain &\leftarrow gain \cdot \exp(says + 0.2\, (mean(\log gain) - \log gain))
-
-The mean is over the tensors of a parameter group that are on one device.
+    gain \leftarrow gain \cdot clip\_coef \cdot
+    \exp(\min(1, w / 20) \cdot (\cos(grad\_sum, prev\_grad\_sum) + 0.2 \min(1, 20 / w)))
 
 A window that begins after :math:`n` steps has :math:`\max(2, \lfloor n / 5 \rfloor)` steps.
 
@@ -38,13 +34,9 @@ Why it is so:
 - The cosine is the agreement of signs that the paper reads, weighted by size. Without weights, the many coordinates
   that hold only noise drown it. Sums that keep their direction say that the steps are too small; sums that turn back
   say that they are too large. In short windows a slightly negative agreement (-0.2) worked best. In long ones it is 0:
-  sums that are pure noise have a cosine of 0, and if that let gains grow, a long run would end with steps far too large.
+  sums of pure noise have a cosine of 0, and if that let gains grow, a long run would end with steps far too large.
 - ``gain * clip_coef`` removes from the gain what the cap cut off. Otherwise a gain that is too large would go on
   growing behind the cap.
-- When a few tensors move too far, the loss oscillates, and the sums of all tensors turn back. Without the pull towards the
-  mean, the gains of the others would shrink as well, by a factor of ten and more, and these tensors would stop learning.
-- In the second half of the run the steps shrink with the decay. Then sums are mostly noise, their cosine is close to 0,
-  and gains that grow would undo the decay.
 - The cap rises over the first fifth of the run. This is the warm-up.
 - ``weight_rms`` is measured once. Steps in proportion to the present size could make a tensor grow without bound.
 - ``update_rms`` rises at once and falls slowly, so that a large step does not follow a time of small gradients.
@@ -165,24 +157,19 @@ def agreement_of(grad_sum: Tensor, prev_grad_sum: Tensor) -> Agreement:
 
 
 def update_gain(
-    gain: Tensor, clip_coef: Tensor, agreement: Agreement, window: int, progress: float, constants: RobustConstants
+    gain: Tensor, clip_coef: Tensor, agreement: Agreement, window: int, constants: RobustConstants
 ) -> Tensor:
-    """The gains of n tensors after a window of ``window`` steps, in the shape of ``gain``. Where the sums of a tensor say
-    nothing, its gain stays, and it does not count in the mean of the others."""
+    """The gains of tensors after a window of ``window`` steps, in the shape of ``gain``. Where the sums of a tensor say
+    nothing, its gain stays."""
     measured = 2 * agreement.sign_agreement - 1 if constants.signs else agreement.cosine
     speed = constants.speed * min(1.0, window / constants.full_speed_at)
-    says = speed * (measured - set_point_of(window, constants))
-    if progress > constants.grows_until:
-        says = says.clamp_max(0.0)
-    kept = gain * (clip_coef if constants.unwind else 1.0)
-    log_gain = kept.clamp_min(1e-30).log()
-    mean = torch.where(agreement.is_finite, log_gain, 0.0).sum() / agreement.is_finite.sum().clamp_min(1)
-    moved = kept * torch.exp(says + constants.pull * (mean - log_gain))
+    error = measured - set_point_of(window, constants)
+    moved = gain * (clip_coef if constants.unwind else 1.0) * torch.exp(speed * error)
     return torch.where(agreement.is_finite, moved, gain)
 
 
 def set_point_of(window: int, constants: RobustConstants) -> float:
-    """The cosine at which a gain stays: close to 0 in long windows, where a cosine of 0 is noise and no call for growth."""
+    """The agreement at which a gain stays: closer to 0 in longer windows, where an agreement of 0 is noise."""
     return constants.set_point * min(1.0, constants.full_speed_at / max(1, window))
 
 

@@ -165,8 +165,7 @@ class RobustRule:
         table = self._tables.of(states)
         numbers, steps = table.columns, self.steps_in_sum(group)
         agreement, seen, is_finite = _compare(states)
-        progress = self._progress_after(group)
-        gain = update_gain(numbers["gain"], numbers["clip_coef"], agreement, steps, progress, self.constants)
+        gain = update_gain(numbers["gain"], numbers["clip_coef"], agreement, steps, self.constants)
         window = {
             "cosine": agreement.cosine,
             "sign_agreement": agreement.sign_agreement,

@@ -21,8 +21,7 @@ SEARCHED = "adamw"  # the optimizer of a random search
 SEARCHED_LABEL, BEST = f"{SEARCHED} (random)", f"{SEARCHED} (best of "  # of its trials, and of the winner's
 ONLY = "only"  # the key of a sweep that lists the types of the optimizers which it is for
 # Keys that jobs got after studies were run, with their defaults. A default is left out of the id of a trial, so that an
-# older study folder keeps its trials. Constants that came with a change of the rule are not here: its trials are trained
-# again.
+# older study folder keeps its trials.
 ADDED_KEYS: dict[str, Any] = {
     "budget": None,
     "warmup": 0.0,

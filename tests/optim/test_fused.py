@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD, RobustConstants, fused
+from activelr_service.optim import ActiveAdamW, ActiveBelief, ActiveRAdam, ActiveSGD, fused
 from activelr_service.optim.misuse import ActiveLRWarning
 
 pytestmark = pytest.mark.skipif(not fused.has_kernel("cpu"), reason="no C compiler was there at the installation")
@@ -133,12 +133,11 @@ def test_a_state_that_is_saved_and_loaded_continues_to_the_same_bits(case, rule,
 
 def test_what_the_kernel_does_not_take_goes_through_the_list_form_beside_it():
     short, whole = make_params(dtype=torch.bfloat16), make_params()
-    apart = {"total_steps": 20, "constants": RobustConstants(pull=0.0)}
-    optimizer = ActiveAdamW([*short, *whole], **apart)
+    optimizer = ActiveAdamW([*short, *whole], total_steps=20)
     run(optimizer, [*short, *whole], 20)
     assert optimizer.param_groups[0]["step_form"] == "mixed"
     twins = make_params()
-    alone = ActiveAdamW(twins, **apart)
+    alone = ActiveAdamW(twins, total_steps=20)
     for step in range(20):
         set_grads([*make_params(), *twins], step)  # the same random numbers as above
         alone.step()

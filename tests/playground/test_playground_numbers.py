@@ -86,7 +86,7 @@ def test_the_paper_rule_of_the_page_is_that_of_the_product_on_every_function(kin
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_robust_rule_of_the_page_is_that_of_the_product_on_every_function(kind, batch, noise):
     runs = run_with_torch_exp(settings(f"{kind}r", batch=batch, noise=noise))
-    follow(runs, lambda params: [KINDS[kind]([param], total_steps=STEPS, weight_decay=0.0) for param in params])
+    follow(runs, lambda params: [KINDS[kind](params, total_steps=STEPS, weight_decay=0.0)])
 
 
 @pytest.mark.parametrize("rule", ["paper", "robust"])
@@ -96,9 +96,7 @@ def test_each_step_of_the_page_is_that_of_the_list_form_also_where_a_race_is_uns
     starts = {"ravine": [-2.2, 3.0], "passes": [-3.99, 6.0], "saddle": [0.9, -0.7], "mse": [3.0, -2.5]}
     runs = run_with_torch_exp(settings(kind + rule[0], 0.1, 8, 1.0, starts), is_list=True)
     own = {"lr": 0.1, "steps_per_epoch": 4} if rule == "paper" else {"total_steps": STEPS}
-    follow(
-        runs, lambda params: [KINDS[kind]([param], rule=rule, weight_decay=0.0, **own) for param in params], is_led=True
-    )
+    follow(runs, lambda params: [KINDS[kind](params, rule=rule, weight_decay=0.0, **own)], is_led=True)
 
 
 def make_prodigy(params):
