@@ -7,11 +7,11 @@ import torch
 from torch import Generator, nn
 
 from activelr_service.optim import ActiveAdamW, ActiveMuon, ActiveSGD, muon_groups
-from benchmarks.against_search import deciding, untouched
+from benchmarks.against_search import deciding, judging
 from benchmarks.against_search.runs import Plan, Run
 from benchmarks.against_search.task import Task
 
-TASKS = {task.name: task for task in (*deciding.TASKS, *untouched.TASKS)}
+TASKS = {task.name: task for task in (*deciding.TASKS, *judging.TASKS)}
 ACTIVE = {"active_adamw": ActiveAdamW, "active_sgd": ActiveSGD, "active_muon": ActiveMuon}
 EVALUATIONS = 10  # in a run, at equal distances, the last after the last step
 WARM_UP = 0.1  # share of the steps

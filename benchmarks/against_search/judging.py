@@ -1,4 +1,4 @@
-"""The tasks that were left alone until the rule was decided: photographs of scikit-learn, the manual of Python, and more."""
+"""The tasks that judge the rule, on other data than those that decide: photographs of scikit-learn, the manual of Python."""
 
 import email
 import functools
