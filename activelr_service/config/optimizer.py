@@ -61,7 +61,12 @@ class RobustConstants(StrictConfig):
         ROBUST.cap_rises_until, ge=0, le=1, description="Share of the run in which the cap rises; 0: from the start."
     )
     full_cap_at: int = Field(ROBUST.full_cap_at, ge=1, description="Steps of a run below which the cap is looser.")
-    set_point: float = Field(ROBUST.set_point, ge=-1, le=1, description="The agreement at which a gain stays.")
+    set_point: float = Field(
+        ROBUST.set_point,
+        ge=-1,
+        le=1,
+        description="The agreement at which a gain stays; nearer to 0 in windows above full_speed_at.",
+    )
     speed: float = Field(ROBUST.speed, ge=0, description="How fast gains move; 0 keeps them where they start.")
     full_speed_at: int = Field(
         ROBUST.full_speed_at, ge=1, description="Steps of a window in which a gain moves at full speed."
